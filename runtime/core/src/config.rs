@@ -1,0 +1,4 @@
+//! Configuration.
+mod value;
+
+pub use value::{Period, Rate, RateUnit, Size, ValueError};
