@@ -376,3 +376,271 @@ fn is_old(at_ms: u64, now_ms: u64) -> bool {
 fn bad(what: &'static str, detail: impl ToString) -> StoreError {
     StoreError::Decode { what, detail: detail.to_string() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+
+    use futures::FutureExt;
+    use futures::future::BoxFuture;
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::store::{Lsn, MemoryStore, StoreStats};
+
+    #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+    struct Account {
+        balance: i64,
+        changes: u64,
+        note: String,
+    }
+
+    #[derive(Debug, Serialize, Deserialize)]
+    enum Changed {
+        Added(i64),
+        Noted(String),
+    }
+
+    impl Durable for Account {
+        type Event = Changed;
+        fn apply(&mut self, event: &Changed) {
+            match event {
+                Changed::Added(amount) => self.balance += amount,
+                Changed::Noted(note) => self.note.clone_from(note),
+            }
+            self.changes += 1;
+        }
+    }
+
+    /// The second version: events carry cents.
+    #[derive(Debug, Default, Serialize, Deserialize)]
+    struct Cents {
+        cents: i64,
+    }
+
+    impl Durable for Cents {
+        type Event = i64;
+        const SCHEMA: u16 = 2;
+        fn apply(&mut self, cents: &i64) {
+            self.cents += cents;
+        }
+        fn upgrade(_: u16, bytes: &[u8]) -> Result<i64, StoreError> {
+            match postcard::from_bytes(bytes) {
+                Ok(Changed::Added(amount)) => Ok(amount * 100),
+                _ => Ok(0),
+            }
+        }
+        fn upgrade_snapshot(_: u16, bytes: &[u8]) -> Result<Self, StoreError> {
+            let old: Account = postcard::from_bytes(bytes).map_err(|e| bad("snapshot", e))?;
+            Ok(Self { cents: old.balance * 100 })
+        }
+    }
+
+    /// Fails commits in the ways a crash or a full disk can.
+    #[derive(Debug, Default)]
+    struct Flaky {
+        inner: MemoryStore,
+        mode: AtomicU8,
+    }
+
+    const WORK: u8 = 0;
+    /// Refuses the batch.
+    const REFUSE: u8 = 1;
+    /// Writes the batch and reports a failure.
+    const WRITE_AND_FAIL: u8 = 2;
+    /// Writes the batch and never answers.
+    const WRITE_AND_HANG: u8 = 3;
+
+    impl Store for Flaky {
+        fn get(&self, tree: TreeId, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+            self.inner.get(tree, key)
+        }
+        fn scan(&self, tree: TreeId, from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+            self.inner.scan(tree, from, limit)
+        }
+        fn commit(&self, batch: Batch, level: Level) -> BoxFuture<'static, Result<Lsn, StoreError>> {
+            let failed = || Err(StoreError::Stopped { reason: "test".to_owned() });
+            match self.mode.load(SeqCst) {
+                mode if mode == WORK || batch.is_empty() => self.inner.commit(batch, level),
+                REFUSE => std::future::ready(failed()).boxed(),
+                mode => {
+                    let written = self.inner.commit(batch, level);
+                    async move {
+                        written.await?;
+                        if mode == WRITE_AND_HANG {
+                            std::future::pending::<()>().await;
+                        }
+                        failed()
+                    }
+                    .boxed()
+                }
+            }
+        }
+        fn checkpoint(&self) -> BoxFuture<'static, Result<Lsn, StoreError>> {
+            self.inner.checkpoint()
+        }
+        fn stats(&self) -> StoreStats {
+            self.inner.stats()
+        }
+    }
+
+    async fn recover<D: Durable>(store: &Arc<Flaky>) -> Entity<D> {
+        Entity::recover(Arc::clone(store) as Arc<dyn Store>, "account", "ada").await.unwrap()
+    }
+
+    fn count(store: &Flaky, tree: TreeId) -> usize {
+        store.scan(tree, &[], usize::MAX).unwrap().len()
+    }
+
+    #[tokio::test]
+    async fn state_comes_back_and_entities_are_apart() {
+        let store = Arc::<Flaky>::default();
+        let mut ada = recover::<Account>(&store).await;
+        ada.commit(Changed::Added(5)).await.unwrap();
+        ada.commit_all(vec![Changed::Added(2), Changed::Noted("tea".to_owned())]).await.unwrap();
+        for (kind, key) in [("accoun", "tada"), ("account", "ad"), ("account", "ada\0"), ("account", "")] {
+            let other = Entity::<Account>::recover(Arc::clone(&store) as Arc<dyn Store>, kind, key).await.unwrap();
+            assert_eq!(*other, Account::default(), "{kind} {key}");
+        }
+        let expected = Account { balance: 7, changes: 3, note: "tea".to_owned() };
+        assert_eq!(*ada, expected);
+        assert_eq!(*recover::<Account>(&store).await, expected);
+    }
+
+    #[tokio::test]
+    async fn snapshot_replaces_a_thousand_events() {
+        let store = Arc::<Flaky>::default();
+        let mut ada = recover::<Account>(&store).await;
+        for n in 0..SNAPSHOT_EVENTS {
+            assert_eq!(count(&store, TreeId::JOURNALS), n);
+            ada.commit(Changed::Added(1)).await.unwrap();
+        }
+        assert_eq!(count(&store, TreeId::SNAPSHOTS), 0);
+        ada.commit(Changed::Added(1)).await.unwrap();
+        assert_eq!((count(&store, TreeId::SNAPSHOTS), count(&store, TreeId::JOURNALS)), (1, 1));
+        let mut again = recover::<Account>(&store).await;
+        assert_eq!(*again, *ada);
+        assert_eq!(again.balance, 1001);
+        // The second snapshot also counts events that were there at recovery.
+        for _ in 0..SNAPSHOT_EVENTS {
+            again.commit(Changed::Added(1)).await.unwrap();
+        }
+        assert_eq!(count(&store, TreeId::JOURNALS), 1);
+        assert_eq!(recover::<Account>(&store).await.balance, 2001);
+    }
+
+    #[tokio::test]
+    async fn snapshot_comes_after_a_mebibyte() {
+        let store = Arc::<Flaky>::default();
+        let mut ada = recover::<Account>(&store).await;
+        for _ in 0..5 {
+            ada.commit(Changed::Noted("x".repeat(SNAPSHOT_BYTES / 4))).await.unwrap();
+        }
+        assert_eq!((count(&store, TreeId::SNAPSHOTS), count(&store, TreeId::JOURNALS)), (1, 1));
+        assert_eq!(*recover::<Account>(&store).await, *ada);
+    }
+
+    #[tokio::test]
+    async fn refused_commit_changes_nothing() {
+        let store = Arc::<Flaky>::default();
+        let mut ada = recover::<Account>(&store).await;
+        ada.commit(Changed::Added(1)).await.unwrap();
+        store.mode.store(REFUSE, SeqCst);
+        ada.commit(Changed::Added(10)).await.unwrap_err();
+        ada.commit_once(Some([1; 16]), Changed::Added(100), |account| account.balance).await.unwrap_err();
+        assert_eq!(ada.balance, 1);
+        store.mode.store(WORK, SeqCst);
+        let reply = ada.commit_once(Some([1; 16]), Changed::Added(100), |account| account.balance).await;
+        assert_eq!(reply.unwrap(), 101);
+        assert_eq!(recover::<Account>(&store).await.balance, 101);
+    }
+
+    #[tokio::test]
+    async fn commit_of_unknown_outcome_is_found_out_before_the_next() {
+        for mode in [WRITE_AND_FAIL, WRITE_AND_HANG] {
+            let store = Arc::<Flaky>::default();
+            let mut ada = recover::<Account>(&store).await;
+            store.mode.store(mode, SeqCst);
+            // A hanging commit is polled once and dropped, as by a timeout.
+            assert!(ada.commit(Changed::Added(10)).now_or_never().is_none_or(|outcome| outcome.is_err()));
+            store.mode.store(WORK, SeqCst);
+            ada.commit(Changed::Added(1)).await.unwrap();
+            assert_eq!(ada.balance, 11);
+            assert_eq!(recover::<Account>(&store).await.balance, 11);
+        }
+    }
+
+    #[tokio::test]
+    async fn repeated_request_has_one_effect_over_crashes() {
+        for mode in [WORK, REFUSE, WRITE_AND_FAIL, WRITE_AND_HANG] {
+            let store = Arc::<Flaky>::default();
+            for attempt in 0..3 {
+                store.mode.store(if attempt == 0 { mode } else { WORK }, SeqCst);
+                let mut ada = recover::<Account>(&store).await;
+                let request = ada.commit_once(Some([7; 16]), Changed::Added(10), |account| account.balance);
+                let reply = request.now_or_never();
+                if attempt > 0 {
+                    assert_eq!(reply.unwrap().unwrap(), 10, "attempt {attempt} after {mode}");
+                }
+            }
+            assert_eq!(recover::<Account>(&store).await.changes, 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn replies_are_kept_for_a_day_and_up_to_a_number() {
+        let store = Arc::<Flaky>::default();
+        let mut ada = recover::<Account>(&store).await;
+        let day = u64::try_from(REPLY_AGE.as_millis()).unwrap();
+        let key = |n: u64| Some([n.to_le_bytes(), [0; 8]].concat().try_into().unwrap());
+        let add = || Changed::Added(1);
+        assert_eq!(ada.commit_once_at(key(0), 1000, add(), |account| account.balance).await.unwrap(), 1);
+        assert_eq!(ada.commit_once_at(key(0), 999 + day, add(), |account| account.balance).await.unwrap(), 1);
+        assert_eq!(ada.commit_once_at(key(0), 1000 + day, add(), |account| account.balance).await.unwrap(), 2);
+        assert_eq!(count(&store, TreeId::REPLIES), 1);
+        for n in 1..=REPLIES as u64 {
+            ada.commit_once_at(key(n), 2000 + day + n, add(), |_| ()).await.unwrap();
+        }
+        assert_eq!(count(&store, TreeId::REPLIES), REPLIES);
+        // The oldest had to go; the order is the same after a restart.
+        let mut ada = recover::<Account>(&store).await;
+        let before = ada.balance;
+        ada.commit_once_at(key(1), 4000 + day, add(), |_| ()).await.unwrap();
+        assert_eq!(ada.balance, before);
+        ada.commit_once_at(key(0), 4000 + day, add(), |account| account.balance).await.unwrap();
+        assert_eq!(ada.balance, before + 1);
+        assert_eq!(count(&store, TreeId::REPLIES), REPLIES);
+        // A day later all have gone with the next request.
+        ada.commit_once_at(key(5000), 9000 + 2 * day, add(), |_| ()).await.unwrap();
+        assert_eq!(count(&store, TreeId::REPLIES), 1);
+    }
+
+    #[tokio::test]
+    async fn older_schema_is_upgraded_and_a_newer_one_refused() {
+        let store = Arc::<Flaky>::default();
+        let mut ada = recover::<Account>(&store).await;
+        for _ in 0..=SNAPSHOT_EVENTS {
+            ada.commit(Changed::Added(1)).await.unwrap();
+        }
+        let mut cents = recover::<Cents>(&store).await;
+        assert_eq!(cents.cents, 100_100);
+        cents.commit(1).await.unwrap();
+        let refused = Entity::<Account>::recover(Arc::clone(&store) as Arc<dyn Store>, "account", "ada").await;
+        assert!(matches!(refused, Err(StoreError::Schema { found: 2, known: 1 })));
+        let other = Entity::<Account>::recover(store, "account", &"k".repeat(70_000)).await;
+        assert!(matches!(other, Err(StoreError::TooLarge { .. })));
+    }
+
+    #[tokio::test]
+    async fn missing_event_is_noticed() {
+        let store = Arc::<Flaky>::default();
+        let mut ada = recover::<Account>(&store).await;
+        for _ in 0..3 {
+            ada.commit(Changed::Added(1)).await.unwrap();
+        }
+        let key = ada.event_key(2);
+        store.commit(Batch::new().delete(TreeId::JOURNALS, key), Level::Disk).await.unwrap();
+        let broken = Entity::<Account>::recover(store, "account", "ada").await;
+        assert!(matches!(broken, Err(StoreError::Decode { .. })));
+    }
+}

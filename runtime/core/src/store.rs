@@ -31,6 +31,7 @@ mod repair;
 mod sled;
 
 pub use disk::DiskStore;
+pub(crate) use redo::sync_dir;
 pub use memory::MemoryStore;
 
 /// Longest key in bytes; keys live in the inner nodes of the index.
@@ -337,7 +338,7 @@ impl StoreError {
     }
 
     /// Sorts out the errors that mean "no more space" from all others.
-    fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         if is_full(&source) {
             return Self::NoSpace { dir: path.parent().unwrap_or(path).to_owned() };
         }

@@ -195,7 +195,7 @@ impl Redo {
 }
 
 /// Makes created, renamed and removed names in `dir` survive the loss of power.
-pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+pub(crate) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| StoreError::io("sync", dir, e))
 }
 
@@ -207,7 +207,7 @@ fn create(path: &Path, size: u64) -> io::Result<File> {
 }
 
 /// Takes `size` bytes from the disk, so that writes into them cannot run out of space and fdatasync has less to do.
-fn allocate(file: &File, size: u64) -> io::Result<()> {
+pub(super) fn allocate(file: &File, size: u64) -> io::Result<()> {
     match fallocate(file, FallocateFlags::empty(), 0, size) {
         // Some network file systems cannot: writes will find out about space one by one.
         Err(Errno::OPNOTSUPP) => file.set_len(size),

@@ -69,7 +69,7 @@ impl SledIndex {
     /// LSN and digest, if they are those of the content.
     fn verify(&self) -> Result<(Lsn, u128), IndexError> {
         let (mut meta, mut digest) = ((Lsn(0), 0), 0_u128);
-        for entry in &self.db {
+        for entry in self.db.iter() {
             let (key, value) = entry?;
             if *key == META {
                 meta = decode_meta(&value)?;
