@@ -76,6 +76,15 @@ impl SupervisorHandle {
         self.actor.get_cell()
     }
 
+    /// Stops the children, right to left, and then the supervisor; returns when all have ended.
+    pub async fn stop(&self) {
+        let cell = self.actor.get_cell();
+        if cell.stop_and_wait(None, None).await.is_err() {
+            // It is on its way out already.
+            _ = cell.wait(None).await;
+        }
+    }
+
     /// Starts a further child, to the right of the others.
     ///
     /// # Errors
