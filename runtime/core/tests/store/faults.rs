@@ -68,7 +68,11 @@ fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() { copy(&entry.path(), &target) } else { drop(fs::copy(entry.path(), target).unwrap()) }
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target)
+        } else {
+            drop(fs::copy(entry.path(), target).unwrap())
+        }
     }
 }
 
@@ -79,7 +83,8 @@ fn quarantines(dir: &Path) -> usize {
 
 /// Inverts random bits of one random byte in sled's files that was written; says where.
 fn flip(sled: &Path, rng: &mut StdRng) -> String {
-    let mut files: Vec<_> = fs::read_dir(sled).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect();
+    let mut files: Vec<_> =
+        fs::read_dir(sled).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect();
     files.sort_unstable();
     // Mostly the log, now and then the small files beside it.
     let log = sled.join("db");
@@ -247,7 +252,8 @@ fn damaged_newest_checkpoint_is_passed_over() {
     }
     write(&*store, 300..310);
     drop(store);
-    let mut checkpoints: Vec<_> = fs::read_dir(dir.path().join("ckpt")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut checkpoints: Vec<_> =
+        fs::read_dir(dir.path().join("ckpt")).unwrap().map(|entry| entry.unwrap().path()).collect();
     checkpoints.sort_unstable();
     assert_eq!(checkpoints.len(), 2);
     assert!(segments(dir.path())[0].file_stem().unwrap() > "0000000000000001", "no redo was deleted");

@@ -12,7 +12,8 @@ use super::{open, runtime, small};
 const TREE: TreeId = TreeId(50);
 
 fn put(store: &dyn Store, n: u32) -> Result<(), StoreError> {
-    let batch = Batch::new().put(TREE, n.to_be_bytes(), vec![n as u8 | 1; 10_000]).put(TREE, *b"newest", n.to_be_bytes());
+    let batch =
+        Batch::new().put(TREE, n.to_be_bytes(), vec![n as u8 | 1; 10_000]).put(TREE, *b"newest", n.to_be_bytes());
     runtime().block_on(store.commit(batch, Level::Disk)).map(drop)
 }
 
