@@ -80,7 +80,7 @@ pub struct Entity<D> {
     events: usize,
     bytes: usize,
     /// Time and key of the stored replies, oldest first.
-    replies: VecDeque<(u64, [u8; 16])>,
+    replies: Replies,
     /// A commit did not end: the store may hold more than `state` shows, or less.
     unsettled: bool,
 }
@@ -218,7 +218,7 @@ impl<D: Durable> Entity<D> {
         for (key, stored) in self.under_prefix(TreeId::JOURNALS, &(self.seq + 1).to_be_bytes())? {
             self.seq += 1;
             if key != self.seq.to_be_bytes()[..] {
-                return Err(bad("event", format!("event {} is missing", self.seq)));
+                return Err(bad("event", &format!("event {} is missing", self.seq)));
             }
             self.state.apply(&read_event::<D>(&stored)?);
             self.events += 1;
@@ -226,7 +226,7 @@ impl<D: Durable> Entity<D> {
         }
         self.replies.clear();
         for (key, stored) in self.under_prefix(TreeId::REPLIES, &[])? {
-            let idem = key[..].try_into().map_err(|_| bad("reply", "its key is not 16 bytes"))?;
+            let idem = key[..].try_into().map_err(|_| bad("reply", &"its key is not 16 bytes"))?;
             self.replies.push_back((read_reply(&stored)?.0, idem));
         }
         self.replies.make_contiguous().sort_unstable();
@@ -292,7 +292,7 @@ impl<D: Durable> Entity<D> {
         if is_old(at, now_ms) {
             return Ok(None);
         }
-        postcard::from_bytes(reply).map(Some).map_err(|e| bad("reply", e))
+        postcard::from_bytes(reply).map(Some).map_err(|e| bad("reply", &e))
     }
 
     /// Adds a reply to the batch and takes out what is too old or too much. Returns the replies that are stored then.
@@ -302,7 +302,7 @@ impl<D: Durable> Entity<D> {
         idem: [u8; 16],
         now_ms: u64,
         reply: &R,
-    ) -> Result<(Batch, VecDeque<(u64, [u8; 16])>), StoreError> {
+    ) -> Result<(Batch, Replies), StoreError> {
         let mut replies = self.replies.clone();
         replies.retain(|(_, stored)| *stored != idem);
         while replies.len() >= REPLIES || replies.front().is_some_and(|(at, _)| is_old(*at, now_ms)) {
@@ -314,6 +314,9 @@ impl<D: Durable> Entity<D> {
         Ok((batch.put(TreeId::REPLIES, self.reply_key(idem), stored), replies))
     }
 }
+
+/// Time and idempotency key of stored replies.
+type Replies = VecDeque<(u64, [u8; 16])>;
 
 /// A batch, and the counts that hold once it is committed.
 struct Written {
@@ -340,24 +343,24 @@ fn prefix(kind: &str, key: &str) -> Result<Vec<u8>, StoreError> {
 }
 
 fn encode(head: &[u8], what: &'static str, value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
-    postcard::to_extend(value, head.to_vec()).map_err(|e| bad(what, e))
+    postcard::to_extend(value, head.to_vec()).map_err(|e| bad(what, &e))
 }
 
 fn read_event<D: Durable>(stored: &[u8]) -> Result<D::Event, StoreError> {
-    let (schema, event) = stored.split_first_chunk().ok_or_else(|| bad("event", "too short"))?;
+    let (schema, event) = stored.split_first_chunk().ok_or_else(|| bad("event", &"too short"))?;
     match u16::from_le_bytes(*schema) {
-        schema if schema == D::SCHEMA => postcard::from_bytes(event).map_err(|e| bad("event", e)),
+        schema if schema == D::SCHEMA => postcard::from_bytes(event).map_err(|e| bad("event", &e)),
         schema if schema < D::SCHEMA => D::upgrade(schema, event),
         found => Err(StoreError::Schema { found, known: D::SCHEMA }),
     }
 }
 
 fn read_snapshot<D: Durable>(stored: &[u8]) -> Result<(D, u64), StoreError> {
-    let short = || bad("snapshot", "too short");
+    let short = || bad("snapshot", &"too short");
     let (schema, rest) = stored.split_first_chunk().ok_or_else(short)?;
     let (seq, state) = rest.split_first_chunk().ok_or_else(short)?;
     let state = match u16::from_le_bytes(*schema) {
-        schema if schema == D::SCHEMA => postcard::from_bytes(state).map_err(|e| bad("snapshot", e))?,
+        schema if schema == D::SCHEMA => postcard::from_bytes(state).map_err(|e| bad("snapshot", &e))?,
         schema if schema < D::SCHEMA => D::upgrade_snapshot(schema, state)?,
         found => return Err(StoreError::Schema { found, known: D::SCHEMA }),
     };
@@ -365,7 +368,7 @@ fn read_snapshot<D: Durable>(stored: &[u8]) -> Result<(D, u64), StoreError> {
 }
 
 fn read_reply(stored: &[u8]) -> Result<(u64, &[u8]), StoreError> {
-    let (at, reply) = stored.split_first_chunk().ok_or_else(|| bad("reply", "too short"))?;
+    let (at, reply) = stored.split_first_chunk().ok_or_else(|| bad("reply", &"too short"))?;
     Ok((u64::from_le_bytes(*at), reply))
 }
 
@@ -374,7 +377,7 @@ fn is_old(at_ms: u64, now_ms: u64) -> bool {
     now_ms.saturating_sub(at_ms) >= u64::try_from(REPLY_AGE.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn bad(what: &'static str, detail: impl ToString) -> StoreError {
+fn bad(what: &'static str, detail: &impl ToString) -> StoreError {
     StoreError::Decode { what, detail: detail.to_string() }
 }
 
@@ -432,7 +435,7 @@ mod tests {
             }
         }
         fn upgrade_snapshot(_: u16, bytes: &[u8]) -> Result<Self, StoreError> {
-            let old: Account = postcard::from_bytes(bytes).map_err(|e| bad("snapshot", e))?;
+            let old: Account = postcard::from_bytes(bytes).map_err(|e| bad("snapshot", &e))?;
             Ok(Self { cents: old.balance * 100 })
         }
     }
