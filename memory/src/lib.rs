@@ -1,1 +1,9 @@
-//! x
+//! HyperRAG: documents in, cited passages out.
+
+pub mod chunk;
+pub mod dedup;
+pub mod document;
+pub mod error;
+pub mod language;
+pub mod normalize;
+pub mod ingest;
