@@ -1,5 +1,7 @@
 //! What can be wrong with a document or a request, told so that the reader knows what to do.
 
+use aivillage_runtime::{AppError, CallError};
+
 /// Why a document, a file or a query is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -149,6 +151,18 @@ impl MemoryError {
             Self::Index { .. } => "index_failed",
             Self::Journal { .. } => "journal_failed",
         }
+    }
+}
+
+impl From<MemoryError> for AppError {
+    fn from(error: MemoryError) -> Self {
+        Self::new(error.code(), error.to_string())
+    }
+}
+
+impl From<MemoryError> for CallError {
+    fn from(error: MemoryError) -> Self {
+        Self::App(error.into())
     }
 }
 

@@ -7,3 +7,6 @@ pub mod error;
 pub mod language;
 pub mod normalize;
 pub mod ingest;
+pub mod journal;
+pub mod lexical;
+pub mod question;
