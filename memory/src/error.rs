@@ -112,12 +112,6 @@ pub enum MemoryError {
         /// The existing name most like it.
         nearest: Option<String>,
     },
-    /// Too much is being written at once.
-    #[error("the collection is still busy with {queued_bytes} bytes of earlier writes: retry in a moment")]
-    Busy {
-        /// Bytes that wait.
-        queued_bytes: u64,
-    },
     /// The index could not be read or written.
     #[error("the index of the collection failed: {reason}")]
     Index {
@@ -147,7 +141,6 @@ impl MemoryError {
             Self::BadName { .. } => "bad_name",
             Self::NotFound { .. } => "not_found",
             Self::NoCollection { .. } => "collection_not_found",
-            Self::Busy { .. } => "overloaded",
             Self::Index { .. } => "index_failed",
             Self::Journal { .. } => "journal_failed",
         }

@@ -1,5 +1,6 @@
-//! Reading files.
+//! Reading files: what they are ([`detect`]), what is in them ([`parse`]), and who does it ([`actor`]).
 
+pub mod actor;
 mod chat;
 pub mod detect;
 mod html;
@@ -8,3 +9,5 @@ pub mod parse;
 mod pdf;
 mod record;
 mod table;
+
+pub use self::actor::{Ingest, IngestMsg};

@@ -399,6 +399,11 @@ pub(crate) fn failed(error: &aivillage_runtime::StoreError) -> MemoryError {
     MemoryError::Journal { reason: error.to_string() }
 }
 
+/// A failure of the store, as a caller hears it.
+pub(crate) fn store_error(error: &aivillage_runtime::StoreError) -> aivillage_runtime::CallError {
+    aivillage_runtime::CallError::Store { message: error.to_string(), full: error.is_full() }
+}
+
 fn lost(what: &str) -> MemoryError {
     MemoryError::Journal { reason: format!("{what} is missing") }
 }

@@ -130,13 +130,22 @@ impl Lexical {
         match Self::open_folder(dir) {
             Ok((lexical, applied_seq)) => Ok(Opened { lexical, applied_seq, set_aside: None }),
             Err(damage) => {
-                let aside = dir.with_extension(format!("damaged-{now_ms}"));
                 tracing::error!(error = %damage, "index is damaged: set aside, rebuilding from the journal");
-                std::fs::rename(dir, &aside).map_err(|error| MemoryError::Index { reason: error.to_string() })?;
-                let (lexical, _) = Self::open_folder(dir)?;
-                Ok(Opened { lexical, applied_seq: None, set_aside: Some(aside) })
+                Self::renew(Some(dir), now_ms)
             }
         }
+    }
+
+    /// Puts the index in `dir` aside and begins a new one.
+    ///
+    /// # Errors
+    /// `Index` when the folder cannot be moved or made.
+    pub fn renew(dir: Option<&Path>, now_ms: u64) -> Result<Opened, MemoryError> {
+        let Some(dir) = dir else { return Self::open(None, now_ms) };
+        let aside = dir.with_extension(format!("damaged-{now_ms}"));
+        std::fs::rename(dir, &aside).map_err(|error| MemoryError::Index { reason: error.to_string() })?;
+        let (lexical, _) = Self::open_folder(dir)?;
+        Ok(Opened { lexical, applied_seq: None, set_aside: Some(aside) })
     }
 
     fn open_folder(dir: &Path) -> Result<(Self, Option<u64>), MemoryError> {

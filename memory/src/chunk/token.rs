@@ -35,7 +35,6 @@ pub(super) fn pieces(text: &str, max: usize) -> Vec<Piece> {
         if full || at - start >= max * BYTES_PER_TOKEN {
             push(&mut out, text, start..at, tokens);
             start = at;
-            tokens = 0;
             meter = Meter::default();
             tokens = usize::from(meter.starts_token(c));
         } else {

@@ -126,10 +126,11 @@ fn words(text: &str, tongues: &[Tongue]) -> Vec<Sought> {
     let mut out: Vec<(usize, Sought)> = Vec::new();
     for (n, tongue) in tongues.iter().enumerate() {
         for_each_token(&mut tongue.analyzer(), text, |token| {
+            let room = n == 0 && out.len() < WORDS;
             let known = out.iter_mut().find(|(at, _)| *at == token.offset_from);
             match known {
                 Some((_, sought)) if !sought.terms.contains(&token.text) => sought.terms.push(token.text.clone()),
-                None if n == 0 && out.len() < WORDS => {
+                None if room => {
                     let word = text[token.offset_from..token.offset_to].to_owned();
                     let asks = is_question_word(&word.to_lowercase());
                     let terms = vec![token.text.clone()];
