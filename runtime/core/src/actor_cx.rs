@@ -1,5 +1,6 @@
 //! What an actor is given when it starts: who it is, and the village around it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,13 +16,19 @@ use crate::task::TaskHandle;
 use crate::village::Village;
 
 /// The arguments of every hosted actor. Cheap to clone; keep it in the state if it is needed later.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ActorCx {
     pub(crate) kind: &'static str,
     pub(crate) key: Arc<str>,
     pub(crate) village: Village,
     pub(crate) gauge: Arc<Gauge>,
     pub(crate) passivate: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl fmt::Debug for ActorCx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ActorCx({}/{})", self.kind, self.key)
+    }
 }
 
 impl ActorCx {

@@ -1,7 +1,7 @@
 //! All addresses of one kind on this node, and what its senders need to know of it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -15,7 +15,7 @@ use crate::error::CallError;
 use crate::kind::{KEY_MAX, Kind, KindOptions};
 use crate::kind_host::HostMsg;
 use crate::mail::{Wire, drop_because};
-use crate::telemetry::KindMetrics;
+use crate::telemetry::{KindMetrics, RuntimeMetrics};
 
 /// The addresses of one kind.
 pub(crate) struct Directory<B: Wire> {
@@ -27,14 +27,16 @@ pub(crate) struct Directory<B: Wire> {
     closed: AtomicBool,
     limits: Arc<ArcSwap<Limits>>,
     dead_letters: Arc<DeadLetters>,
+    runtime_metrics: Arc<RuntimeMetrics>,
     pub(crate) metrics: KindMetrics,
+    live: AtomicUsize,
 }
 
 impl<B: Wire> Directory<B> {
     pub(crate) fn new<K: Kind<Body = B>>(
         limits: Arc<ArcSwap<Limits>>,
         dead_letters: Arc<DeadLetters>,
-        metrics: KindMetrics,
+        metrics: Arc<RuntimeMetrics>,
     ) -> Self {
         Self {
             kind: K::NAME,
@@ -45,7 +47,9 @@ impl<B: Wire> Directory<B> {
             closed: AtomicBool::new(false),
             limits,
             dead_letters,
-            metrics,
+            metrics: metrics.kind(K::NAME),
+            runtime_metrics: metrics,
+            live: AtomicUsize::new(0),
         }
     }
 
@@ -111,9 +115,24 @@ impl<B: Wire> Directory<B> {
         self.closed.load(Ordering::SeqCst)
     }
 
+    /// Activations that live now.
+    pub(crate) fn live(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn activation_started(&self) {
+        self.live.fetch_add(1, Ordering::Relaxed);
+        self.metrics.started();
+    }
+
+    pub(crate) fn activation_ended(&self) {
+        self.live.fetch_sub(1, Ordering::Relaxed);
+        self.metrics.ended();
+    }
+
     pub(crate) fn dropped(&self, key: &str, reason: &'static str, count: u64) {
         self.dead_letters.record(self.kind, key, reason, count);
-        self.metrics.dead_letters(reason, count);
+        self.runtime_metrics.dead_letters(self.kind, reason, count);
     }
 
     /// Forgets entries that nobody holds and nothing lives behind.

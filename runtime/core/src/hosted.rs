@@ -11,7 +11,7 @@ use crate::error::CallError;
 use crate::kind::Kind;
 use crate::mail::{Mail, drop_because};
 use crate::mailbox::Gauge;
-use crate::telemetry::KindMetrics;
+use crate::telemetry::{KindMetrics, Outcome};
 
 /// Latency is measured for one message in this many: a clock read costs as much as a tell.
 const TIMED_ONE_IN: u64 = 64;
@@ -53,11 +53,11 @@ where
             self.actor.handle(myself, mail, state).await
         } else if mail.cx.expired() {
             drop_because(CallError::Expired, mail.body);
-            self.metrics.expired();
+            self.metrics.messages(Outcome::Expired, 1);
             Ok(())
         } else {
             let cx = mail.cx.clone();
-            let span = cx.trace().filter(|trace| trace.sampled()).map_or_else(tracing::Span::none, |trace| {
+            let span = cx.trace().filter(|trace| trace.is_sampled()).map_or_else(tracing::Span::none, |trace| {
                 let span = tracing::info_span!("actor.handle", kind = A::NAME);
                 trace.parent_of(&span);
                 span

@@ -21,6 +21,7 @@ use crate::kind::Kind;
 use crate::mail::{Mail, Wire, drop_because};
 use crate::mailbox::Gauge;
 use crate::supervisor::{Decision, RestartPolicy, RestartTracker};
+use crate::telemetry::Outcome;
 use crate::village::Village;
 
 /// How long a key that crashed too often refuses mail.
@@ -41,7 +42,7 @@ pub(crate) enum HostMsg<B: Wire> {
     /// Time to look for idle activations.
     Sweep,
     /// Stop everything; answer when nothing lives any more.
-    Drain(oneshot::Sender<()>),
+    Drain(oneshot::Sender<bool>),
     /// The time for draining is over.
     KillAll,
 }
@@ -61,7 +62,7 @@ struct Running<B: Wire> {
     counted: u64,
 }
 
-type Factory<A> = Arc<dyn Fn(&ActorCx) -> A + Send + Sync>;
+pub(crate) type Factory<A> = Arc<dyn Fn(&ActorCx) -> A + Send + Sync>;
 
 /// The behaviour; its data is [`HostState`].
 pub(crate) struct KindHost<A: Kind> {
@@ -81,7 +82,9 @@ pub(crate) struct HostState<B: Wire> {
     starting: usize,
     /// Ends that were told before the start was.
     ended_early: HashMap<ActorId, Option<String>>,
-    drained: Option<oneshot::Sender<()>>,
+    drained: Option<oneshot::Sender<bool>>,
+    /// Set when the drain had to be cut short.
+    killed: bool,
     sweep: tokio::task::AbortHandle,
 }
 
@@ -106,7 +109,7 @@ where
         }
         let idle = self.directory.options().idle.unwrap_or(SWEEP.1);
         let sweep = myself.send_interval((idle / 4).clamp(SWEEP.0, SWEEP.1), || HostMsg::Sweep).abort_handle();
-        Ok(HostState { running: HashMap::new(), starting: 0, ended_early: HashMap::new(), drained: None, sweep })
+        Ok(HostState { running: HashMap::new(), starting: 0, ended_early: HashMap::new(), drained: None, killed: false, sweep })
     }
 
     async fn handle(
@@ -122,7 +125,10 @@ where
             HostMsg::Passivate(entry) => self.passivate(&entry),
             HostMsg::Sweep => self.sweep(state),
             HostMsg::Drain(done) => self.drain(&myself, done, state),
-            HostMsg::KillAll => state.running.values().for_each(|running| running.cell.kill()),
+            HostMsg::KillAll => {
+                state.killed = !state.running.is_empty();
+                state.running.values().for_each(|running| running.cell.kill());
+            }
         }
         Self::finish_drain(state);
         Ok(())
@@ -215,6 +221,7 @@ where
             Err(reason) => return self.crashed(myself, &entry, reason, state),
         };
         self.village.actor_started();
+        self.directory.activation_started();
         let running =
             Running { entry: entry.clone(), cell: actor.get_cell(), gauge: gauge.clone(), counted: 0 };
         if let Some(crash) = state.ended_early.remove(&actor.get_id()) {
@@ -236,10 +243,12 @@ where
         state: &mut HostState<A::Body>,
     ) {
         self.village.actor_ended();
+        self.directory.activation_ended();
         let in_hand = u64::from(crash.is_some());
         let lost = running.gauge.depth().saturating_sub(in_hand);
         self.directory.dropped(&running.entry.key, if crash.is_some() { "crashed" } else { "stopped" }, lost);
-        self.directory.metrics.handled(running.gauge.done() - running.counted);
+        self.directory.metrics.messages(Outcome::Ok, running.gauge.done() - running.counted);
+        self.directory.metrics.messages(Outcome::Panicked, in_hand);
         let entry = running.entry;
         entry.retire(&mut entry.slot.lock());
         match crash {
@@ -333,7 +342,7 @@ where
         let idle = self.directory.options().idle;
         for running in state.running.values_mut() {
             let done = running.gauge.done();
-            self.directory.metrics.handled(done - running.counted);
+            self.directory.metrics.messages(Outcome::Ok, done - running.counted);
             self.directory.metrics.shed(running.gauge.take_shed());
             running.counted = done;
             let mut slot = running.entry.slot.lock();
@@ -352,14 +361,13 @@ where
                 self.stop(&running.entry);
             }
         }
-        self.directory.metrics.live(state.running.len());
         self.directory.sweep();
     }
 
     fn drain(
         &self,
         myself: &ActorRef<HostMsg<A::Body>>,
-        done: oneshot::Sender<()>,
+        done: oneshot::Sender<bool>,
         state: &mut HostState<A::Body>,
     ) {
         self.directory.close();
@@ -381,7 +389,7 @@ where
             && state.starting == 0
             && let Some(done) = state.drained.take()
         {
-            let _ = done.send(());
+            let _ = done.send(!state.killed);
         }
     }
 }

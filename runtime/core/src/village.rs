@@ -218,8 +218,8 @@ impl VillageBuilder {
             data_dir: self.data_dir,
             config: watch::Sender::new(Arc::new(self.config)),
             limits: Arc::new(ArcSwap::from_pointee(config.limits)),
-            restart: ArcSwap::from_pointee(config.supervise.policy()),
-            drain_limit: ArcSwap::from_pointee(config.drain.timeout.into()),
+            restart: ArcSwap::from_pointee(config.policy()),
+            drain_limit: ArcSwap::from_pointee(Duration::from_secs(30)),
             store,
             blobs,
             metrics: Metrics::new(),
@@ -283,11 +283,11 @@ fn check_names(kinds: &[(&'static str, MakeKind)]) -> Result<(), StartError> {
 
 async fn open_store(dir: Option<&Path>, config: &RuntimeConfig) -> Result<(Arc<dyn Store>, Blobs), StartError> {
     let Some(dir) = dir.map(Path::to_path_buf) else {
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        let blobs = Blobs::temporary(store.clone())?;
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let blobs = Blobs::open(Path::new(""), store.clone())?;
         return Ok((store, blobs));
     };
-    let store = store::open(&dir, config.store.clone()).await?;
+    let store = store::open(&dir, &config.store)?;
     let blobs = Blobs::open(&dir.join("blobs"), store.clone())?;
     Ok((store, blobs))
 }
@@ -389,8 +389,7 @@ impl Village {
     pub fn reconfigure(&self, table: toml::Table) -> Result<(), ConfigError> {
         let config = RuntimeConfig::from_table(&table)?;
         self.0.limits.store(Arc::new(config.limits));
-        self.0.restart.store(Arc::new(config.supervise.policy()));
-        self.0.drain_limit.store(Arc::new(config.drain.timeout.into()));
+        self.0.restart.store(Arc::new(config.policy()));
         self.0.config.send_replace(Arc::new(table));
         Ok(())
     }
@@ -465,8 +464,8 @@ impl Village {
         let checks = vec![
             HealthCheck {
                 name: "store",
-                ok: store.writable,
-                detail: if store.writable { "writable".to_owned() } else { "not writable; reads go on".to_owned() },
+                ok: !store.full,
+                detail: if !store.full { "writable".to_owned() } else { "not writable; reads go on".to_owned() },
             },
             HealthCheck {
                 name: "draining",
