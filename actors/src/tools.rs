@@ -121,6 +121,8 @@ pub struct ToolCx {
     pub depth: u32,
     /// The provider that the caller asked for.
     pub provider: Option<String>,
+    /// Names this call, so that a repeated one has its effect once.
+    pub call_id: String,
 }
 
 /// What a call gave, as the planners and the composer read it.

@@ -48,6 +48,11 @@ impl Breaker {
         }
     }
 
+    /// Notes that a request was broken off by its caller: it says nothing, but another probe may go out.
+    pub fn release(&mut self) {
+        self.probing = false;
+    }
+
     /// Whether requests are refused now.
     #[must_use]
     pub fn is_open(&self, now: Instant) -> bool {

@@ -73,7 +73,24 @@ pub fn compose_above(question: &str, passages: &[Evidence], theta: f32) -> Compo
     Composition { answer: sentences.join(" "), citations, answerable: true, support }
 }
 
-fn nothing(passages: &[Evidence]) -> String {
+/// The sentence of `passage` that shares most with `claim`; the first one where none shares anything.
+#[must_use]
+pub fn key_sentence(claim: &str, passage: &str) -> Option<Range<usize>> {
+    let ranges: Vec<Range<usize>> = text::sentences(passage);
+    let index = Index::new(&ranges.iter().map(|range| text::terms(passage.get(range.clone()).unwrap_or_default())).collect::<Vec<_>>());
+    let cosine = index.cosine(&text::terms(claim));
+    let scored = ranges.into_iter().zip(cosine).map(|(range, cosine)| {
+        // A heading names the topic and says nothing about it.
+        let prose = passage.get(range.clone()).is_some_and(is_prose);
+        (range, cosine + if prose { 0.1 } else { 0.0 })
+    });
+    // `max_by` takes the last of equals; reversed, the first.
+    scored.rev().max_by(|a, b| a.1.total_cmp(&b.1)).map(|(range, _)| range)
+}
+
+/// [`NOTHING`] with the nearest titles.
+#[must_use]
+pub fn nothing(passages: &[Evidence]) -> String {
     let mut titles: Vec<&str> = Vec::new();
     for passage in passages {
         if !passage.title.is_empty() && !titles.contains(&passage.title.as_str()) {
