@@ -94,8 +94,10 @@ impl Verifier {
 
     fn throttle(&self, key: Option<&str>, from: Option<IpAddr>) -> Result<(), ApiError> {
         let address = from.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
-        let id = key.and_then(|key| key.as_bytes().get(PREFIX.len()..PREFIX.len() + ID)).and_then(|id| id.try_into().ok());
-        let refused = self.by_address.check_key(&address).err().or_else(|| id.and_then(|id| self.by_id.check_key(&id).err()));
+        let id =
+            key.and_then(|key| key.as_bytes().get(PREFIX.len()..PREFIX.len() + ID)).and_then(|id| id.try_into().ok());
+        let refused =
+            self.by_address.check_key(&address).err().or_else(|| id.and_then(|id| self.by_id.check_key(&id).err()));
         match refused {
             None => Ok(()),
             Some(until) => Err(ApiError::new(Code::RateLimited, "too many wrong keys, wait before the next attempt")
@@ -148,7 +150,9 @@ fn load(path: &Path) -> Result<String, EdgeError> {
             file.take(1_024).read_to_string(&mut text).map_err(|e| fault(e.to_string()))?;
             let key = text.trim();
             if !has_checksum(key) {
-                return Err(fault("is not an admin key; remove the file and a new one is made at the next start".into()));
+                return Err(fault(
+                    "is not an admin key; remove the file and a new one is made at the next start".into(),
+                ));
             }
             narrow(path).map_err(|e| fault(format!("cannot be made private (mode 0600): {e}")))?;
             Ok(key.to_owned())

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use aivillage_runtime::CallError;
+use aivillage_runtime::{CallError, StoreError};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -146,9 +146,12 @@ pub struct FieldError {
     pub detail: String,
 }
 
-/// A refused or failed request.
+/// A refused or failed request. Boxed: it is the rare half of every result.
 #[derive(Debug, Clone)]
-pub struct ApiError {
+pub struct ApiError(Box<Refusal>);
+
+#[derive(Debug, Clone)]
+struct Refusal {
     code: std::borrow::Cow<'static, str>,
     status: StatusCode,
     title: &'static str,
@@ -161,7 +164,7 @@ pub struct ApiError {
 impl ApiError {
     /// An error of the table with what is particular to this request.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        ApiError {
+        ApiError(Box::new(Refusal {
             code: code.as_str().into(),
             status: code.status(),
             title: code.title(),
@@ -169,7 +172,7 @@ impl ApiError {
             param: None,
             errors: Vec::new(),
             retry_after: None,
-        }
+        }))
     }
 
     /// Nothing under `what`.
@@ -184,51 +187,53 @@ impl ApiError {
             [one] => format!("{}: {}", if one.pointer.is_empty() { "/" } else { &one.pointer }, one.detail),
             many => format!("{} places of the body are wrong", many.len()),
         };
-        ApiError { errors, ..Self::new(Code::PayloadInvalid, detail) }
+        let mut error = Self::new(Code::PayloadInvalid, detail);
+        error.0.errors = errors;
+        error
     }
 
     /// Names the request parameter that is at fault (OpenAI dialect).
     #[must_use]
     pub fn param(mut self, name: impl Into<String>) -> Self {
-        self.param = Some(name.into());
+        self.0.param = Some(name.into());
         self
     }
 
     /// Tells when to come back.
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
-        self.retry_after = Some(after);
+        self.0.retry_after = Some(after);
         self
     }
 
     /// The stable code.
     #[must_use]
     pub fn code(&self) -> &str {
-        &self.code
+        &self.0.code
     }
 
     /// The HTTP status.
     #[must_use]
     pub fn status(&self) -> StatusCode {
-        self.status
+        self.0.status
     }
 
     /// The RFC 9457 object.
     #[must_use]
     pub fn problem(&self, instance: &str, trace_id: &str) -> Value {
         let mut body = json!({
-            "type": format!("urn:aivillage:problem:{}", self.code),
-            "title": self.title,
-            "status": self.status.as_u16(),
-            "detail": self.detail,
+            "type": format!("urn:aivillage:problem:{}", self.0.code),
+            "title": self.0.title,
+            "status": self.0.status.as_u16(),
+            "detail": self.0.detail,
             "instance": instance,
-            "code": self.code,
+            "code": self.0.code,
             "trace_id": trace_id,
         });
-        if !self.errors.is_empty() {
-            body["errors"] = json!(self.errors);
+        if !self.0.errors.is_empty() {
+            body["errors"] = json!(self.0.errors);
         }
-        if let Some(after) = self.retry_after {
+        if let Some(after) = self.0.retry_after {
             body["retry_after_s"] = json!(seconds_up(after));
         }
         body
@@ -237,7 +242,7 @@ impl ApiError {
     /// The error object of the OpenAI API.
     #[must_use]
     pub fn openai(&self, trace_id: &str) -> Value {
-        let (kind, code) = match (self.status.as_u16(), &*self.code) {
+        let (kind, code) = match (self.0.status.as_u16(), &*self.0.code) {
             (401, _) => ("invalid_request_error", "invalid_api_key"),
             (403, code) => ("permission_error", code),
             (429, "rate_limited") => ("rate_limit_error", "rate_limit_exceeded"),
@@ -246,14 +251,14 @@ impl ApiError {
             (500.., code) => ("server_error", code),
             (_, code) => ("invalid_request_error", code),
         };
-        let mut message = self.detail.clone();
-        for error in &self.errors {
+        let mut message = self.0.detail.clone();
+        for error in &self.0.errors {
             message.push_str("; ");
             message.push_str(&error.pointer);
             message.push_str(": ");
             message.push_str(&error.detail);
         }
-        let param = self.param.clone().or_else(|| self.errors.first().map(|error| error.pointer.clone()));
+        let param = self.0.param.clone().or_else(|| self.0.errors.first().map(|error| error.pointer.clone()));
         json!({"error": {"message": message, "type": kind, "param": param, "code": code, "trace_id": trace_id}})
     }
 
@@ -263,14 +268,14 @@ impl ApiError {
             Dialect::Problem => (self.problem(instance, trace_id), "application/problem+json"),
             Dialect::OpenAi => (self.openai(trace_id), "application/json"),
         };
-        let mut response = (self.status, body.to_string()).into_response();
+        let mut response = (self.0.status, body.to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(mime));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(after) = self.retry_after {
+        if let Some(after) = self.0.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds_up(after)));
         }
-        if self.status == StatusCode::UNAUTHORIZED {
+        if self.0.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
@@ -293,7 +298,7 @@ pub(crate) enum Dialect {
 
 impl std::fmt::Display for ApiError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.code, self.detail)
+        write!(f, "{}: {}", self.0.code, self.0.detail)
     }
 }
 
@@ -302,7 +307,7 @@ impl std::error::Error for ApiError {}
 impl IntoResponse for ApiError {
     /// An empty body with the error attached; the outermost layer renders it.
     fn into_response(self) -> Response {
-        let mut response = self.status.into_response();
+        let mut response = self.0.status.into_response();
         response.extensions_mut().insert(self);
         response
     }
@@ -323,7 +328,7 @@ impl From<CallError> for ApiError {
             CallError::Denied { .. } => Code::Forbidden,
             CallError::TooLarge { .. } => Code::PayloadTooLarge,
             CallError::Store { full: true, .. } => Code::StoreFull,
-            CallError::App { code, message } => return from_app(code, message),
+            CallError::App(refusal) => return from_app(&refusal.code, &refusal.message),
             _ => Code::Internal,
         };
         let mapped = ApiError::new(code, detail);
@@ -339,13 +344,18 @@ impl From<CallError> for ApiError {
 fn from_app(code: &str, message: &str) -> ApiError {
     match Code::parse(code) {
         Some(known) => ApiError::new(known, message),
-        None => ApiError {
-            code: code.to_owned().into(),
-            status: StatusCode::UNPROCESSABLE_ENTITY,
-            title: "The actor refused the request.",
-            ..ApiError::new(Code::PayloadInvalid, message)
-        },
+        None => {
+            let mut own = ApiError::new(Code::PayloadInvalid, message);
+            code.to_owned().clone_into(own.0.code.to_mut());
+            own.0.title = "The actor refused the request.";
+            own
+        }
     }
+}
+
+/// A fault of the store, as an actor tells it.
+pub(crate) fn store_fault(error: &StoreError) -> CallError {
+    CallError::Store { full: matches!(error, StoreError::NoSpace { .. }), message: error.to_string() }
 }
 
 impl From<axum::extract::rejection::PathRejection> for ApiError {
@@ -376,13 +386,16 @@ pub fn reference() -> String {
          | code | status | meaning |\n|---|---|---|\n",
     );
     for code in Code::ALL {
-        page.push_str(&format!("| `{}` | {} | {} |\n", code.as_str(), code.status().as_u16(), code.title()));
+        let (status, title) = (code.status().as_u16(), code.title());
+        page.extend(["| `", code.as_str(), "` | ", &status.to_string(), " | ", title, " |\n"]);
     }
     page
 }
 
 #[cfg(test)]
 mod tests {
+    use aivillage_runtime::AppError;
+
     use super::*;
 
     #[test]
@@ -429,9 +442,9 @@ mod tests {
 
     #[test]
     fn actor_refusals_keep_their_code() {
-        let known = ApiError::from(CallError::App { code: "not_found".into(), message: "no".into() });
+        let known = ApiError::from(CallError::from(AppError::new("not_found", "no")));
         assert_eq!((known.code(), known.status().as_u16()), ("not_found", 404));
-        let own = ApiError::from(CallError::App { code: "overdrawn".into(), message: "no".into() });
+        let own = ApiError::from(CallError::from(AppError::new("overdrawn", "no")));
         assert_eq!((own.code(), own.status().as_u16()), ("overdrawn", 422));
     }
 

@@ -13,12 +13,14 @@ use aivillage_runtime::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::error::store_fault;
+
 /// Where the answers are kept: SHA-256 of the scope -> [`Stored`].
 const TREE: TreeId = TreeId(65);
 /// How long an answer is kept.
-const KEEP: Duration = Duration::from_secs(24 * 60 * 60);
+const KEEP_MS: u64 = 24 * 60 * 60 * 1_000;
 /// How often expired answers are removed.
-const SWEEP: Duration = Duration::from_secs(60 * 60);
+const SWEEP: Duration = Duration::from_hours(1);
 /// Records looked at in one step of a sweep.
 const SWEEP_BATCH: usize = 256;
 /// Claims one shard holds at once; more requests than that never run, admission is far below 64 times this.
@@ -87,7 +89,7 @@ struct Stored {
 
 impl Stored {
     fn expired(&self, now_ms: u64) -> bool {
-        now_ms.saturating_sub(self.at_ms) >= KEEP.as_millis() as u64
+        now_ms.saturating_sub(self.at_ms) >= KEEP_MS
     }
 }
 
@@ -107,7 +109,7 @@ impl Kind for Idem {
 
     fn options() -> KindOptions {
         // Longer than any request may run, so that no claim is forgotten while its request runs.
-        KindOptions::default().mailbox(4_096).idle(Duration::from_secs(30 * 60))
+        KindOptions::default().mailbox(4_096).idle(Duration::from_mins(30))
     }
 }
 
@@ -127,7 +129,12 @@ impl Actor for Idem {
         Ok(Claims { village: cx.village().clone(), running: HashSet::new() })
     }
 
-    async fn handle(&self, _: ActorRef<Self::Msg>, mail: Self::Msg, claims: &mut Claims) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        mail: Self::Msg,
+        claims: &mut Claims,
+    ) -> Result<(), ActorProcessingErr> {
         match mail.body {
             IdemMsg::Begin { key, hash, reply } => reply.complete(claims.begin(key, hash)),
             IdemMsg::Complete { key, answer, reply } => reply.complete(claims.complete(key, answer).await),
@@ -142,7 +149,12 @@ impl Claims {
         if self.running.contains(&key) {
             return Ok(Begun::InProgress);
         }
-        let stored = self.village.store().get(TREE, &key)?.and_then(|bytes| postcard::from_bytes::<Stored>(&bytes).ok());
+        let stored = self
+            .village
+            .store()
+            .get(TREE, &key)
+            .map_err(|error| store_fault(&error))?
+            .and_then(|bytes| postcard::from_bytes::<Stored>(&bytes).ok());
         if let Some(stored) = stored.filter(|stored| !stored.expired(clock::unix_ms())) {
             return Ok(if stored.answer.hash == hash { Begun::Replay(stored.answer) } else { Begun::Mismatch });
         }
@@ -156,7 +168,11 @@ impl Claims {
     async fn complete(&mut self, key: [u8; 32], answer: Answer) -> Result<(), CallError> {
         let stored = Stored { at_ms: clock::unix_ms(), answer };
         let bytes = postcard::to_allocvec(&stored).map_err(|e| CallError::Decode { detail: e.to_string() })?;
-        self.village.store().commit(Batch::new().put(TREE, key, bytes), Level::Disk).await?;
+        self.village
+            .store()
+            .commit(Batch::new().put(TREE, key, bytes), Level::Disk)
+            .await
+            .map_err(|error| store_fault(&error))?;
         self.running.remove(&key);
         Ok(())
     }
@@ -246,7 +262,7 @@ mod tests {
             let bytes = postcard::to_allocvec(&Stored { at_ms, answer: answer(key) }).unwrap();
             village.store().commit(Batch::new().put(TREE, [key; 32], bytes), Level::Disk)
         };
-        let day = KEEP.as_millis() as u64;
+        let day = KEEP_MS;
         put(1, 0).await.unwrap();
         put(2, 10).await.unwrap();
         assert_eq!(sweep_once(&village, day + 5).await.unwrap(), 1);

@@ -11,8 +11,8 @@ use std::time::Duration;
 use aivillage_memory::{Document, Memory, Put, PutStatus, WaitFor};
 use aivillage_runtime::store::{Batch, Level, StoreError, TreeId};
 use aivillage_runtime::{
-    Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, CallError, Kind, KindOptions, Mail, MsgCx, Principal, Reply,
-    TaskHandle, Village, clock,
+    Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, CallError, Kind, KindOptions, Mail, MsgCx, Principal,
+    Reply, TaskHandle, Village, clock,
 };
 use futures::FutureExt;
 use schemars::JsonSchema;
@@ -20,14 +20,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::error::store_fault;
+
 /// Where the records are kept: UUID -> JSON of [`Job`]. UUIDv7 keys are in the order of creation.
 const TREE: TreeId = TreeId(64);
 /// Documents one step of an ingest writes; the job reports after each.
 const STEP: usize = 64;
 /// Longest time one step of the work may take.
-const STEP_LIMIT: Duration = Duration::from_secs(600);
+const STEP_LIMIT: Duration = Duration::from_mins(10);
 /// How long finished jobs are kept.
-const KEEP: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const KEEP_MS: u64 = 7 * 24 * 60 * 60 * 1_000;
 /// Least time between two progress events.
 const REPORT: Duration = Duration::from_millis(250);
 /// Records read at once when all jobs are looked at.
@@ -265,7 +267,12 @@ impl Actor for JobActor {
         Ok(running)
     }
 
-    async fn handle(&self, me: ActorRef<Self::Msg>, mail: Self::Msg, running: &mut Running) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        me: ActorRef<Self::Msg>,
+        mail: Self::Msg,
+        running: &mut Running,
+    ) -> Result<(), ActorProcessingErr> {
         match mail.body {
             JobMsg::Start { owner, work, reply } => reply.complete(running.start(&me, owner, work).await),
             JobMsg::Progress(progress) => running.progress(progress).await,
@@ -353,7 +360,12 @@ impl Running {
         let Some(job) = &self.job else { return Ok(()) };
         let bytes = serde_json::to_vec(job).map_err(|e| CallError::Decode { detail: e.to_string() })?;
         let key = key(&job.id).unwrap_or_default();
-        self.cx.village().store().commit(Batch::new().put(TREE, key, bytes), Level::Disk).await?;
+        self.cx
+            .village()
+            .store()
+            .commit(Batch::new().put(TREE, key, bytes), Level::Disk)
+            .await
+            .map_err(|error| store_fault(&error))?;
         self.tell().await;
         Ok(())
     }
@@ -429,7 +441,12 @@ fn load(village: &Village, id: &str) -> Result<Option<Job>, StoreError> {
 }
 
 /// Up to `limit` jobs of a tenant, the newest first, those before `before` only.
-pub(crate) fn list(village: &Village, tenant: &str, before: Option<&str>, limit: usize) -> Result<Vec<Job>, StoreError> {
+pub(crate) fn list(
+    village: &Village,
+    tenant: &str,
+    before: Option<&str>,
+    limit: usize,
+) -> Result<Vec<Job>, StoreError> {
     let mut newest: Vec<Job> = Vec::new();
     let end = before.and_then(key);
     let mut from = Vec::new();
@@ -460,10 +477,10 @@ pub(crate) fn list(village: &Village, tenant: &str, before: Option<&str>, limit:
 
 /// After a start: ends the jobs that the last run left unfinished and forgets those that ended long ago.
 pub(crate) async fn recover(village: &Village) -> Result<(), CallError> {
-    let oldest = uuid_floor(clock::unix_ms().saturating_sub(KEEP.as_millis() as u64));
+    let oldest = uuid_floor(clock::unix_ms().saturating_sub(KEEP_MS));
     let mut from = Vec::new();
     loop {
-        let page = village.store().scan(TREE, &from, PAGE)?;
+        let page = village.store().scan(TREE, &from, PAGE).map_err(|error| store_fault(&error))?;
         let mut expired = Batch::new();
         for (id, value) in &page {
             from = id.to_vec();
@@ -478,7 +495,7 @@ pub(crate) async fn recover(village: &Village) -> Result<(), CallError> {
             }
         }
         if !expired.is_empty() {
-            village.store().commit(expired, Level::Async).await?;
+            village.store().commit(expired, Level::Async).await.map_err(|error| store_fault(&error))?;
         }
         if page.len() < PAGE {
             return Ok(());
@@ -548,8 +565,7 @@ mod tests {
     #[tokio::test]
     async fn list_is_newest_first_and_continues_before_a_job() {
         let village = village().await;
-        let ids: Vec<String> =
-            (1..=5).map(|ms| uuid::Uuid::from_slice(&uuid_floor(ms)).unwrap().to_string()).collect();
+        let ids: Vec<String> = (1..=5).map(|ms| uuid::Uuid::from_slice(&uuid_floor(ms)).unwrap().to_string()).collect();
         for id in &ids {
             put(&village, &Job::new(id, "local", &work(), "t")).await;
         }

@@ -160,10 +160,14 @@ fn merged(village: &Village, at: &Subscription) -> impl Stream<Item = (Arc<str>,
     select_all(at.0.iter().map(|(name, from)| {
         let name = name.clone();
         // A topic that fails ends its part of the stream; the client resumes with its last id.
-        village.topic(&*name).subscribe(*from).filter_map(move |item| {
-            let item = item.inspect_err(|error| tracing::debug!(%error, "topic ended")).ok();
-            std::future::ready(item.map(|item| (name.clone(), item)))
-        }).boxed()
+        village
+            .topic(&*name)
+            .subscribe(*from)
+            .filter_map(move |item| {
+                let item = item.inspect_err(|error| tracing::debug!(%error, "topic ended")).ok();
+                std::future::ready(item.map(|item| (name.clone(), item)))
+            })
+            .boxed()
     }))
 }
 

@@ -250,7 +250,8 @@ mod tests {
 
     #[test]
     fn model_ids_follow_the_grammar() {
-        let model = |agent: &str, provider: Option<&str>| Model { agent: agent.into(), provider: provider.map(Into::into) };
+        let model =
+            |agent: &str, provider: Option<&str>| Model { agent: agent.into(), provider: provider.map(Into::into) };
         assert_eq!(Model::parse("village").unwrap(), model("king", None));
         assert_eq!(Model::parse("sage").unwrap(), model("sage", None));
         assert_eq!(Model::parse("sage@openai:local").unwrap(), model("sage", Some("openai:local")));

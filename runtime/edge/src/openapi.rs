@@ -77,7 +77,10 @@ fn default_problems(document: &mut Value) {
 /// The exposed messages of every kind, with their schemas: the content of `POST /v1/actors/{kind}/{key}/messages`.
 fn messages(village: &Village) -> Value {
     let kinds = village.kinds().into_iter().filter(|kind| !kind.messages.is_empty());
-    kinds.map(|kind| (kind.kind.to_owned(), json!({"version": kind.version, "messages": kind.messages}))).collect::<Map<_, _>>().into()
+    kinds
+        .map(|kind| (kind.kind.to_owned(), json!({"version": kind.version, "messages": kind.messages})))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 fn schemas() -> Value {
@@ -103,10 +106,12 @@ fn schemas() -> Value {
 /// Schemas of bodies that are put together in the handlers.
 fn literal() -> Value {
     let reference = |name: &str| json!({"$ref": format!("#/components/schemas/{name}")});
-    let page = |name: &str| json!({
-        "type": "object", "required": ["data"],
-        "properties": {"data": {"type": "array", "items": reference(name)}, "next_cursor": {"type": "string"}},
-    });
+    let page = |name: &str| {
+        json!({
+            "type": "object", "required": ["data"],
+            "properties": {"data": {"type": "array", "items": reference(name)}, "next_cursor": {"type": "string"}},
+        })
+    };
     let list = |name: &str, of: Value| json!({"type": "object", "required": [name], "properties": {(name): {"type": "array", "items": of}}});
     json!({
         "AgentPage": page("AgentCard"),
@@ -197,7 +202,8 @@ impl Schemas {
     fn finish(mut self, literal: Value) -> Value {
         let mut all = self.generator.take_definitions(true);
         for (name, schema) in self.named {
-            let points_to_itself = schema.get("$ref").and_then(Value::as_str) == Some(&format!("#/components/schemas/{name}"));
+            let points_to_itself =
+                schema.get("$ref").and_then(Value::as_str) == Some(&format!("#/components/schemas/{name}"));
             if !points_to_itself {
                 all.insert(name, schema);
             }

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::door::Door;
-use crate::error::{ApiError, Code, Dialect};
+use crate::error::{ApiError, Code};
 use crate::metrics::{RequestLabels, method_label};
 use crate::routes::{Class, Route};
 
@@ -66,7 +66,7 @@ pub(crate) struct Caller {
 impl Caller {
     /// The context that every call of the handler inherits.
     fn context(&self) -> MsgCx {
-        MsgCx::builder().deadline(self.deadline).trace(self.trace).principal(self.principal.clone()).build()
+        MsgCx::request(Some(self.deadline), Some(self.trace), Some(self.principal.clone()))
     }
 
     /// The same caller with `limit` from now: for streams, which outlive the request's own deadline.
@@ -101,7 +101,8 @@ pub(crate) async fn outer(State(door): State<Arc<Door>>, mut request: Request, n
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
     let mut response = answered.unwrap_or_else(|_| {
         tracing::error!(route = route.template, trace_id = %trace.trace_hex(), "request handler panicked");
-        ApiError::new(Code::Internal, "the request hit a fault of the server; its trace id is in the log").into_response()
+        ApiError::new(Code::Internal, "the request hit a fault of the server; its trace id is in the log")
+            .into_response()
     });
     if response.status().is_client_error() || response.status().is_server_error() {
         response = render_error(&visit, response);
@@ -240,6 +241,3 @@ fn finish(headers: &mut HeaderMap, route: &Route, request_id: &HeaderValue) {
 pub(crate) fn is_unsafe(method: &Method) -> bool {
     matches!(*method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE)
 }
-
-/// The dialect of errors on a route that is not known.
-pub(crate) const UNKNOWN: Dialect = Dialect::Problem;

@@ -159,7 +159,11 @@ pub(crate) fn documented() -> OpenApiRouter<Arc<Door>> {
 pub(crate) fn public(door: &Arc<Door>) -> Router {
     let (router, _) = documented().split_for_parts();
     let docs = SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::from("/openapi.json"));
-    let router = router.merge(docs).route("/", axum::routing::get(meta::root)).fallback(unknown).method_not_allowed_fallback(wrong_method);
+    let router = router
+        .merge(docs)
+        .route("/", axum::routing::get(meta::root))
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method);
     let router = router.layer(from_fn_with_state(door.clone(), inner)).layer(compression());
     let router = match cors(&door.config.cors_origins) {
         Some(cors) => router.layer(cors),

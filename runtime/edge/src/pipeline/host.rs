@@ -58,7 +58,8 @@ mod tests {
 
     #[test]
     fn foreign_names_are_misdirected() {
-        for host in ["evil.example", "evil.example:8080", "localhost.evil.example", "", "127.0.0.1.evil", "[::1].evil"] {
+        for host in ["evil.example", "evil.example:8080", "localhost.evil.example", "", "127.0.0.1.evil", "[::1].evil"]
+        {
             assert_eq!(check(host).unwrap_err().status().as_u16(), 421, "{host}");
         }
     }

@@ -41,9 +41,7 @@ pub(super) async fn run(
     let (parts, payload) = request.into_parts();
     let bytes = body::read(&parts.headers, payload, visit.route.body_limits(&door.config)).await?;
     let hash = digest(&[parts.uri.query().unwrap_or("").as_bytes(), &bytes]);
-    let [k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, k11, k12, k13, k14, k15, ..] = key;
-    caller.idem =
-        Some(RuntimeKey([k0, k1, k2, k3, k4, k5, k6, k7, k8, k9, k10, k11, k12, k13, k14, k15]));
+    caller.idem = key.first_chunk().copied().map(RuntimeKey);
 
     let keeper = door.village.addr::<Idem>(&shard(caller.tenant(), key));
     match keeper.ask(|reply| IdemMsg::Begin { key, hash, reply }).await? {

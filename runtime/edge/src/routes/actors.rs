@@ -41,10 +41,7 @@ pub(crate) async fn kind(State(door): State<Arc<Door>>, Path(kind): Path<String>
 #[utoipa::path(get, path = "/v1/actors/{kind}/{key}", tag = "actors", params(("kind" = String, Path), ("key" = String, Path)),
     responses((status = 200, description = "The actor", body = ref("#/components/schemas/Actor")),
         (status = 404, description = "It does not live now", body = ref("#/components/schemas/Problem"))))]
-pub(crate) async fn show(
-    State(door): State<Arc<Door>>,
-    Path((kind, key)): Path<(String, String)>,
-) -> Answer<Response> {
+pub(crate) async fn show(State(door): State<Arc<Door>>, Path((kind, key)): Path<(String, String)>) -> Answer<Response> {
     if door.village.kind_info(&kind).is_none() {
         return Err(kind_unknown(&kind));
     }
@@ -120,12 +117,13 @@ pub(crate) async fn send(
         idem: caller.idem,
     };
     if cast {
-        // The reply, if the message has one, is nobody's: the wait is for the mailbox only.
-        let sent = door.village.send_json(&kind, &key, content, options);
         if message.ask {
+            // The reply is nobody's, and waiting for it is what the caller did not want.
+            let village = door.village.clone();
+            let sent = async move { village.send_json(&kind, &key, content, options).await };
             door.village.task("edge.cast", sent).detach();
         } else {
-            sent.await?;
+            door.village.send_json(&kind, &key, content, options).await?;
         }
         return Ok((StatusCode::ACCEPTED, axum::Json(json!({}))).into_response());
     }
@@ -168,9 +166,9 @@ fn named(name: Option<String>, payload: Value, message: Option<Value>) -> Answer
         (Some(_), Some(_)) => Err(refuse("/message", "give either type and payload, or message")),
         (Some(name), None) => Ok((name, payload, Given::Payload)),
         (None, Some(Value::String(name))) => Ok((name, Value::Null, Given::Payload)),
-        (None, Some(Value::Object(tagged))) => whole(tagged).ok_or_else(|| {
-            refuse("/message", "must have exactly one member, named like the message")
-        }),
+        (None, Some(Value::Object(tagged))) => {
+            whole(tagged).ok_or_else(|| refuse("/message", "must have exactly one member, named like the message"))
+        }
         (None, Some(_)) => Err(refuse("/message", "must be an object such as {\"Add\":[2,null]}, or a string")),
         (None, None) => Err(refuse("/type", "name the message")),
     }

@@ -60,7 +60,8 @@ pub(crate) async fn put(
 ) -> Answer<Response> {
     let headers = request.headers().clone();
     let large = body::announced(&headers).is_none_or(|bytes| bytes > door.config.max_body.bytes());
-    let _place = if large { Some(door.admission.upload().inspect_err(|_| door.metrics.shed("uploads"))?) } else { None };
+    let _place =
+        if large { Some(door.admission.upload().inspect_err(|_| door.metrics.shed("uploads"))?) } else { None };
     let memory = door.memory(caller.tenant());
     let (collection, documents) = match content(&headers) {
         ContentKind::Json => {
@@ -68,13 +69,14 @@ pub(crate) async fn put(
             let body: PutBody = body::json(&bytes)?;
             (body.collection.or(query.collection), body.documents)
         }
-        ContentKind::Multipart => {
-            (query.collection, parse(&memory, files(&door, request).await?).await?)
-        }
+        ContentKind::Multipart => (query.collection, parse(&memory, files(&door, request).await?).await?),
         ContentKind::File(mime) => {
             let name = query.name.or_else(|| disposition(&headers)).unwrap_or_else(|| "upload".to_owned());
             let bytes = read(&door, request).await?;
-            (query.collection, parse(&memory, vec![RawDocument { name, mime, bytes: bytes.into(), source: None }]).await?)
+            (
+                query.collection,
+                parse(&memory, vec![RawDocument { name, mime, bytes: bytes.into(), source: None }]).await?,
+            )
         }
     };
     if documents.len() > MAX_WAITED || deadline::wants_async(&headers) {

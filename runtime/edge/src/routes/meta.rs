@@ -35,10 +35,7 @@ pub(crate) async fn readyz(State(door): State<Arc<Door>>) -> Response {
 /// The node at a glance.
 #[utoipa::path(get, path = "/v1/status", tag = "meta",
     responses((status = 200, description = "Node, kinds, actors, store, memory", body = ref("#/components/schemas/Status"))))]
-pub(crate) async fn status(
-    State(door): State<Arc<Door>>,
-    Extension(caller): Extension<Caller>,
-) -> Answer<Response> {
+pub(crate) async fn status(State(door): State<Arc<Door>>, Extension(caller): Extension<Caller>) -> Answer<Response> {
     let village = &door.village;
     let health = village.health();
     let kinds: Vec<Value> = village
@@ -72,8 +69,7 @@ pub(crate) async fn document(State(door): State<Arc<Door>>) -> Response {
 
 /// All metrics, in the OpenMetrics text format.
 pub(crate) async fn metrics(State(door): State<Arc<Door>>) -> Response {
-    const FORMAT: HeaderValue =
-        HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    const FORMAT: HeaderValue = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     ([(header::CONTENT_TYPE, FORMAT)], door.village.encode_metrics()).into_response()
 }
 

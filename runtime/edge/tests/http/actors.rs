@@ -24,7 +24,8 @@ async fn a_message_is_sent_by_name_and_answered() {
         assert_eq!(answer["node"], door.village.node_id().to_string());
         assert!(answer["elapsed_us"].is_u64());
     }
-    let alias: Value = door.post("/v1/actors/test.counter/a", &json!({"type": "Add", "payload": [1]})).await.json().await.unwrap();
+    let alias: Value =
+        door.post("/v1/actors/test.counter/a", &json!({"type": "Add", "payload": [1]})).await.json().await.unwrap();
     assert_eq!(alias["reply"], 10);
 }
 

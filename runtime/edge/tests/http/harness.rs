@@ -90,12 +90,8 @@ impl Door {
 
     pub async fn with(change: impl FnOnce(&mut EdgeConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let counter = Counter {
-            runs: Arc::default(),
-            waiting: Arc::default(),
-            go: Arc::default(),
-            arrived: Arc::default(),
-        };
+        let counter =
+            Counter { runs: Arc::default(), waiting: Arc::default(), go: Arc::default(), arrived: Arc::default() };
         let village = builder(&counter).start().await.unwrap();
         let mut config = config();
         change(&mut config);
