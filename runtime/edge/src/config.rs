@@ -144,9 +144,11 @@ mod tests {
         assert_eq!(toml::from_str::<EdgeConfig>(&text).unwrap(), EdgeConfig::default());
     }
 
+    type Spoil = fn(&mut EdgeConfig);
+
     #[test]
     fn values_that_make_no_sense_are_refused_by_key() {
-        let cases: [(&str, fn(&mut EdgeConfig)); 4] = [
+        let cases: [(&str, Spoil); 4] = [
             ("edge.max_in_flight", |c| c.max_in_flight = 0),
             ("edge.upload_max", |c| c.upload_max = Size::from_kib(1)),
             ("edge.cors_origins", |c| c.cors_origins = vec!["app.example".into()]),

@@ -34,7 +34,7 @@ pub(crate) struct Door {
     pub(crate) metrics: Arc<EdgeMetrics>,
     pub(crate) cursors: Cursors,
     pub(crate) roster: Roster,
-    /// The OpenAPI document, serialised once.
+    /// The `OpenAPI` document, serialised once.
     pub(crate) openapi: Bytes,
     /// Cancelled when the drain begins: no new requests, streams end.
     pub(crate) stop: CancellationToken,

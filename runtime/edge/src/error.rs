@@ -2,7 +2,7 @@
 //!
 //! Handlers return [`ApiError`]; it travels in the response's extensions to the outermost layer, which knows the
 //! trace id and the surface and writes the body once: RFC 9457 `application/problem+json`, or the error object that
-//! OpenAI clients expect.
+//! `OpenAI` clients expect.
 
 use std::time::Duration;
 
@@ -192,7 +192,7 @@ impl ApiError {
         error
     }
 
-    /// Names the request parameter that is at fault (OpenAI dialect).
+    /// Names the request parameter that is at fault (`OpenAI` dialect).
     #[must_use]
     pub fn param(mut self, name: impl Into<String>) -> Self {
         self.0.param = Some(name.into());
@@ -239,7 +239,7 @@ impl ApiError {
         body
     }
 
-    /// The error object of the OpenAI API.
+    /// The error object of the `OpenAI` API.
     #[must_use]
     pub fn openai(&self, trace_id: &str) -> Value {
         let (kind, code) = match (self.0.status.as_u16(), &*self.0.code) {
@@ -342,15 +342,13 @@ impl From<CallError> for ApiError {
 
 /// An actor's own refusal: a code of the table keeps its status, any other is 422.
 fn from_app(code: &str, message: &str) -> ApiError {
-    match Code::parse(code) {
-        Some(known) => ApiError::new(known, message),
-        None => {
-            let mut own = ApiError::new(Code::PayloadInvalid, message);
-            code.to_owned().clone_into(own.0.code.to_mut());
-            own.0.title = "The actor refused the request.";
-            own
-        }
+    if let Some(known) = Code::parse(code) {
+        return ApiError::new(known, message);
     }
+    let mut own = ApiError::new(Code::PayloadInvalid, message);
+    own.0.code = code.to_owned().into();
+    own.0.title = "The actor refused the request.";
+    own
 }
 
 /// A fault of the store, as an actor tells it.

@@ -1,6 +1,6 @@
 //! `edge.job`: one long operation that a client started and may come back to.
 //!
-//! Key: the job's UUIDv7. Durable: the record, as a value of [`TREE`], on every change of state. Lost in a crash: the work.
+//! Key: the job's `UUIDv7`. Durable: the record, as a value of [`TREE`], on every change of state. Lost in a crash: the work.
 //! A job found unfinished by a new activation becomes `failed` with code `interrupted`: never silently lost.
 //! Every change is told on the topic `jobs.{id}`.
 
@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::error::store_fault;
 
-/// Where the records are kept: UUID -> JSON of [`Job`]. UUIDv7 keys are in the order of creation.
+/// Where the records are kept: UUID -> JSON of [`Job`]. `UUIDv7` keys are in the order of creation.
 const TREE: TreeId = TreeId(64);
 /// Documents one step of an ingest writes; the job reports after each.
 const STEP: usize = 64;
@@ -373,7 +373,7 @@ impl Running {
     /// Live events may be lost, the record not: a full topic is no reason to fail.
     async fn tell(&self) {
         let Some(job) = &self.job else { return };
-        if let Err(error) = self.cx.village().topic(&topic(&job.id)).post(json!(job)).await {
+        if let Err(error) = self.cx.village().topic(topic(&job.id)).post(json!(job)).await {
             tracing::debug!(%error, "job event not told");
         }
     }

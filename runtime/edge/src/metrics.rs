@@ -1,4 +1,4 @@
-//! The numbers of the door; names follow the OpenTelemetry HTTP conventions, labels are bounded.
+//! The numbers of the door; names follow the `OpenTelemetry` HTTP conventions, labels are bounded.
 
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
@@ -11,7 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-/// Labels of one request.
+/// Labels of one request, named by the `OpenTelemetry` conventions.
+#[expect(clippy::struct_field_names, reason = "the convention's names")]
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(crate) struct RequestLabels {
     /// The route's template, never the raw path.

@@ -1,4 +1,4 @@
-//! The OpenAI chat surface: what is read, what is refused by name, and how an answer is written.
+//! The `OpenAI` chat surface: what is read, what is refused by name, and how an answer is written.
 
 use aivillage_actors::wire::openai::{
     Annotation, ChatChunk, ChatMessage, ChatRequest, ChatResponse, Choice, ChunkChoice, Content, Delta, UrlCitation,

@@ -126,7 +126,7 @@ impl Route {
     }
 }
 
-/// The documented routes; also the source of the OpenAPI document.
+/// The documented routes; also the source of the `OpenAPI` document.
 pub(crate) fn documented() -> OpenApiRouter<Arc<Door>> {
     OpenApiRouter::new()
         .routes(routes!(agents::list))
@@ -207,7 +207,7 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
             .allow_methods([Method::GET, Method::POST, Method::DELETE])
             .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE].into_iter().chain(headers).collect::<Vec<_>>())
             .expose_headers([HeaderName::from_static("x-request-id"), header::RETRY_AFTER, header::LOCATION])
-            .max_age(Duration::from_secs(600)),
+            .max_age(Duration::from_mins(10)),
     )
 }
 
@@ -245,7 +245,7 @@ impl<T: DeserializeOwned + JsonSchema> FromRequest<Arc<Door>> for Body<T> {
         if mime.is_some_and(|mime| !mime.starts_with(b"application/json") && !mime.starts_with(b"application/merge")) {
             return Err(ApiError::new(Code::UnsupportedMediaType, "send the body as application/json"));
         }
-        let limits = Route::of(parts.extensions.get::<axum::extract::MatchedPath>().map(|path| path.as_str()))
+        let limits = Route::of(parts.extensions.get::<axum::extract::MatchedPath>().map(axum::extract::MatchedPath::as_str))
             .body_limits(&door.config);
         let limits = BodyLimits { bytes: limits.bytes.min(door.config.max_body.as_usize()), ..limits };
         body::json(&body::read(&parts.headers, payload, limits).await?).map(Body)

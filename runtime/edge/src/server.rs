@@ -25,6 +25,8 @@ use crate::routes;
 
 /// Largest request head: longer ones are answered 431 by the protocol layer.
 const HEAD_BYTES: usize = 64 * 1024;
+/// The same for HTTP/2.
+const H2_HEAD_BYTES: u32 = 64 * 1024;
 /// Streams one HTTP/2 connection may have open.
 const H2_STREAMS: u32 = 256;
 
@@ -111,7 +113,7 @@ fn local(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
 /// Forgets old entries of the limiters once a minute.
 async fn tidy(door: Arc<Door>) {
     loop {
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        tokio::time::sleep(Duration::from_mins(1)).await;
         door.tidy();
     }
 }
@@ -134,7 +136,7 @@ impl Acceptor {
         http.http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(H2_STREAMS)
-            .max_header_list_size(HEAD_BYTES as u32)
+            .max_header_list_size(H2_HEAD_BYTES)
             .keep_alive_interval(Duration::from_secs(20));
         let connections = Arc::new(Semaphore::new(door.config.max_connections.min(Semaphore::MAX_PERMITS)));
         Acceptor { door: door.clone(), router, http: Arc::new(http), connections }

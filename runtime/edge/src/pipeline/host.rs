@@ -18,7 +18,7 @@ impl Hosts {
     pub(crate) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
         let named = match (uri.host(), headers.get(header::HOST)) {
             (Some(host), _) => host,
-            (None, Some(value)) => value.to_str().map(without_port).unwrap_or(""),
+            (None, Some(value)) => value.to_str().map_or("", without_port),
             (None, None) => return Err(ApiError::new(Code::BadRequest, "the Host header is missing")),
         };
         let named = named.trim_matches(['[', ']']);

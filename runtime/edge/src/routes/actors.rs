@@ -175,9 +175,8 @@ fn named(name: Option<String>, payload: Value, message: Option<Value>) -> Answer
 }
 
 fn whole(tagged: Map<String, Value>) -> Option<(String, Value, Given)> {
-    let mut members = tagged.iter();
-    let (name, _) = members.next()?;
-    members.next().is_none().then(|| (name.clone(), Value::Object(tagged.clone()), Given::Whole))
+    let name = tagged.keys().next()?.clone();
+    (tagged.len() == 1).then_some((name, Value::Object(tagged), Given::Whole))
 }
 
 fn find<'m>(messages: &'m [MessageInfo], name: &str) -> Answer<&'m MessageInfo> {

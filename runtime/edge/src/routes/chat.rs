@@ -1,4 +1,4 @@
-//! `/v1/models` and `/v1/chat/completions`: the OpenAI surface.
+//! `/v1/models` and `/v1/chat/completions`: the `OpenAI` surface.
 
 use std::sync::Arc;
 

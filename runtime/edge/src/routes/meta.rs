@@ -1,4 +1,4 @@
-//! Health, status, metrics and the OpenAPI document.
+//! Health, status, metrics and the `OpenAPI` document.
 
 use std::sync::Arc;
 
@@ -67,7 +67,7 @@ pub(crate) async fn document(State(door): State<Arc<Door>>) -> Response {
     ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], door.openapi.clone()).into_response()
 }
 
-/// All metrics, in the OpenMetrics text format.
+/// All metrics, in the `OpenMetrics` text format.
 pub(crate) async fn metrics(State(door): State<Arc<Door>>) -> Response {
     const FORMAT: HeaderValue = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     ([(header::CONTENT_TYPE, FORMAT)], door.village.encode_metrics()).into_response()
