@@ -1,1 +1,3 @@
 //! x
+#[doc(hidden)]
+pub mod cli;
