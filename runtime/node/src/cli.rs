@@ -16,7 +16,11 @@ mod send;
 mod status;
 mod up;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -46,9 +50,9 @@ pub struct Cli {
 /// Options that every command understands.
 #[derive(Debug, Args)]
 pub struct Global {
-    /// Data directory of the village on this machine.
-    #[arg(long, global = true, env = "VILLAGE_DATA", value_name = "DIR", default_value = "./village-data")]
-    pub data: PathBuf,
+    /// Data directory of the village on this machine [default: ./village-data].
+    #[arg(long, global = true, env = "VILLAGE_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
     /// Address of the village to talk to [default: the one that runs in the data directory].
     #[arg(long, global = true, env = "VILLAGE_URL", value_name = "URL")]
     pub url: Option<String>,
@@ -58,6 +62,13 @@ pub struct Global {
     /// Print JSON for scripts.
     #[arg(long, global = true)]
     pub json: bool,
+}
+
+impl Global {
+    /// Where the village of this machine keeps its address and its key.
+    fn data(&self) -> &Path {
+        self.data.as_deref().unwrap_or(Path::new("./village-data"))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -112,27 +123,31 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> Outcome {
     let Cli { global, command } = cli;
     match command {
-        Command::Up(up) => runtime()?.block_on(up.run(&global)),
+        Command::Up(up) => block_on(up.run(&global)),
         Command::Config(config) => config.run(&global),
-        Command::Bench(bench) => runtime()?.block_on(bench.run(&global)),
+        Command::Bench(bench) => block_on(bench.run(&global)),
         Command::Version => {
             version(&global);
             Ok(())
         }
-        Command::Ask(ask) => runtime()?.block_on(ask.run(&global)),
-        Command::Send(send) => runtime()?.block_on(send.run(&global)),
-        Command::Memory(memory) => runtime()?.block_on(memory.run(&global)),
-        Command::Agents(agents) => runtime()?.block_on(agents.run(&global)),
-        Command::Status(status) => runtime()?.block_on(status.run(&global)),
-        Command::Jobs(jobs) => runtime()?.block_on(jobs.run(&global)),
+        Command::Ask(ask) => block_on(ask.run(&global)),
+        Command::Send(send) => block_on(send.run(&global)),
+        Command::Memory(memory) => block_on(memory.run(&global)),
+        Command::Agents(agents) => block_on(agents.run(&global)),
+        Command::Status(status) => block_on(status.run(&global)),
+        Command::Jobs(jobs) => block_on(jobs.run(&global)),
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
+/// Runs a command on worker threads. What still blocks a thread at the end is not waited for.
+fn block_on(command: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::new(Exit::Failed, format!("cannot start worker threads: {error}")))
+        .map_err(|error| Failure::new(Exit::Failed, format!("cannot start worker threads: {error}")))?;
+    let outcome = runtime.block_on(command);
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
 }
 
 fn version(global: &Global) {

@@ -173,7 +173,7 @@ async fn checked(response: Response) -> Result<Response, Failure> {
 }
 
 fn base_url(global: &Global) -> Result<Url, Failure> {
-    let written = fs::read_to_string(global.data.join(ADDRESS_FILE)).ok();
+    let written = fs::read_to_string(global.data().join(ADDRESS_FILE)).ok();
     let text = global.url.clone().or(written).unwrap_or_else(|| DEFAULT_URL.to_owned());
     let text = text.trim();
     let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
@@ -192,7 +192,7 @@ fn key(global: &Global, base: &Url) -> Result<Option<String>, Failure> {
     if let Ok(key) = std::env::var("VILLAGE_KEY") {
         return Ok(Some(key.trim().to_owned()));
     }
-    let file: PathBuf = global.data.join("admin.key");
+    let file: PathBuf = global.data().join("admin.key");
     // The key of this machine's village is for this machine: another host gets a key only when it was named.
     if !is_loopback(base) {
         return Ok(None);
@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     fn global(data: &Path, url: Option<&str>) -> Global {
-        Global { data: data.into(), url: url.map(Into::into), key_file: None, json: false }
+        Global { data: Some(data.into()), url: url.map(Into::into), key_file: None, json: false }
     }
 
     #[test]
