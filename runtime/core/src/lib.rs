@@ -1,1 +1,63 @@
-//! x
+//! The actor kit of AI Village: a thin typed layer on `ractor`.
+//!
+//! A user writes a plain [`Actor`] whose message is [`Mail<Body>`](Mail), names it with [`Kind`], hosts it with
+//! [`Village::builder`], and talks to it through [`Addr`]: `tell` and `ask`, each with deadline, trace, principal and
+//! optional idempotency key.
+//!
+//! | look for | in |
+//! |---|---|
+//! | starting, hosting, draining a node | [`village`] |
+//! | addresses, asks, tells | [`addr`], [`mail`] |
+//! | activation, crash, passivation of one key | `kind_host`, `entry` |
+//! | OTP supervision | [`supervisor`] |
+//! | durable state | [`store`], [`durable`], [`blob`] |
+//! | messages callable from outside | [`registry`] |
+//! | live events | [`topic`] |
+//! | configuration, logs, metrics, traces | [`config`], [`telemetry`] |
+
+mod actor_cx;
+pub mod addr;
+pub mod blob;
+pub mod clock;
+pub mod config;
+mod dead_letters;
+mod directory;
+pub mod durable;
+mod entry;
+pub mod error;
+mod hosted;
+mod hosted_kind;
+pub mod kind;
+mod kind_host;
+pub mod mail;
+mod mailbox;
+mod node_id;
+pub mod principal;
+pub mod registry;
+pub mod store;
+pub mod supervisor;
+pub mod task;
+pub mod telemetry;
+pub mod topic;
+pub mod trace_cx;
+pub mod village;
+
+pub use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+pub use actor_cx::ActorCx;
+pub use addr::{Addr, Call};
+pub use dead_letters::DeadLetter;
+pub use durable::{Durable, Entity};
+pub use error::{AppError, CallError};
+pub use hosted_kind::{ActorInfo, CallOptions, KindInfo};
+pub use kind::{Durability, Kind, KindOptions, Overflow};
+pub use mail::{Idem, Mail, MsgCx, Reply, Wire};
+pub use node_id::NodeId;
+pub use principal::{Principal, PrincipalKind};
+pub use registry::{Expose, MessageInfo, SchemaError};
+pub use store::{Batch, Level, Store, StoreError, TreeId};
+pub use task::{TaskError, TaskHandle};
+pub use telemetry::MetricSet;
+pub use topic::{EventId, Topic, TopicItem};
+pub use trace_cx::TraceCx;
+pub use village::{Health, ShutdownError, StartError, Village, VillageBuilder};

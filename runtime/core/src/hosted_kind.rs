@@ -1,0 +1,207 @@
+//! A hosted kind without its type: what the village needs to list, call and drain it.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use ractor::Actor;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::actor_cx::ActorCx;
+use crate::addr::{Target, await_reply};
+use crate::directory::Directory;
+use crate::entry::{Entry, Phase};
+use crate::error::CallError;
+use crate::kind::Kind;
+use crate::kind_host::{Factory, HostMsg, KindHost};
+use crate::mail::{Cx, Idem, Mail, MsgCx, Wire, decode_json};
+use crate::principal::Principal;
+use crate::registry::MessageInfo;
+use crate::supervisor::ChildSpec;
+use crate::trace_cx::TraceCx;
+use crate::village::Village;
+
+/// A kind as it is shown to people and programs.
+#[derive(Debug, Serialize)]
+pub struct KindInfo {
+    /// Its name.
+    pub kind: &'static str,
+    /// Version of its messages.
+    pub version: u16,
+    /// Activations that live now.
+    pub live: usize,
+    /// Messages that may be called from outside.
+    pub messages: Arc<[MessageInfo]>,
+}
+
+/// An actor as it is shown to people and programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ActorInfo {
+    /// Its kind.
+    pub kind: &'static str,
+    /// Its key.
+    pub key: String,
+    /// `idle`, `starting`, `running`, `ending`, `backing_off`, `quarantined` or `closed`.
+    pub state: &'static str,
+    /// Messages waiting or in hand.
+    pub mailbox_depth: u64,
+    /// Restarts after crashes.
+    pub restarts: u32,
+    /// Time since the activation started, milliseconds.
+    pub uptime_ms: u64,
+}
+
+/// How a message given as JSON is sent.
+#[derive(Debug, Clone, Default)]
+pub struct CallOptions {
+    /// Longest wait for the answer; `None` takes `limits.call_timeout`.
+    pub deadline: Option<Duration>,
+    /// On whose behalf.
+    pub principal: Option<Arc<Principal>>,
+    /// Which trace it belongs to.
+    pub trace: Option<TraceCx>,
+    /// Names the effect, so that a repeated call has it once.
+    pub idem: Option<Idem>,
+}
+
+pub(crate) trait HostedKind: Send + Sync {
+    fn info(&self) -> KindInfo;
+    fn messages(&self) -> Arc<[MessageInfo]>;
+    fn actors(&self) -> Vec<ActorInfo>;
+    fn actor(&self, key: &str) -> Option<ActorInfo>;
+    /// The `Directory<Body>` of the kind.
+    fn as_any(&self) -> Arc<dyn Any + Send + Sync>;
+    fn child(self: Arc<Self>, village: Village) -> ChildSpec;
+    fn send_json(
+        &self,
+        key: &str,
+        body: Value,
+        options: CallOptions,
+    ) -> BoxFuture<'static, Result<Option<Value>, CallError>>;
+    /// Lets mailboxes finish; false when some had to be cut short.
+    fn drain(&self, deadline: Instant) -> BoxFuture<'_, bool>;
+}
+
+pub(crate) struct LocalKind<A: Kind> {
+    directory: Arc<Directory<A::Body>>,
+    factory: Factory<A>,
+    messages: Arc<[MessageInfo]>,
+}
+
+impl<A: Kind> LocalKind<A> {
+    pub(crate) fn new(
+        directory: Arc<Directory<A::Body>>,
+        factory: Factory<A>,
+        messages: Vec<MessageInfo>,
+    ) -> Self {
+        Self { directory, factory, messages: messages.into() }
+    }
+
+    fn describe(&self, entry: &Entry<A::Body>) -> ActorInfo {
+        let live = entry.live.load();
+        ActorInfo {
+            kind: A::NAME,
+            key: entry.key.to_string(),
+            state: state_name(entry.slot.lock().phase),
+            mailbox_depth: entry.depth(),
+            restarts: entry.restarts(),
+            uptime_ms: live.as_ref().map_or(0, |live| u64::try_from(live.since.elapsed().as_millis()).unwrap_or(u64::MAX)),
+        }
+    }
+}
+
+fn state_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Idle => "idle",
+        Phase::Starting => "starting",
+        Phase::Running => "running",
+        Phase::Ending => "ending",
+        Phase::BackingOff => "backing_off",
+        Phase::Quarantined(_) => "quarantined",
+        Phase::Closed => "closed",
+    }
+}
+
+impl<A> HostedKind for LocalKind<A>
+where
+    A: Kind + Actor<Msg = Mail<<A as Kind>::Body>, Arguments = ActorCx>,
+{
+    fn info(&self) -> KindInfo {
+        let live = self.directory.live();
+        KindInfo { kind: A::NAME, version: self.directory.version, live, messages: self.messages.clone() }
+    }
+
+    fn messages(&self) -> Arc<[MessageInfo]> {
+        self.messages.clone()
+    }
+
+    fn actors(&self) -> Vec<ActorInfo> {
+        let live = self.directory.entries().into_iter().filter(|entry| entry.slot.lock().phase != Phase::Idle);
+        live.map(|entry| self.describe(&entry)).collect()
+    }
+
+    fn actor(&self, key: &str) -> Option<ActorInfo> {
+        self.directory.find(key).map(|entry| self.describe(&entry))
+    }
+
+    fn as_any(&self) -> Arc<dyn Any + Send + Sync> {
+        self.directory.clone()
+    }
+
+    fn child(self: Arc<Self>, village: Village) -> ChildSpec {
+        ChildSpec::new(A::NAME, move || {
+            let host =
+                KindHost { village: village.clone(), directory: self.directory.clone(), factory: self.factory.clone() };
+            async move { Actor::spawn(None, host, ()).await.map(|(host, _)| host.get_cell()) }.boxed()
+        })
+    }
+
+    fn send_json(
+        &self,
+        key: &str,
+        body: Value,
+        options: CallOptions,
+    ) -> BoxFuture<'static, Result<Option<Value>, CallError>> {
+        let entry = self.directory.entry(key);
+        let directory = self.directory.clone();
+        async move { send_json(Target::Local(directory, entry?), body, options).await }.boxed()
+    }
+
+    fn drain(&self, deadline: Instant) -> BoxFuture<'_, bool> {
+        async move {
+            let host = self.directory.host.load_full();
+            let (tx, rx) = oneshot::channel();
+            let asked = host.is_some_and(|host| host.send_message(HostMsg::Drain(tx)).is_ok());
+            !asked || matches!(tokio::time::timeout_at(deadline, rx).await, Ok(Ok(true)))
+        }
+        .boxed()
+    }
+}
+
+async fn send_json<B: Wire>(
+    target: Target<B>,
+    body: Value,
+    options: CallOptions,
+) -> Result<Option<Value>, CallError> {
+    let (tx, rx) = oneshot::channel();
+    let (body, unused) =
+        decode_json::<B>(body, tx).map_err(|error| CallError::Decode { detail: error.to_string() })?;
+    let mut cx = Cx {
+        deadline: options.deadline.map(|limit| Instant::now() + limit),
+        trace: options.trace,
+        idem: options.idem,
+        principal: options.principal,
+    };
+    let deadline = target.deadline(&mut cx);
+    let posted = target.post(Mail { body, cx: MsgCx::new(cx) });
+    target.settle(posted, Some(deadline)).await?;
+    if unused.is_some() {
+        return Ok(None);
+    }
+    await_reply(rx, deadline).await.map(Some)
+}

@@ -1,0 +1,426 @@
+//! The host of one kind: starts activations, answers their crashes, stops idle ones.
+//!
+//! One-for-one over its activations. A crash costs the mail in hand and what was queued; the key then backs off, and a
+//! key that crashes too often is quarantined for [`QUARANTINE`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::actor_cx::ActorCx;
+use crate::directory::Directory;
+use crate::entry::{Entry, Phase, Slot};
+use crate::error::CallError;
+use crate::hosted::Hosted;
+use crate::kind::Kind;
+use crate::mail::{Mail, Wire, drop_because};
+use crate::mailbox::Gauge;
+use crate::supervisor::{Decision, RestartPolicy, RestartTracker};
+use crate::telemetry::Outcome;
+use crate::village::Village;
+
+/// How long a key that crashed too often refuses mail.
+pub(crate) const QUARANTINE: Duration = Duration::from_secs(60);
+/// The sweep that finds idle activations and feeds the metrics runs at least and at most this often.
+const SWEEP: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// What a host understands.
+pub(crate) enum HostMsg<B: Wire> {
+    /// A first mail waits at this entry.
+    Activate(Arc<Entry<B>>),
+    /// A start ended.
+    Started(Arc<Entry<B>>, Result<Activation<B>, String>),
+    /// A back-off ended.
+    Retry(Arc<Entry<B>>),
+    /// The activation asks to be stopped.
+    Passivate(Arc<Entry<B>>),
+    /// Time to look for idle activations.
+    Sweep,
+    /// Stop everything; answer when nothing lives any more.
+    Drain(oneshot::Sender<bool>),
+    /// The time for draining is over.
+    KillAll,
+}
+
+impl<B: Wire> ractor::Message for HostMsg<B> {}
+
+pub(crate) struct Activation<B: Wire> {
+    actor: ActorRef<Mail<B>>,
+    gauge: Arc<Gauge>,
+}
+
+struct Running<B: Wire> {
+    entry: Arc<Entry<B>>,
+    cell: ActorCell,
+    gauge: Arc<Gauge>,
+    /// `done` at the last sweep, for the message counter.
+    counted: u64,
+}
+
+pub(crate) type Factory<A> = Arc<dyn Fn(&ActorCx) -> A + Send + Sync>;
+
+/// The behaviour; its data is [`HostState`].
+pub(crate) struct KindHost<A: Kind> {
+    pub(crate) village: Village,
+    pub(crate) directory: Arc<Directory<A::Body>>,
+    pub(crate) factory: Factory<A>,
+}
+
+impl<A: Kind> Clone for KindHost<A> {
+    fn clone(&self) -> Self {
+        Self { village: self.village.clone(), directory: self.directory.clone(), factory: self.factory.clone() }
+    }
+}
+
+pub(crate) struct HostState<B: Wire> {
+    running: HashMap<ActorId, Running<B>>,
+    starting: usize,
+    /// Ends that were told before the start was.
+    ended_early: HashMap<ActorId, Option<String>>,
+    drained: Option<oneshot::Sender<bool>>,
+    /// Set when the drain had to be cut short.
+    killed: bool,
+    sweep: tokio::task::AbortHandle,
+}
+
+impl<B: Wire> Drop for HostState<B> {
+    fn drop(&mut self) {
+        self.sweep.abort();
+    }
+}
+
+impl<A> Actor for KindHost<A>
+where
+    A: Kind + Actor<Msg = Mail<<A as Kind>::Body>, Arguments = ActorCx>,
+{
+    type Msg = HostMsg<A::Body>;
+    type State = HostState<A::Body>;
+    type Arguments = ();
+
+    async fn pre_start(&self, myself: ActorRef<Self::Msg>, (): ()) -> Result<Self::State, ActorProcessingErr> {
+        self.directory.host.store(Some(Arc::new(myself.clone())));
+        for entry in self.directory.entries() {
+            self.adopt(&myself, &entry);
+        }
+        let idle = self.directory.options().idle.unwrap_or(SWEEP.1);
+        let sweep = myself.send_interval((idle / 4).clamp(SWEEP.0, SWEEP.1), || HostMsg::Sweep).abort_handle();
+        Ok(HostState { running: HashMap::new(), starting: 0, ended_early: HashMap::new(), drained: None, killed: false, sweep })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            HostMsg::Activate(entry) => self.start(&myself, entry, state),
+            HostMsg::Started(entry, result) => self.started(&myself, entry, result, state),
+            HostMsg::Retry(entry) => self.retry(&myself, entry, state),
+            HostMsg::Passivate(entry) => self.passivate(&entry),
+            HostMsg::Sweep => self.sweep(state),
+            HostMsg::Drain(done) => self.drain(&myself, done, state),
+            HostMsg::KillAll => {
+                state.killed = !state.running.is_empty();
+                state.running.values().for_each(|running| running.cell.kill());
+            }
+        }
+        Self::finish_drain(state);
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        event: SupervisionEvent,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        let (id, crash) = match event {
+            SupervisionEvent::ActorTerminated(cell, _, _) => (cell.get_id(), None),
+            SupervisionEvent::ActorFailed(cell, error) => (cell.get_id(), Some(error.to_string())),
+            _ => return Ok(()),
+        };
+        match state.running.remove(&id) {
+            Some(running) => self.ended(&myself, running, crash, state),
+            None => drop(state.ended_early.insert(id, crash)),
+        }
+        Self::finish_drain(state);
+        Ok(())
+    }
+}
+
+impl<A> KindHost<A>
+where
+    A: Kind + Actor<Msg = Mail<<A as Kind>::Body>, Arguments = ActorCx>,
+{
+    /// Takes over an entry from a host that crashed: its activations died with it.
+    fn adopt(&self, myself: &ActorRef<HostMsg<A::Body>>, entry: &Arc<Entry<A::Body>>) {
+        let mut slot = entry.slot.lock();
+        entry.live.store(None);
+        if matches!(slot.phase, Phase::Starting | Phase::Running | Phase::Ending | Phase::BackingOff) {
+            slot.phase = if slot.waiting.is_empty() { Phase::Idle } else { Phase::Starting };
+        }
+        if slot.phase == Phase::Starting {
+            // Fails only when this host is already stopping; then nobody is left to serve.
+            let _ = myself.send_message(HostMsg::Activate(entry.clone()));
+        }
+    }
+
+    fn start(
+        &self,
+        myself: &ActorRef<HostMsg<A::Body>>,
+        entry: Arc<Entry<A::Body>>,
+        state: &mut HostState<A::Body>,
+    ) {
+        if self.village.live_actors() >= self.village.max_actors() {
+            let mut slot = entry.slot.lock();
+            slot.phase = Phase::Idle;
+            drop_because(CallError::Overloaded { retry_after_ms: 1000 }, std::mem::take(&mut slot.waiting));
+            return;
+        }
+        state.starting += 1;
+        let gauge = Arc::new(Gauge::new(self.directory.mailbox()));
+        let passivate = {
+            let (myself, entry) = (myself.clone(), Arc::downgrade(&entry));
+            move || {
+                if let Some(entry) = entry.upgrade() {
+                    let _ = myself.send_message(HostMsg::Passivate(entry));
+                }
+            }
+        };
+        let cx = ActorCx {
+            kind: A::NAME,
+            key: entry.key.clone(),
+            village: self.village.clone(),
+            gauge: gauge.clone(),
+            passivate: Arc::new(passivate),
+        };
+        let (factory, metrics, myself) = (self.factory.clone(), self.directory.metrics.clone(), myself.clone());
+        let spawn = async move {
+            let started = spawn_hosted::<A>(&factory, gauge, metrics, cx, myself.get_cell()).await;
+            let _ = myself.send_message(HostMsg::Started(entry, started));
+        };
+        self.village.task("activate", spawn).detach();
+    }
+
+    fn started(
+        &self,
+        myself: &ActorRef<HostMsg<A::Body>>,
+        entry: Arc<Entry<A::Body>>,
+        result: Result<Activation<A::Body>, String>,
+        state: &mut HostState<A::Body>,
+    ) {
+        state.starting -= 1;
+        let Activation { actor, gauge } = match result {
+            Ok(activation) => activation,
+            Err(reason) => return self.crashed(myself, &entry, reason, state),
+        };
+        self.village.actor_started();
+        self.directory.activation_started();
+        let running =
+            Running { entry: entry.clone(), cell: actor.get_cell(), gauge: gauge.clone(), counted: 0 };
+        if let Some(crash) = state.ended_early.remove(&actor.get_id()) {
+            return self.ended(myself, running, crash, state);
+        }
+        state.running.insert(actor.get_id(), running);
+        entry.started(actor, gauge);
+        if self.directory.is_closed() {
+            self.stop(&entry);
+        }
+    }
+
+    /// An activation is gone. What it left unhandled is counted; its callers have heard already.
+    fn ended(
+        &self,
+        myself: &ActorRef<HostMsg<A::Body>>,
+        running: Running<A::Body>,
+        crash: Option<String>,
+        state: &mut HostState<A::Body>,
+    ) {
+        self.village.actor_ended();
+        self.directory.activation_ended();
+        let in_hand = u64::from(crash.is_some());
+        let lost = running.gauge.depth().saturating_sub(in_hand);
+        self.directory.dropped(&running.entry.key, if crash.is_some() { "crashed" } else { "stopped" }, lost);
+        self.directory.metrics.messages(Outcome::Ok, running.gauge.done() - running.counted);
+        self.directory.metrics.messages(Outcome::Panicked, in_hand);
+        let entry = running.entry;
+        entry.retire(&mut entry.slot.lock());
+        match crash {
+            Some(reason) => self.crashed(myself, &entry, reason, state),
+            None => self.resume(myself, &entry, state),
+        }
+    }
+
+    /// Starts the key again if mail waits for it.
+    fn resume(
+        &self,
+        myself: &ActorRef<HostMsg<A::Body>>,
+        entry: &Arc<Entry<A::Body>>,
+        state: &mut HostState<A::Body>,
+    ) {
+        let mut slot = entry.slot.lock();
+        if self.directory.is_closed() {
+            close(&mut slot);
+        } else if slot.waiting.is_empty() {
+            slot.phase = Phase::Idle;
+        } else {
+            slot.phase = Phase::Starting;
+            drop(slot);
+            self.start(myself, entry.clone(), state);
+        }
+    }
+
+    fn crashed(
+        &self,
+        myself: &ActorRef<HostMsg<A::Body>>,
+        entry: &Arc<Entry<A::Body>>,
+        reason: String,
+        state: &mut HostState<A::Body>,
+    ) {
+        entry.restarts.fetch_add(1, Ordering::Relaxed);
+        self.directory.metrics.restarted();
+        let policy = self.directory.options().restart.clone().unwrap_or_else(|| self.village.restart_policy());
+        let decision = decide(&mut entry.slot.lock(), policy);
+        match decision {
+            Decision::RestartAfter(delay) => {
+                tracing::warn!(kind = A::NAME, ?delay, reason, "actor crashed");
+                if delay.is_zero() {
+                    return self.resume(myself, entry, state);
+                }
+                entry.slot.lock().phase = Phase::BackingOff;
+                let retry = entry.clone();
+                myself.send_after(delay, move || HostMsg::Retry(retry));
+            }
+            Decision::GiveUp => {
+                tracing::error!(kind = A::NAME, quarantine = ?QUARANTINE, reason, "actor crashes too often");
+                let mut slot = entry.slot.lock();
+                slot.phase = Phase::Quarantined(Instant::now() + QUARANTINE);
+                slot.crashes = None;
+                let waiting = std::mem::take(&mut slot.waiting);
+                drop(slot);
+                drop_because(CallError::NotStarted { reason }, waiting);
+            }
+        }
+    }
+
+    fn retry(
+        &self,
+        myself: &ActorRef<HostMsg<A::Body>>,
+        entry: Arc<Entry<A::Body>>,
+        state: &mut HostState<A::Body>,
+    ) {
+        let due = entry.slot.lock().phase == Phase::BackingOff;
+        if due {
+            self.resume(myself, &entry, state);
+        }
+    }
+
+    fn passivate(&self, entry: &Entry<A::Body>) {
+        let running = entry.slot.lock().phase == Phase::Running;
+        if running {
+            self.stop(entry);
+        }
+    }
+
+    /// Takes an activation off the fast path and lets it finish its mailbox.
+    fn stop(&self, entry: &Entry<A::Body>) {
+        let live = entry.retire(&mut entry.slot.lock());
+        if let Some(live) = live {
+            // An actor that refuses the drain has ended; its end is on its way here.
+            let _ = live.actor.drain();
+        }
+    }
+
+    fn sweep(&self, state: &mut HostState<A::Body>) {
+        let now = Instant::now();
+        let idle = self.directory.options().idle;
+        for running in state.running.values_mut() {
+            let done = running.gauge.done();
+            self.directory.metrics.messages(Outcome::Ok, done - running.counted);
+            self.directory.metrics.shed(running.gauge.take_shed());
+            running.counted = done;
+            let mut slot = running.entry.slot.lock();
+            if slot.quiet.0 != done {
+                slot.quiet = (done, now);
+                if let Some(crashes) = &mut slot.crashes
+                    && crashes.healthy(now)
+                {
+                    slot.crashes = None;
+                }
+            }
+            let quiet_for = now.saturating_duration_since(slot.quiet.1);
+            let passivate = slot.phase == Phase::Running && running.gauge.depth() == 0;
+            drop(slot);
+            if passivate && idle.is_some_and(|idle| quiet_for >= idle) {
+                self.stop(&running.entry);
+            }
+        }
+        self.directory.sweep();
+    }
+
+    fn drain(
+        &self,
+        myself: &ActorRef<HostMsg<A::Body>>,
+        done: oneshot::Sender<bool>,
+        state: &mut HostState<A::Body>,
+    ) {
+        self.directory.close();
+        for entry in self.directory.entries() {
+            let phase = entry.slot.lock().phase;
+            match phase {
+                Phase::Running => self.stop(&entry),
+                // Their end or their start brings them to `Closed`.
+                Phase::Starting | Phase::Ending => {}
+                _ => close(&mut entry.slot.lock()),
+            }
+        }
+        state.drained = Some(done);
+        myself.send_after(self.directory.options().drain, || HostMsg::KillAll);
+    }
+
+    fn finish_drain(state: &mut HostState<A::Body>) {
+        if state.running.is_empty()
+            && state.starting == 0
+            && let Some(done) = state.drained.take()
+        {
+            let _ = done.send(!state.killed);
+        }
+    }
+}
+
+fn decide<B>(slot: &mut Slot<B>, policy: RestartPolicy) -> Decision {
+    let tracker = slot.crashes.get_or_insert_with(|| RestartTracker::new(policy));
+    tracker.crashed(Instant::now(), &mut rand::rng())
+}
+
+fn close<B>(slot: &mut Slot<B>) {
+    slot.phase = Phase::Closed;
+    drop_because(CallError::Draining, std::mem::take(&mut slot.waiting));
+}
+
+async fn spawn_hosted<A>(
+    factory: &Factory<A>,
+    gauge: Arc<Gauge>,
+    metrics: crate::telemetry::KindMetrics,
+    cx: ActorCx,
+    host: ActorCell,
+) -> Result<Activation<A::Body>, String>
+where
+    A: Kind + Actor<Msg = Mail<<A as Kind>::Body>, Arguments = ActorCx>,
+{
+    let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| factory(&cx)));
+    let actor = made.map_err(|panic| crate::task::panic_message(panic.as_ref()))?;
+    let hosted = Hosted { actor, gauge: gauge.clone(), metrics };
+    match Actor::spawn_linked(None, hosted, cx, host).await {
+        Ok((actor, _)) => Ok(Activation { actor, gauge }),
+        Err(SpawnErr::StartupFailed(error)) => Err(error.to_string()),
+        Err(other) => Err(other.to_string()),
+    }
+}
+

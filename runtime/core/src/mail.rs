@@ -1,0 +1,327 @@
+//! What travels to an actor: a [`Mail`] with its context, and the [`Reply`] port inside its body.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::Message;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::error::CallError;
+use crate::principal::Principal;
+use crate::trace_cx::TraceCx;
+
+/// What can be a message body: any serde type.
+pub trait Wire: Serialize + DeserializeOwned + Send + 'static {}
+impl<T: Serialize + DeserializeOwned + Send + 'static> Wire for T {}
+
+/// A message in an actor's mailbox.
+#[derive(Debug)]
+pub struct Mail<B> {
+    /// What the sender wrote.
+    pub body: B,
+    /// Who asked, until when, as part of which trace.
+    pub cx: MsgCx,
+}
+
+impl<B> From<B> for Mail<B> {
+    fn from(body: B) -> Self {
+        Self { body, cx: MsgCx::default() }
+    }
+}
+
+impl<B: Wire> Message for Mail<B> {}
+
+/// Names one intended effect, so that a repeated request has it once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Idem(pub [u8; 16]);
+
+impl Idem {
+    /// Derives a key from parts; the parts' boundaries count.
+    pub fn of(parts: &[&[u8]]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for part in parts {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        let mut key = [0; 16];
+        hasher.finalize_xof().fill(&mut key);
+        Self(key)
+    }
+}
+
+/// The context of a message. One pointer wide; a plain `tell` carries none.
+#[derive(Debug, Clone, Default)]
+pub struct MsgCx(Option<Arc<Cx>>);
+
+/// The fields behind a [`MsgCx`].
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cx {
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) trace: Option<TraceCx>,
+    pub(crate) idem: Option<Idem>,
+    pub(crate) principal: Option<Arc<Principal>>,
+}
+
+tokio::task_local! {
+    static CURRENT: MsgCx;
+}
+
+impl MsgCx {
+    pub(crate) fn new(cx: Cx) -> Self {
+        Self(Some(Arc::new(cx)))
+    }
+
+    /// The context of the message that the current task handles; empty outside a handler.
+    pub fn current() -> Self {
+        CURRENT.try_with(Clone::clone).unwrap_or_default()
+    }
+
+    /// Runs `future` as if it handled a message with this context: its asks inherit deadline, trace and principal.
+    pub fn scope<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
+        CURRENT.scope(self, future)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(crate) fn inherited(&self) -> Cx {
+        self.0.as_ref().map_or_else(Cx::default, |cx| Cx { idem: None, ..Cx::clone(cx) })
+    }
+
+    /// When the caller stops waiting.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.0.as_ref().and_then(|cx| cx.deadline)
+    }
+
+    /// How long the caller still waits; zero once the deadline has passed.
+    pub fn remaining(&self) -> Option<Duration> {
+        self.deadline().map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    /// The W3C trace this message belongs to.
+    pub fn trace(&self) -> Option<TraceCx> {
+        self.0.as_ref().and_then(|cx| cx.trace)
+    }
+
+    /// The idempotency key, if the caller gave one.
+    pub fn idem(&self) -> Option<Idem> {
+        self.0.as_ref().and_then(|cx| cx.idem)
+    }
+
+    /// On whose behalf the message was sent.
+    pub fn principal(&self) -> Option<&Principal> {
+        self.0.as_ref().and_then(|cx| cx.principal.as_deref())
+    }
+
+    pub(crate) fn expired(&self) -> bool {
+        self.deadline().is_some_and(|at| at <= Instant::now())
+    }
+}
+
+/// Where the answer to an ask goes. Part of the body; at most one in each variant.
+///
+/// Dropped unsent, it tells the caller `NoReply` at once (`Panicked` while the actor unwinds). In JSON it is `null`.
+#[derive(Debug)]
+pub struct Reply<T>(Option<Port<T>>);
+
+#[derive(Debug)]
+enum Port<T> {
+    Typed(oneshot::Sender<Result<T, CallError>>),
+    Json { to: JsonPort, encode: fn(&T) -> Result<serde_json::Value, serde_json::Error> },
+}
+
+/// Receives an answer as JSON.
+pub(crate) type JsonPort = oneshot::Sender<Result<serde_json::Value, CallError>>;
+
+thread_local! {
+    /// The port for the `Reply` of the body that is being decoded on this thread.
+    static DECODING: RefCell<Option<JsonPort>> = const { RefCell::new(None) };
+    /// What callers hear of messages that are dropped on this thread, if not `NoReply`.
+    static DROP_CAUSE: RefCell<Option<CallError>> = const { RefCell::new(None) };
+}
+
+impl<T> Reply<T> {
+    pub(crate) fn typed(port: oneshot::Sender<Result<T, CallError>>) -> Self {
+        Self(Some(Port::Typed(port)))
+    }
+
+    /// Answers the caller.
+    pub fn send(self, value: T) {
+        self.complete(Ok::<T, CallError>(value));
+    }
+
+    /// Answers the caller with an error.
+    pub fn fail(self, error: impl Into<CallError>) {
+        self.complete(Err(error));
+    }
+
+    /// Answers the caller with a result.
+    pub fn complete<E: Into<CallError>>(mut self, result: Result<T, E>) {
+        self.put(result.map_err(Into::into));
+    }
+
+    /// Whether the caller has stopped waiting.
+    pub fn is_closed(&self) -> bool {
+        match &self.0 {
+            Some(Port::Typed(port)) => port.is_closed(),
+            Some(Port::Json { to, .. }) => to.is_closed(),
+            None => true,
+        }
+    }
+
+    /// Completes when the caller stops waiting. Cancel safe.
+    pub async fn closed(&mut self) {
+        match &mut self.0 {
+            Some(Port::Typed(port)) => port.closed().await,
+            Some(Port::Json { to, .. }) => to.closed().await,
+            None => {}
+        }
+    }
+
+    fn put(&mut self, result: Result<T, CallError>) {
+        match self.0.take() {
+            // A caller that stopped waiting dropped the other end; nobody misses the value.
+            Some(Port::Typed(port)) => drop(port.send(result)),
+            Some(Port::Json { to, encode }) => {
+                let json = result.and_then(|value| {
+                    encode(&value).map_err(|e| CallError::Decode { detail: format!("the reply has no JSON form: {e}") })
+                });
+                drop(to.send(json));
+            }
+            None => {}
+        }
+    }
+}
+
+impl<T> Drop for Reply<T> {
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            let cause = || DROP_CAUSE.with_borrow(Clone::clone).unwrap_or(CallError::NoReply);
+            self.put(Err(if std::thread::panicking() { CallError::Panicked } else { cause() }));
+        }
+    }
+}
+
+/// Drops messages so that their callers hear `cause` and not `NoReply`.
+pub(crate) fn drop_because<M>(cause: CallError, mail: M) {
+    DROP_CAUSE.set(Some(cause));
+    drop(mail);
+    DROP_CAUSE.set(None);
+}
+
+/// Decodes a body from JSON. Its `Reply`, if it has one, is bound to `port`; otherwise the port comes back.
+pub(crate) fn decode_json<B: DeserializeOwned>(
+    body: serde_json::Value,
+    port: JsonPort,
+) -> Result<(B, Option<JsonPort>), serde_json::Error> {
+    DECODING.set(Some(port));
+    let decoded = serde_json::from_value(body);
+    let unused = DECODING.take();
+    decoded.map(|body| (body, unused))
+}
+
+impl<T> Serialize for Reply<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_unit()
+    }
+}
+
+impl<'de, T: Serialize> Deserialize<'de> for Reply<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <()>::deserialize(deserializer)?;
+        let to = DECODING
+            .take()
+            .ok_or_else(|| D::Error::custom("a reply port exists only in a message that is being received"))?;
+        Ok(Self(Some(Port::Json { to, encode: |value| serde_json::to_value(value) })))
+    }
+}
+
+/// The JSON schema of a reply slot is `null`; under this keyword it carries the schema of the answer.
+pub(crate) const REPLY_KEYWORD: &str = "x-reply";
+
+impl<T: JsonSchema> JsonSchema for Reply<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("Reply_of_{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let answer = generator.subschema_for::<T>();
+        json_schema!({ "type": "null", (REPLY_KEYWORD): answer })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn unsent_reply_tells_no_reply() {
+        let (tx, rx) = oneshot::channel::<Result<u8, CallError>>();
+        drop(Reply::typed(tx));
+        assert_eq!(rx.await.unwrap(), Err(CallError::NoReply));
+    }
+
+    #[tokio::test]
+    async fn reply_dropped_by_a_panic_tells_panicked() {
+        let (tx, rx) = oneshot::channel::<Result<u8, CallError>>();
+        let reply = Reply::typed(tx);
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let _held = reply;
+            panic!("on purpose");
+        }));
+        assert!(caught.is_err());
+        assert_eq!(rx.await.unwrap(), Err(CallError::Panicked));
+    }
+
+    #[tokio::test]
+    async fn expired_body_tells_expired() {
+        let (tx, rx) = oneshot::channel::<Result<u8, CallError>>();
+        drop_because(CallError::Expired, (7, Reply::typed(tx)));
+        assert_eq!(rx.await.unwrap(), Err(CallError::Expired));
+    }
+
+    #[derive(Serialize, Deserialize)]
+    enum Msg {
+        Add(u64, Reply<u64>),
+        Tick,
+    }
+
+    #[tokio::test]
+    async fn json_body_binds_its_reply_slot() {
+        let (tx, rx) = oneshot::channel();
+        let (body, unused) = decode_json::<Msg>(serde_json::json!({ "Add": [2, null] }), tx).unwrap();
+        assert!(unused.is_none());
+        let Msg::Add(n, reply) = body else { panic!("wrong variant") };
+        reply.send(n + 1);
+        assert_eq!(rx.await.unwrap(), Ok(serde_json::json!(3)));
+    }
+
+    #[test]
+    fn json_body_without_reply_gives_the_port_back() {
+        let (tx, _rx) = oneshot::channel();
+        let (body, unused) = decode_json::<Msg>(serde_json::json!("Tick"), tx).unwrap();
+        assert!(matches!(body, Msg::Tick));
+        assert!(unused.is_some());
+    }
+
+    #[test]
+    fn reply_outside_a_message_is_an_error() {
+        assert!(serde_json::from_value::<Msg>(serde_json::json!({ "Add": [2, null] })).is_err());
+    }
+
+    #[test]
+    fn idem_parts_have_boundaries() {
+        assert_ne!(Idem::of(&[b"ab", b"c"]), Idem::of(&[b"a", b"bc"]));
+    }
+}

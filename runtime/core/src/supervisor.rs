@@ -1,0 +1,4 @@
+//! Supervision.
+mod restart;
+
+pub use restart::{Decision, RestartPolicy, RestartTracker};

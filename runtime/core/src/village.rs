@@ -1,0 +1,539 @@
+//! A node of the village: builds it, hosts kinds on it, drains it.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use ractor::Actor;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::actor_cx::ActorCx;
+use crate::addr::{Addr, Target};
+use crate::blob::{BlobError, Blobs};
+use crate::config::{ConfigError, Limits, RuntimeConfig};
+use crate::dead_letters::{DeadLetter, DeadLetters};
+use crate::directory::Directory;
+use crate::error::CallError;
+use crate::hosted_kind::{ActorInfo, CallOptions, HostedKind, KindInfo, LocalKind};
+use crate::kind::{KIND_NAME_MAX, Kind};
+use crate::mail::Mail;
+use crate::node_id::NodeId;
+use crate::registry::{self, Expose, ExposeError, MessageInfo};
+use crate::store::{self, MemoryStore, Store, StoreError};
+use crate::supervisor::{ChildSpec, RestartPolicy, Strategy, Supervisor, SupervisorRef};
+use crate::task::{TaskHandle, Tasks};
+use crate::telemetry::{MetricSet, Metrics, RuntimeMetrics};
+use crate::topic::{Topic, TopicActor};
+
+/// A handle to this process's node. Cheap to clone.
+#[derive(Clone)]
+pub struct Village(Arc<Inner>);
+
+struct Inner {
+    node: NodeId,
+    since: Instant,
+    data_dir: Option<PathBuf>,
+    config: watch::Sender<Arc<toml::Table>>,
+    limits: Arc<ArcSwap<Limits>>,
+    restart: ArcSwap<RestartPolicy>,
+    drain_limit: ArcSwap<Duration>,
+    store: Arc<dyn Store>,
+    blobs: Blobs,
+    metrics: Metrics,
+    dead_letters: Arc<DeadLetters>,
+    tasks: Tasks,
+    live: AtomicUsize,
+    draining: AtomicBool,
+    running: std::sync::OnceLock<Running>,
+}
+
+/// What exists once the node has started.
+struct Running {
+    kinds: HashMap<&'static str, Arc<dyn HostedKind>>,
+    /// Names in the order of hosting; draining goes the other way.
+    order: Vec<&'static str>,
+    root: SupervisorRef,
+}
+
+impl fmt::Debug for Village {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Village({})", self.0.node)
+    }
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration does not fit.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The durable state cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The blob folder cannot be opened.
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
+    /// A kind's name is not allowed.
+    #[error("bad kind name `{0}`: dotted lower-case words, at most {KIND_NAME_MAX} bytes, not `sys.…`")]
+    KindName(&'static str),
+    /// Two kinds have one name.
+    #[error("kind `{0}` is hosted twice")]
+    KindTwice(&'static str),
+    /// Messages are exposed of a kind that is not hosted.
+    #[error("messages of kind `{0}` are exposed, but it is not hosted")]
+    NotHosted(&'static str),
+    /// A message cannot be exposed.
+    #[error(transparent)]
+    Expose(#[from] ExposeError),
+    /// The supervision tree did not come up.
+    #[error("the supervision tree did not start: {0}")]
+    Tree(String),
+}
+
+/// What did not end well at shutdown.
+#[derive(Debug, thiserror::Error)]
+pub enum ShutdownError {
+    /// Some kinds were still busy at the end of `drain.timeout`; their actors were stopped.
+    #[error("not drained in time: {0}")]
+    Busy(String),
+    /// The last checkpoint failed; the redo log has everything.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Whether the node can serve, and why not.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Health {
+    /// True when every check is.
+    pub ready: bool,
+    /// Name, result and explanation of each check.
+    pub checks: Vec<HealthCheck>,
+}
+
+/// One line of [`Health`].
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct HealthCheck {
+    /// What was looked at.
+    pub name: &'static str,
+    /// Whether it is well.
+    pub ok: bool,
+    /// What to know about it.
+    pub detail: String,
+}
+
+type MakeKind = Box<dyn FnOnce(&Village, Vec<MessageInfo>) -> Arc<dyn HostedKind> + Send>;
+type Describe = Box<dyn FnOnce() -> Result<Vec<MessageInfo>, ExposeError> + Send>;
+
+/// Collects what a node is made of; from [`Village::builder`].
+#[must_use = "nothing runs until `start`"]
+#[derive(Default)]
+pub struct VillageBuilder {
+    config: toml::Table,
+    data_dir: Option<PathBuf>,
+    kinds: Vec<(&'static str, MakeKind)>,
+    exposed: Vec<(&'static str, Describe)>,
+}
+
+impl fmt::Debug for VillageBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds: Vec<_> = self.kinds.iter().map(|(name, _)| name).collect();
+        f.debug_struct("VillageBuilder").field("data_dir", &self.data_dir).field("kinds", &kinds).finish_non_exhaustive()
+    }
+}
+
+impl VillageBuilder {
+    /// Takes the whole configuration; each actor reads its own section.
+    pub fn config(mut self, config: toml::Table) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// The configuration so far.
+    pub fn table(&self) -> &toml::Table {
+        &self.config
+    }
+
+    /// Keeps durable state in this folder. Without one it is kept in memory, which suits tests.
+    pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(dir.into());
+        self
+    }
+
+    /// The data folder, if one was set.
+    pub fn data_path(&self) -> Option<&Path> {
+        self.data_dir.as_deref()
+    }
+
+    /// Hosts a kind: `factory` makes the behaviour of each activation.
+    pub fn host<A, F>(mut self, factory: F) -> Self
+    where
+        A: Kind + Actor<Msg = Mail<<A as Kind>::Body>, Arguments = ActorCx>,
+        F: Fn(&ActorCx) -> A + Send + Sync + 'static,
+    {
+        let make = move |village: &Village, messages| -> Arc<dyn HostedKind> {
+            let inner = &village.0;
+            let metrics = inner.metrics.set::<RuntimeMetrics>();
+            let directory =
+                Arc::new(Directory::new::<A>(inner.limits.clone(), inner.dead_letters.clone(), metrics));
+            Arc::new(LocalKind::<A>::new(directory, Arc::new(factory), messages))
+        };
+        self.kinds.push((A::NAME, Box::new(make)));
+        self
+    }
+
+    /// Lets these messages of a hosted kind be called from outside.
+    pub fn expose<K: Kind>(mut self, messages: impl IntoIterator<Item = Expose>) -> Self
+    where
+        K::Body: JsonSchema,
+    {
+        let messages: Vec<Expose> = messages.into_iter().collect();
+        self.exposed.push((K::NAME, Box::new(move || registry::describe::<K::Body>(K::NAME, &messages))));
+        self
+    }
+
+    /// Starts the node.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing is left running.
+    pub async fn start(mut self) -> Result<Village, StartError> {
+        check_names(&self.kinds)?;
+        self.kinds.insert(0, (TopicActor::NAME, topic_kind()));
+        let config = RuntimeConfig::from_table(&self.config)?;
+        let (store, blobs) = open_store(self.data_dir.as_deref(), &config).await?;
+        let node = NodeId::load(store.as_ref()).await?;
+        let mut messages = self.described()?;
+        let village = Village(Arc::new(Inner {
+            node,
+            since: Instant::now(),
+            data_dir: self.data_dir,
+            config: watch::Sender::new(Arc::new(self.config)),
+            limits: Arc::new(ArcSwap::from_pointee(config.limits)),
+            restart: ArcSwap::from_pointee(config.policy()),
+            drain_limit: ArcSwap::from_pointee(Duration::from_secs(30)),
+            store,
+            blobs,
+            metrics: Metrics::new(),
+            dead_letters: Arc::default(),
+            tasks: Tasks::default(),
+            live: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+            running: std::sync::OnceLock::new(),
+        }));
+        let order: Vec<_> = self.kinds.iter().map(|(name, _)| *name).collect();
+        let kinds: Vec<_> = self
+            .kinds
+            .into_iter()
+            .map(|(name, make)| make(&village, messages.remove(name).unwrap_or_default()))
+            .collect();
+        let children = kinds.iter().map(|kind| kind.clone().child(village.clone())).collect();
+        let root = start_tree(children).await?;
+        let kinds = order.iter().copied().zip(kinds).collect();
+        let running = Running { kinds, order, root };
+        assert!(village.0.running.set(running).is_ok(), "a node starts once");
+        tracing::info!(node = %node, "village started");
+        Ok(village)
+    }
+
+    fn described(&mut self) -> Result<HashMap<&'static str, Vec<MessageInfo>>, StartError> {
+        let hosted: HashSet<_> = self.kinds.iter().map(|(name, _)| *name).collect();
+        let mut messages: HashMap<_, Vec<_>> = HashMap::new();
+        for (kind, describe) in self.exposed.drain(..) {
+            if !hosted.contains(kind) {
+                return Err(StartError::NotHosted(kind));
+            }
+            messages.entry(kind).or_default().extend(describe()?);
+        }
+        Ok(messages)
+    }
+}
+
+fn topic_kind() -> MakeKind {
+    let VillageBuilder { mut kinds, .. } = VillageBuilder::default().host(|_| TopicActor);
+    kinds.remove(0).1
+}
+
+fn check_names(kinds: &[(&'static str, MakeKind)]) -> Result<(), StartError> {
+    let mut seen = HashSet::new();
+    for (name, _) in kinds {
+        let well_formed = !name.is_empty()
+            && name.len() <= KIND_NAME_MAX
+            && name.split('.').all(|word| {
+                word.starts_with(|c: char| c.is_ascii_lowercase())
+                    && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+            });
+        if !well_formed || name.starts_with("sys.") {
+            return Err(StartError::KindName(name));
+        }
+        if !seen.insert(name) {
+            return Err(StartError::KindTwice(name));
+        }
+    }
+    Ok(())
+}
+
+async fn open_store(dir: Option<&Path>, config: &RuntimeConfig) -> Result<(Arc<dyn Store>, Blobs), StartError> {
+    let Some(dir) = dir.map(Path::to_path_buf) else {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let blobs = Blobs::open(Path::new(""), store.clone())?;
+        return Ok((store, blobs));
+    };
+    let store = store::open(&dir, &config.store)?;
+    let blobs = Blobs::open(&dir.join("blobs"), store.clone())?;
+    Ok((store, blobs))
+}
+
+/// root (one for one) over the hosts of all kinds.
+async fn start_tree(children: Vec<ChildSpec>) -> Result<SupervisorRef, StartError> {
+    let policy = RestartPolicy { max_restarts: 3, window: Duration::from_secs(10), ..RestartPolicy::default() };
+    Supervisor::start(Strategy::OneForOne, policy, children).await.map_err(|e| StartError::Tree(e.to_string()))
+}
+
+impl Village {
+    /// Starts to describe a node.
+    pub fn builder() -> VillageBuilder {
+        VillageBuilder::default()
+    }
+
+    /// The address of an actor. It need not exist yet: the first message starts it.
+    pub fn addr<K: Kind>(&self, key: impl AsRef<str>) -> Addr<K> {
+        let directory = self.kind(K::NAME).and_then(|kind| kind.clone().as_any().downcast::<Directory<K::Body>>().ok());
+        Addr::new(match directory.map(|directory| (directory.entry(key.as_ref()), directory)) {
+            Some((Ok(entry), directory)) => Target::Local(directory, entry),
+            Some((Err(error), _)) => Target::Nowhere(error),
+            None => Target::Nowhere(CallError::UnknownKind { kind: K::NAME.to_owned() }),
+        })
+    }
+
+    /// Sends a message given as JSON; its answer comes back as JSON, `None` for a message without answer.
+    ///
+    /// # Errors
+    /// As [`Addr::ask`](crate::Addr::ask), and `Decode` when the body does not fit.
+    pub async fn send_json(
+        &self,
+        kind: &str,
+        key: &str,
+        body: Value,
+        options: CallOptions,
+    ) -> Result<Option<Value>, CallError> {
+        match self.kind(kind) {
+            Some(kind) => kind.clone().send_json(key, body, options).await,
+            None => Err(CallError::UnknownKind { kind: kind.to_owned() }),
+        }
+    }
+
+    /// The kinds this node hosts, with their exposed messages.
+    pub fn kinds(&self) -> Vec<KindInfo> {
+        self.in_order().map(|kind| kind.info()).collect()
+    }
+
+    /// One kind with its exposed messages.
+    pub fn kind_info(&self, kind: &str) -> Option<KindInfo> {
+        self.kind(kind).map(|kind| kind.info())
+    }
+
+    /// The exposed messages of a kind, shared and ready to validate; `None` when the kind is not hosted.
+    pub fn messages(&self, kind: &str) -> Option<Arc<[MessageInfo]>> {
+        self.kind(kind).map(|kind| kind.messages())
+    }
+
+    /// The activations that live now, of one kind or of all.
+    pub fn actors(&self, kind: Option<&str>) -> Vec<ActorInfo> {
+        match kind {
+            Some(kind) => self.kind(kind).map(|kind| kind.actors()).unwrap_or_default(),
+            None => self.in_order().flat_map(|kind| kind.actors()).collect(),
+        }
+    }
+
+    /// One actor, if it lives or is known.
+    pub fn actor(&self, kind: &str, key: &str) -> Option<ActorInfo> {
+        self.kind(kind)?.actor(key)
+    }
+
+    /// A topic of live events.
+    pub fn topic(&self, name: impl AsRef<str>) -> Topic {
+        Topic::new(self.addr(name))
+    }
+
+    /// The durable store.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.0.store
+    }
+
+    /// The content-addressed blob store.
+    pub fn blobs(&self) -> &Blobs {
+        &self.0.blobs
+    }
+
+    /// Reads a section of the configuration; an absent section gives `T`'s defaults.
+    ///
+    /// # Errors
+    /// When the section does not have the shape of `T`.
+    pub fn config<T: DeserializeOwned>(&self, section: &str) -> Result<T, ConfigError> {
+        crate::config::section(&self.0.config.borrow(), section)
+    }
+
+    /// Replaces the configuration; hot keys take effect at once.
+    ///
+    /// # Errors
+    /// When the runtime's own sections do not fit; then nothing changes.
+    pub fn reconfigure(&self, table: toml::Table) -> Result<(), ConfigError> {
+        let config = RuntimeConfig::from_table(&table)?;
+        self.0.limits.store(Arc::new(config.limits));
+        self.0.restart.store(Arc::new(config.policy()));
+        self.0.config.send_replace(Arc::new(table));
+        Ok(())
+    }
+
+    /// Sees each new configuration.
+    pub fn config_changes(&self) -> watch::Receiver<Arc<toml::Table>> {
+        self.0.config.subscribe()
+    }
+
+    /// The metric set `M`, made at first use.
+    pub fn metrics<M: MetricSet>(&self) -> Arc<M> {
+        self.0.metrics.set::<M>()
+    }
+
+    /// All metrics in the Prometheus text format.
+    pub fn encode_metrics(&self) -> String {
+        self.0.metrics.encode()
+    }
+
+    /// The newest messages that reached nobody.
+    pub fn dead_letters(&self, limit: usize) -> Vec<DeadLetter> {
+        self.0.dead_letters.latest(limit)
+    }
+
+    /// How many messages reached nobody since the start.
+    pub fn dead_letters_total(&self) -> u64 {
+        self.0.dead_letters.total()
+    }
+
+    /// Runs work outside a mailbox. A panic in it is logged and becomes an error of the handle; the context of the
+    /// message in hand goes along.
+    pub fn task<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> TaskHandle<T> {
+        self.0.tasks.spawn(name, work)
+    }
+
+    /// Runs blocking or long computing work on a thread of its own.
+    pub fn blocking<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> TaskHandle<T> {
+        Tasks::blocking(name, work)
+    }
+
+    /// This node's id.
+    pub fn node_id(&self) -> NodeId {
+        self.0.node
+    }
+
+    /// How long this node has been up.
+    pub fn uptime(&self) -> Duration {
+        self.0.since.elapsed()
+    }
+
+    /// Where durable state is kept, unless it is in memory.
+    pub fn data_dir(&self) -> Option<&Path> {
+        self.0.data_dir.as_deref()
+    }
+
+    /// Whether the node is going down.
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::SeqCst)
+    }
+
+    /// Whether the node can serve, and why not.
+    pub fn health(&self) -> Health {
+        let store = self.0.store.stats();
+        let checks = vec![
+            HealthCheck {
+                name: "store",
+                ok: !store.full,
+                detail: if !store.full { "writable".to_owned() } else { "not writable; reads go on".to_owned() },
+            },
+            HealthCheck {
+                name: "draining",
+                ok: !self.is_draining(),
+                detail: if self.is_draining() { "going down".to_owned() } else { "no".to_owned() },
+            },
+        ];
+        Health { ready: checks.iter().all(|check| check.ok), checks }
+    }
+
+    /// Stops admitting mail and lets mailboxes finish, kind by kind, the last hosted first.
+    ///
+    /// # Errors
+    /// `Busy` names the kinds that were stopped when `drain.timeout` was over.
+    pub async fn drain(&self) -> Result<(), ShutdownError> {
+        self.0.draining.store(true, Ordering::SeqCst);
+        let deadline = Instant::now() + **self.0.drain_limit.load();
+        let mut busy = Vec::new();
+        for kind in self.in_order().rev() {
+            if !kind.drain(deadline).await {
+                busy.push(kind.info().kind);
+            }
+        }
+        if busy.is_empty() { Ok(()) } else { Err(ShutdownError::Busy(busy.join(", "))) }
+    }
+
+    /// Drains, ends all tasks, writes a checkpoint and stops the supervision tree.
+    ///
+    /// # Errors
+    /// See [`ShutdownError`]; the node is down all the same.
+    pub async fn shutdown(&self) -> Result<(), ShutdownError> {
+        let drained = self.drain().await;
+        self.0.tasks.abort_all();
+        if let Some(running) = self.0.running.get() {
+            running.root.stop().await;
+        }
+        self.0.store.checkpoint().await?;
+        tracing::info!("village stopped");
+        drained
+    }
+
+    fn kind(&self, name: &str) -> Option<&Arc<dyn HostedKind>> {
+        self.0.running.get()?.kinds.get(name)
+    }
+
+    fn in_order(&self) -> impl DoubleEndedIterator<Item = &Arc<dyn HostedKind>> {
+        self.0.running.get().into_iter().flat_map(|running| {
+            running.order.iter().filter_map(|name| running.kinds.get(name))
+        })
+    }
+
+    pub(crate) fn restart_policy(&self) -> RestartPolicy {
+        RestartPolicy::clone(&self.0.restart.load())
+    }
+
+    pub(crate) fn live_actors(&self) -> usize {
+        self.0.live.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn max_actors(&self) -> usize {
+        self.0.limits.load().max_actors
+    }
+
+    pub(crate) fn actor_started(&self) {
+        self.0.live.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn actor_ended(&self) {
+        self.0.live.fetch_sub(1, Ordering::Relaxed);
+    }
+}
