@@ -8,7 +8,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use dashmap::DashMap;
 use ractor::ActorRef;
 
-use crate::config::Limits;
+use crate::config::LimitsConfig;
 use crate::dead_letters::DeadLetters;
 use crate::entry::{Entry, Phase};
 use crate::error::CallError;
@@ -25,7 +25,7 @@ pub(crate) struct Directory<B: Wire> {
     entries: DashMap<Arc<str>, Arc<Entry<B>>>,
     pub(crate) host: ArcSwapOption<ActorRef<HostMsg<B>>>,
     closed: AtomicBool,
-    limits: Arc<ArcSwap<Limits>>,
+    limits: Arc<ArcSwap<LimitsConfig>>,
     dead_letters: Arc<DeadLetters>,
     runtime_metrics: Arc<RuntimeMetrics>,
     pub(crate) metrics: KindMetrics,
@@ -34,7 +34,7 @@ pub(crate) struct Directory<B: Wire> {
 
 impl<B: Wire> Directory<B> {
     pub(crate) fn new<K: Kind<Body = B>>(
-        limits: Arc<ArcSwap<Limits>>,
+        limits: Arc<ArcSwap<LimitsConfig>>,
         dead_letters: Arc<DeadLetters>,
         metrics: Arc<RuntimeMetrics>,
     ) -> Self {
@@ -58,7 +58,7 @@ impl<B: Wire> Directory<B> {
     }
 
     pub(crate) fn call_timeout(&self) -> Duration {
-        self.limits.load().call_timeout.into()
+        self.limits.load().call_timeout.0
     }
 
     pub(crate) fn mailbox(&self) -> u32 {

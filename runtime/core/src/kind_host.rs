@@ -343,7 +343,9 @@ where
         for running in state.running.values_mut() {
             let done = running.gauge.done();
             self.directory.metrics.messages(Outcome::Ok, done - running.counted);
-            self.directory.metrics.shed(running.gauge.take_shed());
+            for _ in 0..running.gauge.take_shed() {
+                self.directory.metrics.shed();
+            }
             running.counted = done;
             let mut slot = running.entry.slot.lock();
             if slot.quiet.0 != done {

@@ -235,7 +235,7 @@ impl<T> Serialize for Reply<T> {
 
 impl<'de, T: Serialize> Deserialize<'de> for Reply<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        <()>::deserialize(deserializer)?;
+        <() as Deserialize>::deserialize(deserializer)?;
         let to = DECODING
             .take()
             .ok_or_else(|| D::Error::custom("a reply port exists only in a message that is being received"))?;

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::actor_cx::ActorCx;
 use crate::addr::{Addr, Target};
 use crate::blob::{BlobError, Blobs};
-use crate::config::{ConfigError, Limits, RuntimeConfig};
+use crate::config::{ConfigError, LimitsConfig, RuntimeConfig};
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::directory::Directory;
 use crate::error::CallError;
@@ -28,7 +28,7 @@ use crate::kind::{KIND_NAME_MAX, Kind};
 use crate::mail::Mail;
 use crate::node_id::NodeId;
 use crate::registry::{self, Expose, ExposeError, MessageInfo};
-use crate::store::{self, MemoryStore, Store, StoreError};
+use crate::store::{self, MemoryStore, Store, StoreConfig, StoreError};
 use crate::supervisor::{ChildSpec, RestartPolicy, Strategy, Supervisor, SupervisorRef};
 use crate::task::{TaskHandle, Tasks};
 use crate::telemetry::{MetricSet, Metrics, RuntimeMetrics};
@@ -43,7 +43,7 @@ struct Inner {
     since: Instant,
     data_dir: Option<PathBuf>,
     config: watch::Sender<Arc<toml::Table>>,
-    limits: Arc<ArcSwap<Limits>>,
+    limits: Arc<ArcSwap<LimitsConfig>>,
     restart: ArcSwap<RestartPolicy>,
     drain_limit: ArcSwap<Duration>,
     store: Arc<dyn Store>,
@@ -209,7 +209,7 @@ impl VillageBuilder {
         check_names(&self.kinds)?;
         self.kinds.insert(0, (TopicActor::NAME, topic_kind()));
         let config = RuntimeConfig::from_table(&self.config)?;
-        let (store, blobs) = open_store(self.data_dir.as_deref(), &config).await?;
+        let (store, blobs) = open_store(self.data_dir.as_deref(), &self.config)?;
         let node = NodeId::load(store.as_ref()).await?;
         let mut messages = self.described()?;
         let village = Village(Arc::new(Inner {
@@ -218,8 +218,8 @@ impl VillageBuilder {
             data_dir: self.data_dir,
             config: watch::Sender::new(Arc::new(self.config)),
             limits: Arc::new(ArcSwap::from_pointee(config.limits)),
-            restart: ArcSwap::from_pointee(config.policy()),
-            drain_limit: ArcSwap::from_pointee(Duration::from_secs(30)),
+            restart: ArcSwap::from_pointee(config.supervise.policy()),
+            drain_limit: ArcSwap::from_pointee(config.drain.timeout.0),
             store,
             blobs,
             metrics: Metrics::new(),
@@ -281,13 +281,13 @@ fn check_names(kinds: &[(&'static str, MakeKind)]) -> Result<(), StartError> {
     Ok(())
 }
 
-async fn open_store(dir: Option<&Path>, config: &RuntimeConfig) -> Result<(Arc<dyn Store>, Blobs), StartError> {
-    let Some(dir) = dir.map(Path::to_path_buf) else {
+fn open_store(dir: Option<&Path>, config: &toml::Table) -> Result<(Arc<dyn Store>, Blobs), StartError> {
+    let config: StoreConfig = crate::config::section(config, "store")?;
+    let Some(dir) = dir else {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-        let blobs = Blobs::open(Path::new(""), store.clone())?;
-        return Ok((store, blobs));
+        return Ok((store.clone(), Blobs::in_memory(store)));
     };
-    let store = store::open(&dir, &config.store)?;
+    let store = store::open(dir, &config)?;
     let blobs = Blobs::open(&dir.join("blobs"), store.clone())?;
     Ok((store, blobs))
 }
@@ -389,7 +389,8 @@ impl Village {
     pub fn reconfigure(&self, table: toml::Table) -> Result<(), ConfigError> {
         let config = RuntimeConfig::from_table(&table)?;
         self.0.limits.store(Arc::new(config.limits));
-        self.0.restart.store(Arc::new(config.policy()));
+        self.0.restart.store(Arc::new(config.supervise.policy()));
+        self.0.drain_limit.store(Arc::new(config.drain.timeout.0));
         self.0.config.send_replace(Arc::new(table));
         Ok(())
     }
@@ -526,7 +527,7 @@ impl Village {
     }
 
     pub(crate) fn max_actors(&self) -> usize {
-        self.0.limits.load().max_actors
+        self.0.limits.load().max_actors as usize
     }
 
     pub(crate) fn actor_started(&self) {

@@ -1,0 +1,646 @@
+//! State that is made of events: what an actor keeps over crashes and restarts.
+//!
+//! An actor recovers its [`Entity`] when it starts, changes it only by committing events, and answers after the commit.
+//! Every event whose commit returned survives `kill -9` and the loss of power. What is lost is what was never committed.
+//!
+//! Events and states are written with postcard, which does not describe itself: types that need that to be read
+//! (`serde_json::Value`, `#[serde(untagged)]`, `flatten`, `skip_serializing_if`) cannot be used in them. Fields are told
+//! apart by their order, so a changed type needs a higher [`Durable::SCHEMA`].
+//!
+//! | tree | key | value |
+//! |---|---|---|
+//! | journals | entity, `seq u64 BE` | `schema u16 LE`, event |
+//! | snapshots | entity | `schema u16 LE`, `seq u64 LE` of the last event in it, state |
+//! | replies | entity, idempotency key | `at u64 LE` in Unix milliseconds, reply |
+//!
+//! Entity: `kind length u8`, kind, `key length u16 BE`, key; so no entity's keys begin with those of another.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::clock;
+use crate::store::{Batch, Level, Store, StoreError, TreeId};
+
+/// Events after the last snapshot that call for a new one.
+pub const SNAPSHOT_EVENTS: usize = 1000;
+/// Bytes of events after the last snapshot that call for a new one.
+pub const SNAPSHOT_BYTES: usize = 1 << 20;
+/// Replies that one entity keeps for repeated requests.
+pub const REPLIES: usize = 1024;
+/// How long a reply is kept.
+pub const REPLY_AGE: Duration = Duration::from_hours(24);
+
+/// Entries read from the store at a time.
+const PAGE: usize = 256;
+
+/// State made of events. `Default` is the state before the first.
+pub trait Durable: Default + Serialize + DeserializeOwned + Send + 'static {
+    /// What happened, in the past tense.
+    type Event: Serialize + DeserializeOwned + Send + 'static;
+
+    /// Raised with every change of the state's or the event's type.
+    const SCHEMA: u16 = 1;
+
+    /// Changes the state. It must do the same at each replay: no clock, no randomness, no effect outside.
+    fn apply(&mut self, event: &Self::Event);
+
+    /// Reads an event that was written with an older schema.
+    ///
+    /// # Errors
+    /// [`StoreError::Schema`] when that is not known any more; the entity cannot be recovered then.
+    fn upgrade(from: u16, _bytes: &[u8]) -> Result<Self::Event, StoreError> {
+        Err(StoreError::Schema { found: from, known: Self::SCHEMA })
+    }
+
+    /// Reads a snapshot that was written with an older schema.
+    ///
+    /// # Errors
+    /// As [`Durable::upgrade`].
+    fn upgrade_snapshot(from: u16, _bytes: &[u8]) -> Result<Self, StoreError> {
+        Err(StoreError::Schema { found: from, known: Self::SCHEMA })
+    }
+}
+
+/// A recovered state; it dereferences to `D` and changes by committed events only.
+pub struct Entity<D> {
+    state: D,
+    store: Arc<dyn Store>,
+    prefix: Vec<u8>,
+    /// Number of the newest event.
+    seq: u64,
+    /// Events after the snapshot, and their bytes.
+    events: usize,
+    bytes: usize,
+    /// Time and key of the stored replies, oldest first.
+    replies: VecDeque<(u64, [u8; 16])>,
+    /// A commit did not end: the store may hold more than `state` shows, or less.
+    unsettled: bool,
+}
+
+impl<D> Deref for Entity<D> {
+    type Target = D;
+
+    fn deref(&self) -> &D {
+        &self.state
+    }
+}
+
+impl<D: fmt::Debug> fmt::Debug for Entity<D> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.debug_struct("Entity").field("state", &self.state).field("seq", &self.seq).finish_non_exhaustive()
+    }
+}
+
+impl<D: Durable> Entity<D> {
+    /// Reads the newest snapshot of `kind`/`key` and the events after it.
+    ///
+    /// # Errors
+    /// When the store fails, or holds what this program cannot read.
+    pub async fn recover(store: Arc<dyn Store>, kind: &str, key: &str) -> Result<Self, StoreError> {
+        let prefix = prefix(kind, key)?;
+        let state = D::default();
+        let replies = VecDeque::new();
+        let mut entity = Self { state, store, prefix, seq: 0, events: 0, bytes: 0, replies, unsettled: false };
+        entity.reload().await?;
+        Ok(entity)
+    }
+
+    /// Makes one event durable, then applies it.
+    ///
+    /// # Cancel safety
+    /// A dropped commit may or may not have taken place. The next commit finds out first and goes on from there.
+    ///
+    /// # Errors
+    /// As [`Store::commit`]; the state is as before.
+    pub async fn commit(&mut self, event: D::Event) -> Result<(), StoreError> {
+        self.commit_all(vec![event]).await
+    }
+
+    /// Makes several events durable together, then applies them.
+    ///
+    /// # Cancel safety
+    /// As [`Entity::commit`].
+    ///
+    /// # Errors
+    /// As [`Entity::commit`].
+    pub async fn commit_all(&mut self, events: Vec<D::Event>) -> Result<(), StoreError> {
+        self.settle().await?;
+        let written = self.write(Batch::new(), &events)?;
+        self.unsettled = true;
+        self.store.commit(written.batch, Level::Disk).await?;
+        self.unsettled = false;
+        for event in &events {
+            self.state.apply(event);
+        }
+        (self.seq, self.events, self.bytes) = (written.seq, written.events, written.bytes);
+        Ok(())
+    }
+
+    /// Makes an event and the reply to its request durable together; a request with the same `idem` that comes again
+    /// within [`REPLY_AGE`], before [`REPLIES`] others, has no effect and gets the first one's reply.
+    ///
+    /// `reply` sees the state after the event. Without `idem` this is a commit that computes a reply.
+    ///
+    /// # Cancel safety
+    /// As [`Entity::commit`]; until then the state may show an event that is not durable.
+    ///
+    /// # Errors
+    /// As [`Entity::commit`]; [`StoreError::Decode`] when the stored reply is not an `R`.
+    pub async fn commit_once<R>(
+        &mut self,
+        idem: Option<[u8; 16]>,
+        event: D::Event,
+        reply: impl FnOnce(&D) -> R,
+    ) -> Result<R, StoreError>
+    where
+        R: Serialize + DeserializeOwned,
+    {
+        self.commit_once_at(idem, clock::unix_ms(), event, reply).await
+    }
+
+    /// [`Entity::commit_once`] with the time as a value.
+    ///
+    /// # Errors
+    /// As [`Entity::commit_once`].
+    pub async fn commit_once_at<R>(
+        &mut self,
+        idem: Option<[u8; 16]>,
+        now_ms: u64,
+        event: D::Event,
+        reply: impl FnOnce(&D) -> R,
+    ) -> Result<R, StoreError>
+    where
+        R: Serialize + DeserializeOwned,
+    {
+        let Some(idem) = idem else {
+            self.commit(event).await?;
+            return Ok(reply(&self.state));
+        };
+        self.settle().await?;
+        if let Some(stored) = self.stored_reply(idem, now_ms)? {
+            return Ok(stored);
+        }
+        // The snapshot that a batch may carry is of the state before the event, the reply of the one after it.
+        let written = self.write(Batch::new(), std::slice::from_ref(&event))?;
+        self.unsettled = true;
+        self.state.apply(&event);
+        let reply = reply(&self.state);
+        let (batch, replies) = self.remember(written.batch, idem, now_ms, &reply)?;
+        if let Err(error) = self.store.commit(batch, Level::Disk).await {
+            // Takes the event back, if it can be known that it is not durable. Otherwise the next commit settles it.
+            let _ = self.settle().await;
+            return Err(error);
+        }
+        self.unsettled = false;
+        (self.seq, self.events, self.bytes, self.replies) = (written.seq, written.events, written.bytes, replies);
+        Ok(reply)
+    }
+
+    /// Reads the state again if it is not known to be that of the store.
+    async fn settle(&mut self) -> Result<(), StoreError> {
+        if self.unsettled { self.reload().await } else { Ok(()) }
+    }
+
+    async fn reload(&mut self) -> Result<(), StoreError> {
+        // A commit of an earlier activation may still be on its way; read before it lands, its event would be overwritten.
+        self.store.commit(Batch::new(), Level::Async).await?;
+        let snapshot = self.store.get(TreeId::SNAPSHOTS, &self.prefix)?;
+        (self.state, self.seq) = snapshot.map_or_else(|| Ok((D::default(), 0)), |stored| read_snapshot(&stored))?;
+        (self.events, self.bytes) = (0, 0);
+        for (key, stored) in self.under_prefix(TreeId::JOURNALS, &(self.seq + 1).to_be_bytes())? {
+            self.seq += 1;
+            if key != self.seq.to_be_bytes()[..] {
+                return Err(bad("event", format!("event {} is missing", self.seq)));
+            }
+            self.state.apply(&read_event::<D>(&stored)?);
+            self.events += 1;
+            self.bytes += stored.len();
+        }
+        self.replies.clear();
+        for (key, stored) in self.under_prefix(TreeId::REPLIES, &[])? {
+            let idem = key[..].try_into().map_err(|_| bad("reply", "its key is not 16 bytes"))?;
+            self.replies.push_back((read_reply(&stored)?.0, idem));
+        }
+        self.replies.make_contiguous().sort_unstable();
+        self.unsettled = false;
+        Ok(())
+    }
+
+    /// Entries of this entity from a key on, without its prefix.
+    fn under_prefix(&self, tree: TreeId, from: &[u8]) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let mut found = Vec::new();
+        let mut from = [&self.prefix, from].concat();
+        loop {
+            let page = self.store.scan(tree, &from, PAGE)?;
+            let full = page.len() == PAGE;
+            for (key, value) in page {
+                if !key.starts_with(&self.prefix) {
+                    return Ok(found);
+                }
+                from = [&key, &[0][..]].concat();
+                found.push((key.slice(self.prefix.len()..), value));
+            }
+            if !full {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Adds events to a batch, and a snapshot of the present state when there are enough since the last one.
+    fn write(&self, mut batch: Batch, events: &[D::Event]) -> Result<Written, StoreError> {
+        let mut written = Written { batch: Batch::new(), seq: self.seq, events: self.events, bytes: self.bytes };
+        if self.events >= SNAPSHOT_EVENTS || self.bytes >= SNAPSHOT_BYTES {
+            let mut snapshot = encode(&D::SCHEMA.to_le_bytes(), "snapshot", &(Fixed(self.seq), &self.state))?;
+            snapshot.shrink_to_fit();
+            batch = batch.put(TreeId::SNAPSHOTS, self.prefix.clone(), snapshot);
+            for seq in self.seq + 1 - self.events as u64..=self.seq {
+                batch = batch.delete(TreeId::JOURNALS, self.event_key(seq));
+            }
+            (written.events, written.bytes) = (0, 0);
+        }
+        for event in events {
+            written.seq += 1;
+            let stored = encode(&D::SCHEMA.to_le_bytes(), "event", event)?;
+            debug_assert!(read_event::<D>(&stored).is_ok(), "events must be readable by postcard");
+            written.events += 1;
+            written.bytes += stored.len();
+            batch = batch.put(TreeId::JOURNALS, self.event_key(written.seq), stored);
+        }
+        written.batch = batch;
+        Ok(written)
+    }
+
+    fn event_key(&self, seq: u64) -> Vec<u8> {
+        [&self.prefix, &seq.to_be_bytes()[..]].concat()
+    }
+
+    fn reply_key(&self, idem: [u8; 16]) -> Vec<u8> {
+        [&self.prefix, &idem[..]].concat()
+    }
+
+    fn stored_reply<R: DeserializeOwned>(&self, idem: [u8; 16], now_ms: u64) -> Result<Option<R>, StoreError> {
+        let Some(stored) = self.store.get(TreeId::REPLIES, &self.reply_key(idem))? else { return Ok(None) };
+        let (at, reply) = read_reply(&stored)?;
+        if is_old(at, now_ms) {
+            return Ok(None);
+        }
+        postcard::from_bytes(reply).map(Some).map_err(|e| bad("reply", e))
+    }
+
+    /// Adds a reply to the batch and takes out what is too old or too much. Returns the replies that are stored then.
+    fn remember<R: Serialize>(
+        &self,
+        mut batch: Batch,
+        idem: [u8; 16],
+        now_ms: u64,
+        reply: &R,
+    ) -> Result<(Batch, VecDeque<(u64, [u8; 16])>), StoreError> {
+        let mut replies = self.replies.clone();
+        replies.retain(|(_, stored)| *stored != idem);
+        while replies.len() >= REPLIES || replies.front().is_some_and(|(at, _)| is_old(*at, now_ms)) {
+            let Some((_, old)) = replies.pop_front() else { break };
+            batch = batch.delete(TreeId::REPLIES, self.reply_key(old));
+        }
+        replies.push_back((now_ms, idem));
+        let stored = encode(&now_ms.to_le_bytes(), "reply", reply)?;
+        Ok((batch.put(TreeId::REPLIES, self.reply_key(idem), stored), replies))
+    }
+}
+
+/// A batch, and the counts that hold once it is committed.
+struct Written {
+    batch: Batch,
+    seq: u64,
+    events: usize,
+    bytes: usize,
+}
+
+/// A number that postcard writes as 8 bytes.
+struct Fixed(u64);
+
+impl Serialize for Fixed {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.to_le_bytes().serialize(serializer)
+    }
+}
+
+fn prefix(kind: &str, key: &str) -> Result<Vec<u8>, StoreError> {
+    let too_large = |what, size, max| StoreError::TooLarge { what, size, max };
+    let kind_len = u8::try_from(kind.len()).map_err(|_| too_large("kind", kind.len(), 255))?;
+    let key_len = u16::try_from(key.len()).map_err(|_| too_large("key", key.len(), 65_535))?;
+    Ok([&[kind_len], kind.as_bytes(), &key_len.to_be_bytes(), key.as_bytes()].concat())
+}
+
+fn encode(head: &[u8], what: &'static str, value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+    postcard::to_extend(value, head.to_vec()).map_err(|e| bad(what, e))
+}
+
+fn read_event<D: Durable>(stored: &[u8]) -> Result<D::Event, StoreError> {
+    let (schema, event) = stored.split_first_chunk().ok_or_else(|| bad("event", "too short"))?;
+    match u16::from_le_bytes(*schema) {
+        schema if schema == D::SCHEMA => postcard::from_bytes(event).map_err(|e| bad("event", e)),
+        schema if schema < D::SCHEMA => D::upgrade(schema, event),
+        found => Err(StoreError::Schema { found, known: D::SCHEMA }),
+    }
+}
+
+fn read_snapshot<D: Durable>(stored: &[u8]) -> Result<(D, u64), StoreError> {
+    let short = || bad("snapshot", "too short");
+    let (schema, rest) = stored.split_first_chunk().ok_or_else(short)?;
+    let (seq, state) = rest.split_first_chunk().ok_or_else(short)?;
+    let state = match u16::from_le_bytes(*schema) {
+        schema if schema == D::SCHEMA => postcard::from_bytes(state).map_err(|e| bad("snapshot", e))?,
+        schema if schema < D::SCHEMA => D::upgrade_snapshot(schema, state)?,
+        found => return Err(StoreError::Schema { found, known: D::SCHEMA }),
+    };
+    Ok((state, u64::from_le_bytes(*seq)))
+}
+
+fn read_reply(stored: &[u8]) -> Result<(u64, &[u8]), StoreError> {
+    let (at, reply) = stored.split_first_chunk().ok_or_else(|| bad("reply", "too short"))?;
+    Ok((u64::from_le_bytes(*at), reply))
+}
+
+/// A reply from the future (the clock was set back) is not old.
+fn is_old(at_ms: u64, now_ms: u64) -> bool {
+    now_ms.saturating_sub(at_ms) >= u64::try_from(REPLY_AGE.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn bad(what: &'static str, detail: impl ToString) -> StoreError {
+    StoreError::Decode { what, detail: detail.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+
+    use futures::FutureExt;
+    use futures::future::BoxFuture;
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::store::{Lsn, MemoryStore, StoreStats};
+
+    #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+    struct Account {
+        balance: i64,
+        changes: u64,
+        note: String,
+    }
+
+    #[derive(Debug, Serialize, Deserialize)]
+    enum Changed {
+        Added(i64),
+        Noted(String),
+    }
+
+    impl Durable for Account {
+        type Event = Changed;
+        fn apply(&mut self, event: &Changed) {
+            match event {
+                Changed::Added(amount) => self.balance += amount,
+                Changed::Noted(note) => self.note.clone_from(note),
+            }
+            self.changes += 1;
+        }
+    }
+
+    /// The second version: events carry cents.
+    #[derive(Debug, Default, Serialize, Deserialize)]
+    struct Cents {
+        cents: i64,
+    }
+
+    impl Durable for Cents {
+        type Event = i64;
+        const SCHEMA: u16 = 2;
+        fn apply(&mut self, cents: &i64) {
+            self.cents += cents;
+        }
+        fn upgrade(_: u16, bytes: &[u8]) -> Result<i64, StoreError> {
+            match postcard::from_bytes(bytes) {
+                Ok(Changed::Added(amount)) => Ok(amount * 100),
+                _ => Ok(0),
+            }
+        }
+        fn upgrade_snapshot(_: u16, bytes: &[u8]) -> Result<Self, StoreError> {
+            let old: Account = postcard::from_bytes(bytes).map_err(|e| bad("snapshot", e))?;
+            Ok(Self { cents: old.balance * 100 })
+        }
+    }
+
+    /// Fails commits in the ways a crash or a full disk can.
+    #[derive(Debug, Default)]
+    struct Flaky {
+        inner: MemoryStore,
+        mode: AtomicU8,
+    }
+
+    const WORK: u8 = 0;
+    /// Refuses the batch.
+    const REFUSE: u8 = 1;
+    /// Writes the batch and reports a failure.
+    const WRITE_AND_FAIL: u8 = 2;
+    /// Writes the batch and never answers.
+    const WRITE_AND_HANG: u8 = 3;
+
+    impl Store for Flaky {
+        fn get(&self, tree: TreeId, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+            self.inner.get(tree, key)
+        }
+        fn scan(&self, tree: TreeId, from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+            self.inner.scan(tree, from, limit)
+        }
+        fn commit(&self, batch: Batch, level: Level) -> BoxFuture<'static, Result<Lsn, StoreError>> {
+            let failed = || Err(StoreError::Stopped { reason: "test".to_owned() });
+            match self.mode.load(SeqCst) {
+                mode if mode == WORK || batch.is_empty() => self.inner.commit(batch, level),
+                REFUSE => std::future::ready(failed()).boxed(),
+                mode => {
+                    let written = self.inner.commit(batch, level);
+                    async move {
+                        written.await?;
+                        if mode == WRITE_AND_HANG {
+                            std::future::pending::<()>().await;
+                        }
+                        failed()
+                    }
+                    .boxed()
+                }
+            }
+        }
+        fn checkpoint(&self) -> BoxFuture<'static, Result<Lsn, StoreError>> {
+            self.inner.checkpoint()
+        }
+        fn stats(&self) -> StoreStats {
+            self.inner.stats()
+        }
+    }
+
+    async fn recover<D: Durable>(store: &Arc<Flaky>) -> Entity<D> {
+        Entity::recover(Arc::clone(store) as Arc<dyn Store>, "account", "ada").await.unwrap()
+    }
+
+    fn count(store: &Flaky, tree: TreeId) -> usize {
+        store.scan(tree, &[], usize::MAX).unwrap().len()
+    }
+
+    #[tokio::test]
+    async fn state_comes_back_and_entities_are_apart() {
+        let store = Arc::<Flaky>::default();
+        let mut ada = recover::<Account>(&store).await;
+        ada.commit(Changed::Added(5)).await.unwrap();
+        ada.commit_all(vec![Changed::Added(2), Changed::Noted("tea".to_owned())]).await.unwrap();
+        for (kind, key) in [("accoun", "tada"), ("account", "ad"), ("account", "ada\0"), ("account", "")] {
+            let other = Entity::<Account>::recover(Arc::clone(&store) as Arc<dyn Store>, kind, key).await.unwrap();
+            assert_eq!(*other, Account::default(), "{kind} {key}");
+        }
+        let expected = Account { balance: 7, changes: 3, note: "tea".to_owned() };
+        assert_eq!(*ada, expected);
+        assert_eq!(*recover::<Account>(&store).await, expected);
+    }
+
+    #[tokio::test]
+    async fn snapshot_replaces_a_thousand_events() {
+        let store = Arc::<Flaky>::default();
+        let mut ada = recover::<Account>(&store).await;
+        for n in 0..SNAPSHOT_EVENTS {
+            assert_eq!(count(&store, TreeId::JOURNALS), n);
+            ada.commit(Changed::Added(1)).await.unwrap();
+        }
+        assert_eq!(count(&store, TreeId::SNAPSHOTS), 0);
+        ada.commit(Changed::Added(1)).await.unwrap();
+        assert_eq!((count(&store, TreeId::SNAPSHOTS), count(&store, TreeId::JOURNALS)), (1, 1));
+        let mut again = recover::<Account>(&store).await;
+        assert_eq!(*again, *ada);
+        assert_eq!(again.balance, 1001);
+        // The second snapshot also counts events that were there at recovery.
+        for _ in 0..SNAPSHOT_EVENTS {
+            again.commit(Changed::Added(1)).await.unwrap();
+        }
+        assert_eq!(count(&store, TreeId::JOURNALS), 1);
+        assert_eq!(recover::<Account>(&store).await.balance, 2001);
+    }
+
+    #[tokio::test]
+    async fn snapshot_comes_after_a_mebibyte() {
+        let store = Arc::<Flaky>::default();
+        let mut ada = recover::<Account>(&store).await;
+        for _ in 0..5 {
+            ada.commit(Changed::Noted("x".repeat(SNAPSHOT_BYTES / 4))).await.unwrap();
+        }
+        assert_eq!((count(&store, TreeId::SNAPSHOTS), count(&store, TreeId::JOURNALS)), (1, 1));
+        assert_eq!(*recover::<Account>(&store).await, *ada);
+    }
+
+    #[tokio::test]
+    async fn refused_commit_changes_nothing() {
+        let store = Arc::<Flaky>::default();
+        let mut ada = recover::<Account>(&store).await;
+        ada.commit(Changed::Added(1)).await.unwrap();
+        store.mode.store(REFUSE, SeqCst);
+        ada.commit(Changed::Added(10)).await.unwrap_err();
+        ada.commit_once(Some([1; 16]), Changed::Added(100), |account| account.balance).await.unwrap_err();
+        assert_eq!(ada.balance, 1);
+        store.mode.store(WORK, SeqCst);
+        let reply = ada.commit_once(Some([1; 16]), Changed::Added(100), |account| account.balance).await;
+        assert_eq!(reply.unwrap(), 101);
+        assert_eq!(recover::<Account>(&store).await.balance, 101);
+    }
+
+    #[tokio::test]
+    async fn commit_of_unknown_outcome_is_found_out_before_the_next() {
+        for mode in [WRITE_AND_FAIL, WRITE_AND_HANG] {
+            let store = Arc::<Flaky>::default();
+            let mut ada = recover::<Account>(&store).await;
+            store.mode.store(mode, SeqCst);
+            // A hanging commit is polled once and dropped, as by a timeout.
+            assert!(ada.commit(Changed::Added(10)).now_or_never().is_none_or(|outcome| outcome.is_err()));
+            store.mode.store(WORK, SeqCst);
+            ada.commit(Changed::Added(1)).await.unwrap();
+            assert_eq!(ada.balance, 11);
+            assert_eq!(recover::<Account>(&store).await.balance, 11);
+        }
+    }
+
+    #[tokio::test]
+    async fn repeated_request_has_one_effect_over_crashes() {
+        for mode in [WORK, REFUSE, WRITE_AND_FAIL, WRITE_AND_HANG] {
+            let store = Arc::<Flaky>::default();
+            for attempt in 0..3 {
+                store.mode.store(if attempt == 0 { mode } else { WORK }, SeqCst);
+                let mut ada = recover::<Account>(&store).await;
+                let request = ada.commit_once(Some([7; 16]), Changed::Added(10), |account| account.balance);
+                let reply = request.now_or_never();
+                if attempt > 0 {
+                    assert_eq!(reply.unwrap().unwrap(), 10, "attempt {attempt} after {mode}");
+                }
+            }
+            assert_eq!(recover::<Account>(&store).await.changes, 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn replies_are_kept_for_a_day_and_up_to_a_number() {
+        let store = Arc::<Flaky>::default();
+        let mut ada = recover::<Account>(&store).await;
+        let day = u64::try_from(REPLY_AGE.as_millis()).unwrap();
+        let key = |n: u64| Some([n.to_le_bytes(), [0; 8]].concat().try_into().unwrap());
+        let add = || Changed::Added(1);
+        assert_eq!(ada.commit_once_at(key(0), 1000, add(), |account| account.balance).await.unwrap(), 1);
+        assert_eq!(ada.commit_once_at(key(0), 999 + day, add(), |account| account.balance).await.unwrap(), 1);
+        assert_eq!(ada.commit_once_at(key(0), 1000 + day, add(), |account| account.balance).await.unwrap(), 2);
+        assert_eq!(count(&store, TreeId::REPLIES), 1);
+        for n in 1..=REPLIES as u64 {
+            ada.commit_once_at(key(n), 2000 + day + n, add(), |_| ()).await.unwrap();
+        }
+        assert_eq!(count(&store, TreeId::REPLIES), REPLIES);
+        // The oldest had to go; the order is the same after a restart.
+        let mut ada = recover::<Account>(&store).await;
+        let before = ada.balance;
+        ada.commit_once_at(key(1), 4000 + day, add(), |_| ()).await.unwrap();
+        assert_eq!(ada.balance, before);
+        ada.commit_once_at(key(0), 4000 + day, add(), |account| account.balance).await.unwrap();
+        assert_eq!(ada.balance, before + 1);
+        assert_eq!(count(&store, TreeId::REPLIES), REPLIES);
+        // A day later all have gone with the next request.
+        ada.commit_once_at(key(5000), 9000 + 2 * day, add(), |_| ()).await.unwrap();
+        assert_eq!(count(&store, TreeId::REPLIES), 1);
+    }
+
+    #[tokio::test]
+    async fn older_schema_is_upgraded_and_a_newer_one_refused() {
+        let store = Arc::<Flaky>::default();
+        let mut ada = recover::<Account>(&store).await;
+        for _ in 0..=SNAPSHOT_EVENTS {
+            ada.commit(Changed::Added(1)).await.unwrap();
+        }
+        let mut cents = recover::<Cents>(&store).await;
+        assert_eq!(cents.cents, 100_100);
+        cents.commit(1).await.unwrap();
+        let refused = Entity::<Account>::recover(Arc::clone(&store) as Arc<dyn Store>, "account", "ada").await;
+        assert!(matches!(refused, Err(StoreError::Schema { found: 2, known: 1 })));
+        let other = Entity::<Account>::recover(store, "account", &"k".repeat(70_000)).await;
+        assert!(matches!(other, Err(StoreError::TooLarge { .. })));
+    }
+
+    #[tokio::test]
+    async fn missing_event_is_noticed() {
+        let store = Arc::<Flaky>::default();
+        let mut ada = recover::<Account>(&store).await;
+        for _ in 0..3 {
+            ada.commit(Changed::Added(1)).await.unwrap();
+        }
+        let key = ada.event_key(2);
+        store.commit(Batch::new().delete(TreeId::JOURNALS, key), Level::Disk).await.unwrap();
+        let broken = Entity::<Account>::recover(store, "account", "ada").await;
+        assert!(matches!(broken, Err(StoreError::Decode { .. })));
+    }
+}

@@ -1,0 +1,283 @@
+//! The index on disk: the newest value of every key, in sled 0.34.
+//!
+//! sled checks each piece of its log when it reads it, but a damaged piece found while opening counts as the end of the log:
+//! older values come back, keys vanish, and nothing tells. So the index carries a digest of itself: the sum modulo 2^128 of
+//! a hash of every entry, kept up to date with each group of batches and written with it, beside the group's LSN. Opening
+//! reads everything and compares. A match says that the content is exactly the state at that LSN; what redo holds after it
+//! is applied again. Any difference, error or panic means that the index is made again. After that, sled's own checks hold
+//! for what it reads, and every value carries a CRC-32C of key and value besides.
+//!
+//! | key | value |
+//! |---|---|
+//! | `tree u16 BE`, key | sealed: 0, value; or 1, `length u64 LE` of a value in chunks |
+//! | `fffe`, key of the above, `chunk u32 BE` | sealed: 0, up to 128 KiB of the value |
+//! | `ffff` | sealed: 0, `lsn u64 LE`, `digest u128 LE` |
+//!
+//! Sealed: `crc32c u32 LE` of key and rest, then the rest.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::Lsn;
+use super::disk::{Index, IndexError, Ops, Page};
+
+/// Longer values are cut into chunks of this size: sled keeps what does not fit a 512 KiB segment in files of their own,
+/// each with an fsync.
+const CHUNK: usize = 128 * 1024;
+/// Tree of the chunks; above all trees of users.
+const CHUNKS: [u8; 2] = [0xff, 0xfe];
+/// Key of LSN and digest.
+const META: [u8; 2] = [0xff, 0xff];
+
+/// Value in place.
+const INLINE: u8 = 0;
+/// Value in chunks.
+const CHUNKED: u8 = 1;
+
+/// A sled database that knows up to where, and with what content, it was written.
+pub(super) struct SledIndex {
+    db: sled::Db,
+    /// sled's log.
+    file: PathBuf,
+    applied: Lsn,
+    digest: u128,
+}
+
+impl SledIndex {
+    /// Opens or creates the database and checks all of it.
+    pub(super) fn open(dir: &Path, cache: u64) -> Result<Self, IndexError> {
+        // No flusher thread: the content can be made again, and an idle node must not touch the disk.
+        let config = sled::Config::new().path(dir).cache_capacity(cache).flush_every_ms(None);
+        let db = guard(|| Ok(config.open()?))?;
+        let mut index = Self { db, file: dir.join("db"), applied: Lsn(0), digest: 0 };
+        match guard(|| index.verify()) {
+            Ok((applied, digest)) => {
+                (index.applied, index.digest) = (applied, digest);
+                Ok(index)
+            }
+            Err(error) => {
+                Box::new(index).abandon();
+                Err(error)
+            }
+        }
+    }
+
+    /// LSN and digest, if they are those of the content.
+    fn verify(&self) -> Result<(Lsn, u128), IndexError> {
+        let (mut meta, mut digest) = ((Lsn(0), 0), 0_u128);
+        for entry in self.db.iter() {
+            let (key, value) = entry?;
+            if *key == META {
+                meta = decode_meta(&value)?;
+            } else {
+                digest = digest.wrapping_add(entry_hash(&key, &value));
+            }
+        }
+        if digest != meta.1 {
+            return Err(IndexError::new(format!("content and digest differ at {}", meta.0.0)));
+        }
+        Ok(meta)
+    }
+
+    fn read(&self, key: &[u8]) -> Result<Option<Bytes>, IndexError> {
+        match self.db.get(key)? {
+            Some(stored) => self.value(key, &stored).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The user's value behind a stored one.
+    fn value(&self, key: &[u8], stored: &[u8]) -> Result<Bytes, IndexError> {
+        let (tag, rest) = unseal(key, stored)?;
+        if tag == INLINE {
+            return Ok(Bytes::copy_from_slice(rest));
+        }
+        let len = chunked_len(rest)?;
+        let mut value = BytesMut::with_capacity(len);
+        for chunk in chunk_keys(key, len) {
+            let stored = self.db.get(&chunk)?.ok_or_else(|| IndexError::new("a chunk is missing"))?;
+            value.put_slice(unseal(&chunk, &stored)?.1);
+        }
+        if value.len() != len {
+            return Err(IndexError::new("a chunk has the wrong length"));
+        }
+        Ok(value.freeze())
+    }
+
+    /// Turns the operations into writes of stored entries, the last one of each key.
+    fn writes(&self, ops: Ops) -> Result<BTreeMap<Vec<u8>, Option<Vec<u8>>>, IndexError> {
+        let mut writes: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
+        for op in ops {
+            let key = op.index_key();
+            let old = match writes.get(&key) {
+                Some(old) => old.clone(),
+                None => self.db.get(&key)?.map(|old| old.to_vec()),
+            };
+            if let Some((CHUNKED, rest)) = old.as_deref().map(|old| unseal(&key, old)).transpose()? {
+                writes.extend(chunk_keys(&key, chunked_len(rest)?).map(|chunk| (chunk, None)));
+            }
+            let stored = match &op.value {
+                None => None,
+                Some(value) if value.0.len() <= CHUNK => Some(seal(&key, INLINE, &value.0)),
+                Some(value) => {
+                    for (chunk, part) in chunk_keys(&key, value.0.len()).zip(value.0.chunks(CHUNK)) {
+                        let part = seal(&chunk, INLINE, part);
+                        writes.insert(chunk, Some(part));
+                    }
+                    Some(seal(&key, CHUNKED, &(value.0.len() as u64).to_le_bytes()))
+                }
+            };
+            writes.insert(key, stored);
+        }
+        Ok(writes)
+    }
+
+    fn write(&mut self, lsn: Lsn, ops: Ops) -> Result<(), IndexError> {
+        let mut batch = sled::Batch::default();
+        let mut digest = self.digest;
+        for (key, value) in self.writes(ops)? {
+            if let Some(old) = self.db.get(&key)? {
+                digest = digest.wrapping_sub(entry_hash(&key, &old));
+            }
+            match value {
+                Some(value) => {
+                    digest = digest.wrapping_add(entry_hash(&key, &value));
+                    batch.insert(key, value);
+                }
+                None => batch.remove(key),
+            }
+        }
+        batch.insert(&META, encode_meta(lsn, digest));
+        self.db.apply_batch(batch)?;
+        (self.applied, self.digest) = (lsn, digest);
+        Ok(())
+    }
+}
+
+impl Index for SledIndex {
+    fn name(&self) -> &'static str {
+        "sled"
+    }
+
+    fn applied(&self) -> Lsn {
+        self.applied
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, IndexError> {
+        guard(|| self.read(key))
+    }
+
+    fn page(&self, page: &Page) -> Result<Vec<(Bytes, Bytes)>, IndexError> {
+        guard(|| {
+            let (mut found, mut bytes) = (Vec::new(), 0);
+            for entry in self.db.range(page.from.clone()..page.to.clone()).take(page.limit) {
+                let (key, stored) = entry?;
+                let value = self.value(&key, &stored)?;
+                if !page.takes(&mut bytes, key.len() + value.len()) {
+                    break;
+                }
+                found.push((Bytes::copy_from_slice(&key), value));
+            }
+            Ok(found)
+        })
+    }
+
+    fn apply(&mut self, lsn: Lsn, ops: Ops) -> Result<(), IndexError> {
+        guard(|| self.write(lsn, ops))
+    }
+
+    fn flush(&self) -> Result<(), IndexError> {
+        guard(|| Ok(self.db.flush().map(drop)?))?;
+        // sled's flush is enough for the end of the process, not for that of the machine.
+        File::open(&self.file).and_then(|file| file.sync_all()).map_err(|e| sled::Error::Io(e).into())
+    }
+
+    fn close(self: Box<Self>) {
+        if let Err(error) = guard(|| Ok(drop(self))) {
+            tracing::warn!(%error, "sled did not close cleanly, the next start checks it anyway");
+        }
+    }
+
+    fn abandon(self: Box<Self>) {
+        // Never dropped: a drop writes what is buffered, into files that its successor may have created meanwhile, and it can
+        // panic or wait forever. Costs its cache until the process ends, which is why `disk` bounds the rebuilds.
+        std::mem::forget(self);
+    }
+}
+
+/// Turns a panic inside sled into an error: sled 0.34 asserts on much of what it reads.
+fn guard<T>(work: impl FnOnce() -> Result<T, IndexError>) -> Result<T, IndexError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        Err(IndexError::new(format!("sled panicked: {}", text.unwrap_or("no message"))))
+    })
+}
+
+impl From<sled::Error> for IndexError {
+    fn from(error: sled::Error) -> Self {
+        let full = matches!(&error, sled::Error::Io(cause) if super::is_full(cause));
+        Self { full, ..Self::new(format!("sled: {error}")) }
+    }
+}
+
+/// 128 bits of BLAKE3 over length of key, key and value. Entries differ in their keys, so a sum of these is zero or that of
+/// another content only by chance, 2^-128.
+fn entry_hash(key: &[u8], stored: &[u8]) -> u128 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(key.len() as u64).to_le_bytes()).update(key).update(stored);
+    let hash = hasher.finalize();
+    let (half, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
+    u128::from_le_bytes(*half)
+}
+
+fn seal(key: &[u8], tag: u8, rest: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(5 + rest.len());
+    out.extend_from_slice(&[0; 4]);
+    out.push(tag);
+    out.extend_from_slice(rest);
+    let crc = crc32c::crc32c_append(crc32c::crc32c(key), &out[4..]);
+    out[..4].copy_from_slice(&crc.to_le_bytes());
+    out
+}
+
+fn unseal<'a>(key: &[u8], stored: &'a [u8]) -> Result<(u8, &'a [u8]), IndexError> {
+    let bad = || IndexError::new("a value does not match its checksum");
+    let (crc, rest) = stored.split_first_chunk().ok_or_else(bad)?;
+    if crc32c::crc32c_append(crc32c::crc32c(key), rest) != u32::from_le_bytes(*crc) {
+        return Err(bad());
+    }
+    rest.split_first().map(|(tag, rest)| (*tag, rest)).ok_or_else(bad)
+}
+
+fn encode_meta(lsn: Lsn, digest: u128) -> Vec<u8> {
+    let mut rest = lsn.0.to_le_bytes().to_vec();
+    rest.extend_from_slice(&digest.to_le_bytes());
+    seal(&META, INLINE, &rest)
+}
+
+fn decode_meta(stored: &[u8]) -> Result<(Lsn, u128), IndexError> {
+    let (_, rest) = unseal(&META, stored)?;
+    let parts = rest.split_first_chunk().and_then(|(lsn, digest)| Some((*lsn, *digest.first_chunk()?)));
+    let (lsn, digest) = parts.ok_or_else(|| IndexError::new("the digest is too short"))?;
+    Ok((Lsn(u64::from_le_bytes(lsn)), u128::from_le_bytes(digest)))
+}
+
+fn chunked_len(rest: &[u8]) -> Result<usize, IndexError> {
+    let len = rest.first_chunk().map(|len| u64::from_le_bytes(*len));
+    let len = len.and_then(|len| usize::try_from(len).ok()).filter(|len| *len <= super::MAX_VALUE);
+    len.ok_or_else(|| IndexError::new("the length of a value is wrong"))
+}
+
+/// Keys of the chunks of a value of `len` bytes.
+fn chunk_keys(key: &[u8], len: usize) -> impl Iterator<Item = Vec<u8>> {
+    (0_u32..).take(len.div_ceil(CHUNK)).map(move |number| {
+        let mut chunk = CHUNKS.to_vec();
+        chunk.extend_from_slice(key);
+        chunk.extend_from_slice(&number.to_be_bytes());
+        chunk
+    })
+}
