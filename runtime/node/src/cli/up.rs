@@ -12,8 +12,10 @@ use aivillage_edge::{Edge, EdgeError, RunningEdge};
 use aivillage_runtime::{
     StartError, StoreError, Village,
     config::{ConfigWatch, Loaded},
+    telemetry::Telemetry,
 };
 use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -61,12 +63,27 @@ impl Up {
         let started = Instant::now();
         let sources = self.sources(global);
         let loaded = sources.load().map_err(|error| config::refused(&error))?;
-        let _telemetry = aivillage_runtime::telemetry::init(&loaded.value.telemetry)
-            .map_err(|error| Failure::new(Exit::Failed, format!("logging did not start: {error}")))?;
+        let name = loaded.value.node.display_name();
+        let telemetry = Telemetry::install(&loaded.value.telemetry, &name).map_err(|error| config::refused(&error))?;
+        let telemetry = Arc::new(telemetry);
+        let outcome = self.serve(global, sources, loaded, &telemetry, started).await;
+        telemetry.shutdown();
+        outcome
+    }
+
+    async fn serve(
+        &self,
+        global: &Global,
+        sources: Sources,
+        loaded: Loaded<Cluster>,
+        telemetry: &Arc<Telemetry>,
+        started: Instant,
+    ) -> Outcome {
+        raise_open_files();
         let mut stop = StopSignals::listen()?;
         let data = loaded.value.node.data.clone();
         let node = Node::start(&loaded, &data).await?;
-        node.follow(&sources, loaded)?;
+        node.follow(&sources, loaded, telemetry.clone());
         self.announce(&node, &data, &sources, started, global.json);
         stop.first().await;
         if !self.quiet && !global.json {
@@ -150,7 +167,7 @@ impl Node {
     }
 
     /// Applies a changed configuration, on SIGHUP or when the file changes.
-    fn follow(&self, sources: &Sources, first: Loaded<Cluster>) -> Result<(), Failure> {
+    fn follow(&self, sources: &Sources, first: Loaded<Cluster>, telemetry: Arc<Telemetry>) {
         let reread = sources.clone();
         let watch = ConfigWatch::new(sources.file().map(Path::to_owned), first, Cluster::HOT.iter().copied(), move || reread.load());
         let mut values = watch.subscribe();
@@ -159,7 +176,7 @@ impl Node {
             .task("config.apply", async move {
                 while values.changed().await.is_ok() {
                     let cluster = Arc::clone(&values.borrow_and_update());
-                    if let Err(error) = apply(&village, &cluster) {
+                    if let Err(error) = apply(&village, &telemetry, &cluster) {
                         tracing::error!(%error, "configuration not applied");
                     }
                 }
@@ -172,7 +189,6 @@ impl Node {
                 }
             })
             .detach();
-        Ok(())
     }
 
     /// Lets everything in hand finish; a second signal or the time limit cuts it short.
@@ -195,9 +211,18 @@ impl Node {
     }
 }
 
-fn apply(village: &Village, cluster: &Cluster) -> Result<(), Box<dyn std::error::Error>> {
+fn apply(village: &Village, telemetry: &Telemetry, cluster: &Cluster) -> Result<(), Box<dyn std::error::Error>> {
+    telemetry.apply(&cluster.telemetry)?;
     village.reconfigure(toml::Table::try_from(cluster)?)?;
     Ok(())
+}
+
+/// A connection is an open file. Many systems let a process have 1024 and more if it asks.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::debug!(%error, "the limit of open files stays");
+    }
 }
 
 /// SIGINT and SIGTERM.
