@@ -22,7 +22,7 @@ use crate::kind_host::{Factory, HostMsg, KindHost};
 use crate::mail::{Cx, Idem, Mail, MsgCx, Wire, decode_json};
 use crate::principal::Principal;
 use crate::registry::MessageInfo;
-use crate::supervisor::ChildSpec;
+use crate::supervisor::{ChildSpec, Shutdown};
 use crate::trace_cx::TraceCx;
 use crate::village::Village;
 
@@ -154,11 +154,13 @@ where
     }
 
     fn child(self: Arc<Self>, village: Village) -> ChildSpec {
-        ChildSpec::new(A::NAME, move || {
+        let start = move |supervisor| {
             let host =
                 KindHost { village: village.clone(), directory: self.directory.clone(), factory: self.factory.clone() };
-            async move { Actor::spawn(None, host, ()).await.map(|(host, _)| host.get_cell()) }.boxed()
-        })
+            async move { Actor::spawn_linked(None, host, (), supervisor).await.map(|(host, _)| host.get_cell()) }.boxed()
+        };
+        // A host is the supervisor of its activations, which have limits of their own.
+        ChildSpec::new(A::NAME, start).shutdown(Shutdown::Infinite)
     }
 
     fn send_json(

@@ -29,7 +29,7 @@ use crate::mail::Mail;
 use crate::node_id::NodeId;
 use crate::registry::{self, Expose, ExposeError, MessageInfo};
 use crate::store::{self, MemoryStore, Store, StoreConfig, StoreError};
-use crate::supervisor::{ChildSpec, RestartPolicy, Strategy, Supervisor, SupervisorRef};
+use crate::supervisor::{ChildSpec, RestartPolicy, Strategy, SupervisorHandle, SupervisorSpec};
 use crate::task::{TaskHandle, Tasks};
 use crate::telemetry::{MetricSet, Metrics, RuntimeMetrics};
 use crate::topic::{Topic, TopicActor};
@@ -61,7 +61,7 @@ struct Running {
     kinds: HashMap<&'static str, Arc<dyn HostedKind>>,
     /// Names in the order of hosting; draining goes the other way.
     order: Vec<&'static str>,
-    root: SupervisorRef,
+    root: SupervisorHandle,
 }
 
 impl fmt::Debug for Village {
@@ -293,9 +293,11 @@ fn open_store(dir: Option<&Path>, config: &toml::Table) -> Result<(Arc<dyn Store
 }
 
 /// root (one for one) over the hosts of all kinds.
-async fn start_tree(children: Vec<ChildSpec>) -> Result<SupervisorRef, StartError> {
+async fn start_tree(children: Vec<ChildSpec>) -> Result<SupervisorHandle, StartError> {
     let policy = RestartPolicy { max_restarts: 3, window: Duration::from_secs(10), ..RestartPolicy::default() };
-    Supervisor::start(Strategy::OneForOne, policy, children).await.map_err(|e| StartError::Tree(e.to_string()))
+    let root = SupervisorSpec::new("root", Strategy::OneForOne).policy(policy);
+    let root = children.into_iter().fold(root, SupervisorSpec::child);
+    SupervisorHandle::start(root, None).await.map_err(|e| StartError::Tree(e.to_string()))
 }
 
 impl Village {
