@@ -1,0 +1,11 @@
+//! The door from outside: real listeners, real sockets, a village behind it.
+
+mod actors;
+mod auth;
+mod chat;
+mod drain;
+mod events;
+mod harness;
+mod idempotency;
+mod memory;
+mod robustness;
