@@ -43,7 +43,12 @@ impl Actor for Counter {
         Ok(cx.recover().await?)
     }
 
-    async fn handle(&self, _: ActorRef<Self::Msg>, mail: Self::Msg, count: &mut Entity<Count>) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        mail: Self::Msg,
+        count: &mut Entity<Count>,
+    ) -> Result<(), ActorProcessingErr> {
         let (added, reply) = mail.body;
         // Durable first, told afterwards: what a caller has heard is on the disk.
         reply.complete(count.commit(added).await.map(|()| count.0).map_err(CallError::from));

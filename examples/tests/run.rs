@@ -23,7 +23,8 @@ fn an_embedded_actor_adds_up() {
 fn a_durable_counter_goes_on_where_it_was_killed() {
     let said = output("durable_counter");
     let mut lines = said.lines();
-    let killed_after = lines.next().and_then(|line| line.split_whitespace().find_map(|word| word.trim_end_matches(';').parse().ok()));
+    let killed_after =
+        lines.next().and_then(|line| line.split_whitespace().find_map(|word| word.trim_end_matches(';').parse().ok()));
     let killed_after: u64 = killed_after.filter(|count| *count >= 100).unwrap_or_else(|| panic!("no count in {said}"));
     let after: Vec<u64> = lines.map(|line| line.parse().unwrap()).collect();
     let first = *after.first().unwrap();

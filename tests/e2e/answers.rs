@@ -6,8 +6,14 @@ use serde_json::Value;
 use crate::place;
 
 const CORPUS: [(&str, &str); 4] = [
-    ("bees", "A bee colony in summer holds about 50,000 workers. The queen lays up to 2,000 eggs a day. Drones have no sting."),
-    ("bread", "Sourdough rises for twelve hours at room temperature. The oven is heated to 250 degrees. Salt slows the yeast."),
+    (
+        "bees",
+        "A bee colony in summer holds about 50,000 workers. The queen lays up to 2,000 eggs a day. Drones have no sting.",
+    ),
+    (
+        "bread",
+        "Sourdough rises for twelve hours at room temperature. The oven is heated to 250 degrees. Salt slows the yeast.",
+    ),
     ("canal", "The canal was finished in 1869. It is 193 kilometres long. Ships pass it in about eleven hours."),
     ("moss", "Moss has no roots. It drinks through its leaves. A dry moss can wake up after years."),
 ];
@@ -48,7 +54,10 @@ async fn answers_are_made_of_verbatim_sentences() -> Result<()> {
         ensure!(said.contains(expected), "{question} -> {answer}");
         ensure!(text(&answer, "provider") == "extractive", "{answer}");
         for sentence in sentences(said) {
-            ensure!(CORPUS.iter().any(|(_, document)| document.contains(&sentence)), "{sentence:?} is in no document: {said}");
+            ensure!(
+                CORPUS.iter().any(|(_, document)| document.contains(&sentence)),
+                "{sentence:?} is in no document: {said}"
+            );
         }
         for citation in answer.get("citations").and_then(Value::as_array).context("no citations")? {
             let (quote, doc) = (text(citation, "quote"), text(citation, "doc"));
@@ -64,7 +73,11 @@ async fn what_no_document_says_is_not_answered() -> Result<()> {
     let place = place()?;
     let node = place.up().await?;
     node.put(&CORPUS).await?;
-    for question in ["Who won the chess olympiad in Tromsø?", "What is the boiling point of tungsten?", "Which password opens the vault?"] {
+    for question in [
+        "Who won the chess olympiad in Tromsø?",
+        "What is the boiling point of tungsten?",
+        "Which password opens the vault?",
+    ] {
         let answer = node.ask("sage", question).await?;
         ensure!(answer.get("answerable") == Some(&Value::Bool(false)), "{question} -> {answer}");
         ensure!(answer.get("citations").and_then(Value::as_array).is_some_and(Vec::is_empty), "{answer}");
@@ -80,10 +93,22 @@ async fn a_conversation_goes_on() -> Result<()> {
     let first = node.ask("sage", "How long is the canal?").await?;
     let conversation = text(&first, "conversation");
     ensure!(!conversation.is_empty(), "{first}");
-    let ran = place.run(["ask", "sage", "How many hours do ships take to pass the canal?", "--conversation", conversation, "--json"]).await?;
+    let ran = place
+        .run([
+            "ask",
+            "sage",
+            "How many hours do ships take to pass the canal?",
+            "--conversation",
+            conversation,
+            "--json",
+        ])
+        .await?;
     let second = ran.expect(0)?.json()?;
     ensure!(text(&second, "conversation") == conversation, "{second}");
     let history = node.get(&format!("/v1/conversations/{conversation}")).await?.to_string();
-    ensure!(history.contains("How long is the canal?") && history.contains("How many hours do ships take"), "{history}");
+    ensure!(
+        history.contains("How long is the canal?") && history.contains("How many hours do ships take"),
+        "{history}"
+    );
     Ok(())
 }

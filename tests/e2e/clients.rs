@@ -12,7 +12,10 @@ async fn openai_package_talks_to_the_village() -> Result<()> {
     let place = place()?;
     let has_openai = place.command(&python).args(["-c", "import openai"]).output().await;
     if !has_openai.is_ok_and(|output| output.status.success()) {
-        skipped("openai_package_talks_to_the_village", "no python with the package `openai`; `.ci/run clients` installs it");
+        skipped(
+            "openai_package_talks_to_the_village",
+            "no python with the package `openai`; `.ci/run clients` installs it",
+        );
         return Ok(());
     }
     let node = place.up().await?;

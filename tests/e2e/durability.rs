@@ -42,7 +42,8 @@ async fn kill_under_load(node: Node, round: u32, after: usize) -> Result<Vec<Str
     let acknowledged = AtomicUsize::new(0);
     let writers = async {
         let (node, acknowledged, reached) = (&node, &acknowledged, &reached);
-        let writers = (0..WRITERS).map(|writer| async move { write(node, &format!("r{round}w{writer}"), acknowledged, reached).await });
+        let writers = (0..WRITERS)
+            .map(|writer| async move { write(node, &format!("r{round}w{writer}"), acknowledged, reached).await });
         stream::iter(writers).buffer_unordered(WRITERS).concat().await
     };
     let killer = async {

@@ -35,9 +35,15 @@ async fn while_asking<T>(node: &Node, work: impl Future<Output = Result<T>>) -> 
 async fn bad_files_are_listed_and_the_good_ones_are_in() -> Result<()> {
     let place = place()?;
     place.write("in/good.md", "The boiler holds 120 litres.")?;
-    place.write("in/broken.pdf", b"%PDF-1.7\n1 0 obj\n<< /Type /Catalog /Pages 2 0 R >>\nendobj\ntrailer << /Root 1 0 R >>\n\xff\xff\xff")?;
+    place.write(
+        "in/broken.pdf",
+        b"%PDF-1.7\n1 0 obj\n<< /Type /Catalog /Pages 2 0 R >>\nendobj\ntrailer << /Root 1 0 R >>\n\xff\xff\xff",
+    )?;
     place.write("in/latin.txt", b"caf\xe9 cr\xe8me br\xfbl\xe9e is served at noon")?;
-    place.write("in/noise.txt", (0..40_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect::<Vec<_>>())?;
+    place.write(
+        "in/noise.txt",
+        (0..40_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect::<Vec<_>>(),
+    )?;
     place.write("in/empty.md", "")?;
     let sparse = fs::File::create(place.path("in/huge.txt"))?;
     sparse.set_len(1 << 30)?;
@@ -48,7 +54,9 @@ async fn bad_files_are_listed_and_the_good_ones_are_in() -> Result<()> {
     let report = ran.json()?;
     let listed = |list: &str, name: &str| {
         let list = report.get(list).and_then(Value::as_array);
-        list.is_some_and(|list| list.iter().any(|entry| entry.get("file").and_then(Value::as_str).is_some_and(|file| file.ends_with(name))))
+        list.is_some_and(|list| {
+            list.iter().any(|entry| entry.get("file").and_then(Value::as_str).is_some_and(|file| file.ends_with(name)))
+        })
     };
     ensure!(ran.code == 1, "{report}");
     ensure!(listed("failed", "huge.txt") && listed("failed", "broken.pdf"), "{report}");
@@ -68,7 +76,11 @@ async fn an_oversized_or_compressed_body_is_refused_over_http() -> Result<()> {
     node.put(&[("canal", "The canal is 193 kilometres long.")]).await?;
     place.sh("head -c 300M /dev/zero | gzip -9 > bomb.gz").await?.expect(0)?;
     let bomb = fs::read(place.path("bomb.gz"))?;
-    let post = |body: Vec<u8>| node.request(reqwest::Method::POST, "/v1/memory/documents?name=x.txt").header("content-type", "text/plain").body(body);
+    let post = |body: Vec<u8>| {
+        node.request(reqwest::Method::POST, "/v1/memory/documents?name=x.txt")
+            .header("content-type", "text/plain")
+            .body(body)
+    };
     while_asking(&node, async {
         let status = post(bomb.clone()).header("content-encoding", "gzip").send().await?.status();
         ensure!(status.is_client_error(), "a compressed bomb got {status}");
@@ -85,7 +97,8 @@ async fn invalid_utf_8_and_bad_json_are_client_errors_with_a_problem() -> Result
     let node = place.up().await?;
     let bodies: [&[u8]; 5] = [b"{\"input\":\"\xff\xfe\"}", b"{\"input\":", b"", b"[1,2", b"{\"input\":7}"];
     for body in bodies {
-        let request = node.request(reqwest::Method::POST, "/v1/agents/sage/ask").header("content-type", "application/json");
+        let request =
+            node.request(reqwest::Method::POST, "/v1/agents/sage/ask").header("content-type", "application/json");
         let response = request.body(body.to_vec()).send().await?;
         let status = response.status();
         ensure!(status.is_client_error(), "{body:?} got {status}");

@@ -31,11 +31,14 @@ async fn ctrl_c_and_sigterm_drain_and_exit_0() -> Result<()> {
 async fn half_a_request(node: &Node) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(node.url.trim_start_matches("http://")).await?;
     let body = json!({ "documents": [{ "id": "late", "text": "The last word arrives late." }] }).to_string();
-    let (head, tail) = (format!(
-        "POST /v1/memory/documents HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nexpect: 100-continue\r\n\r\n",
-        node.key,
-        body.len()
-    ), body);
+    let (head, tail) = (
+        format!(
+            "POST /v1/memory/documents HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nexpect: 100-continue\r\n\r\n",
+            node.key,
+            body.len()
+        ),
+        body,
+    );
     stream.write_all(head.as_bytes()).await?;
     // "100 Continue" says that the request is in its handler.
     let mut answer = [0; 25];

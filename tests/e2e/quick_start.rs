@@ -8,13 +8,17 @@ use serde_json::Value;
 
 use crate::place;
 
-const KETTLE: &str = "# The kettle\n\nThe kettle is descaled with vinegar every second month. Rinse it twice afterwards.\n";
+const KETTLE: &str =
+    "# The kettle\n\nThe kettle is descaled with vinegar every second month. Rinse it twice afterwards.\n";
 const HEATING: &str = "The boiler in the cellar holds 120 litres. Its pressure must stay between 1.2 and 1.8 bar.\n";
 
 /// The lines of the README that a person types into the second terminal.
 fn typed() -> Result<Vec<String>> {
     let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"))?;
-    let lines = readme.lines().map(str::trim).filter(|line| line.starts_with("village memory add ") || line.starts_with("village ask "));
+    let lines = readme
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with("village memory add ") || line.starts_with("village ask "));
     let lines: Vec<String> = lines.map(str::to_owned).collect();
     ensure!(lines.len() >= 2, "the README shows no quick start");
     Ok(lines)
@@ -94,7 +98,16 @@ async fn every_reading_command_speaks_to_people_and_to_scripts() -> Result<()> {
     notes(&place)?;
     let _node = place.up().await?;
     place.run(["memory", "add", "notes"]).await?.expect(0)?;
-    for line in ["status", "agents", "agents show sage", "memory stats", "memory query kettle", "jobs", "config show", "version"] {
+    for line in [
+        "status",
+        "agents",
+        "agents show sage",
+        "memory stats",
+        "memory query kettle",
+        "jobs",
+        "config show",
+        "version",
+    ] {
         let people = place.run(line.split(' ')).await?.expect(0)?;
         ensure!(!people.stdout.trim().is_empty(), "{line} prints nothing");
         ensure!(!people.stdout.contains('\u{1b}'), "{line} prints colours into a pipe: {people:?}");

@@ -48,7 +48,9 @@ impl Node {
         };
         drain(&mut child);
         let ready: Value = serde_json::from_str(&line).with_context(|| format!("no ready line: {line}"))?;
-        let text = |name: &str| ready.get(name).and_then(Value::as_str).map(str::to_owned).with_context(|| format!("{name}: {line}"));
+        let text = |name: &str| {
+            ready.get(name).and_then(Value::as_str).map(str::to_owned).with_context(|| format!("{name}: {line}"))
+        };
         let key_file = command.as_std().get_current_dir().context("no directory")?.join(text("key_file")?);
         Ok(Self {
             url: text("url")?,

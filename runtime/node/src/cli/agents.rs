@@ -82,7 +82,11 @@ async fn all(client: &Client) -> Result<Vec<Value>, Failure> {
 fn list(agents: &[Value]) -> String {
     let rows = agents.iter().map(|agent| {
         let purpose = text(agent, "purpose").split_whitespace().collect::<Vec<_>>().join(" ");
-        ["id", "name", "category"].iter().map(|name| text(agent, name).to_owned()).chain([shorten(&purpose, 70)]).collect()
+        ["id", "name", "category"]
+            .iter()
+            .map(|name| text(agent, name).to_owned())
+            .chain([shorten(&purpose, 70)])
+            .collect()
     });
     output::table(&["id", "name", "category", "purpose"], rows)
 }

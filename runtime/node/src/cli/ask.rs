@@ -128,8 +128,14 @@ fn step(event: ServerEvent) -> Result<Step, Failure> {
             Some(answer) if answer.is_object() => answer.clone(),
             _ => data,
         }),
-        "error" => return Err(Failure::from_answer(data.get("status").and_then(status).unwrap_or(500), &data.to_string())),
-        "drain" => return Err(Failure::new(Exit::Unavailable, "the village is shutting down").hint("ask again once it is back")),
+        "error" => {
+            return Err(Failure::from_answer(data.get("status").and_then(status).unwrap_or(500), &data.to_string()));
+        }
+        "drain" => {
+            return Err(
+                Failure::new(Exit::Unavailable, "the village is shutting down").hint("ask again once it is back")
+            );
+        }
         _ => Step::Nothing,
     })
 }
@@ -140,7 +146,11 @@ fn status(value: &Value) -> Option<u16> {
 
 fn passages(data: &Value) -> Option<u64> {
     let listed = data.get("passages");
-    listed.and_then(Value::as_array).map(|list| list.len() as u64).or_else(|| listed.and_then(Value::as_u64)).or_else(|| data.get("count").and_then(Value::as_u64))
+    listed
+        .and_then(Value::as_array)
+        .map(|list| list.len() as u64)
+        .or_else(|| listed.and_then(Value::as_u64))
+        .or_else(|| data.get("count").and_then(Value::as_u64))
 }
 
 fn first_text<'a>(value: &'a Value, names: &[&str]) -> &'a str {
@@ -164,7 +174,10 @@ fn print_tail(answer: &Value) {
     }
     let conversation = text(answer, "conversation");
     if output::is_terminal() && !conversation.is_empty() {
-        output::say(paint(DIM, format_args!("\nby {} · go on with --conversation {conversation}", text(answer, "provider"))));
+        output::say(paint(
+            DIM,
+            format_args!("\nby {} · go on with --conversation {conversation}", text(answer, "provider")),
+        ));
     }
 }
 
@@ -175,7 +188,11 @@ fn source(citation: &Value) -> String {
     let place = place.map(|place| format!("  {}", paint(DIM, place))).unwrap_or_default();
     let title = if title.is_empty() { doc } else { title };
     let quote = text(citation, "quote").split_whitespace().collect::<Vec<_>>().join(" ");
-    let quote = if quote.is_empty() { String::new() } else { format!("\n{}", output::wrap(&format!("“{quote}”"), WIDTH, "      ")) };
+    let quote = if quote.is_empty() {
+        String::new()
+    } else {
+        format!("\n{}", output::wrap(&format!("“{quote}”"), WIDTH, "      "))
+    };
     format!("  {} {}{place}{quote}", paint(NAME, format_args!("[{number}]")), paint(BOLD, title))
 }
 
@@ -199,7 +216,8 @@ mod tests {
 
     #[test]
     fn error_event_fails_with_its_code() {
-        let failure = step(event("error", json!({"code": "expired", "detail": "too late", "status": 504}))).unwrap_err();
+        let failure =
+            step(event("error", json!({"code": "expired", "detail": "too late", "status": 504}))).unwrap_err();
         assert_eq!((failure.exit, failure.message.as_str()), (Exit::Unavailable, "too late"));
     }
 

@@ -144,8 +144,9 @@ impl Client {
         if text.is_empty() {
             return Ok(Value::Null);
         }
-        serde_json::from_str(&text)
-            .map_err(|error| Failure::new(Exit::Failed, format!("{} is no village: its answer is no JSON ({error})", self.base)))
+        serde_json::from_str(&text).map_err(|error| {
+            Failure::new(Exit::Failed, format!("{} is no village: its answer is no JSON ({error})", self.base))
+        })
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
@@ -177,10 +178,9 @@ fn base_url(global: &Global) -> Result<Url, Failure> {
     let text = global.url.clone().or(written).unwrap_or_else(|| DEFAULT_URL.to_owned());
     let text = text.trim();
     let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-    Url::parse(&text)
-        .ok()
-        .filter(|url| url.has_host() && matches!(url.scheme(), "http" | "https"))
-        .ok_or_else(|| Failure::new(Exit::Usage, format!("{text:?} is no address of a village; one looks like {DEFAULT_URL}")))
+    Url::parse(&text).ok().filter(|url| url.has_host() && matches!(url.scheme(), "http" | "https")).ok_or_else(|| {
+        Failure::new(Exit::Usage, format!("{text:?} is no address of a village; one looks like {DEFAULT_URL}"))
+    })
 }
 
 fn key(global: &Global, base: &Url) -> Result<Option<String>, Failure> {
@@ -287,6 +287,9 @@ mod tests {
         let client = Client::open(&global(data.path(), Some(&format!("127.0.0.1:{port}")))).unwrap();
         let failure = client.get(&["readyz"], &[]).await.unwrap_err();
         assert_eq!(failure.exit, Exit::Unavailable);
-        assert_eq!(failure.message, format!("no village answers at http://127.0.0.1:{port}: start one with `village up`"));
+        assert_eq!(
+            failure.message,
+            format!("no village answers at http://127.0.0.1:{port}: start one with `village up`")
+        );
     }
 }

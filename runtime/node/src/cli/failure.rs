@@ -65,7 +65,8 @@ impl Failure {
             .or_else(|| text("/error/message"))
             .or_else(|| text("/title"))
             .unwrap_or_else(|| format!("the village answered {status}: {}", excerpt(body)));
-        let details = problem.get("errors").and_then(Value::as_array).map_or_else(String::new, |errors| describe(errors));
+        let details =
+            problem.get("errors").and_then(Value::as_array).map_or_else(String::new, |errors| describe(errors));
         let mut failure = Self::new(exit_of(status), message + &details);
         failure.code = text("/code").or_else(|| text("/error/code"));
         failure.trace_id = text("/trace_id");
@@ -84,7 +85,9 @@ fn exit_of(status: u16) -> Exit {
 
 fn hint_for(status: u16, retry_after_s: Option<u64>) -> Option<String> {
     match (status, retry_after_s) {
-        (401, _) => Some("give the right key with --key-file FILE or VILLAGE_KEY; `village up` prints where its key is".into()),
+        (401, _) => {
+            Some("give the right key with --key-file FILE or VILLAGE_KEY; `village up` prints where its key is".into())
+        }
         (429 | 503, Some(seconds)) => Some(format!("try again in {seconds} s")),
         (429 | 503, None) => Some("try again in a moment".into()),
         (507, _) => Some("free some disk space; reading goes on meanwhile".into()),
@@ -111,10 +114,14 @@ mod tests {
 
     #[test]
     fn problem_document_becomes_one_sentence_with_code_and_trace() {
-        let body = r#"{"title":"Not found","detail":"no agent `sag`; nearest: sage","code":"not_found","trace_id":"ab"}"#;
+        let body =
+            r#"{"title":"Not found","detail":"no agent `sag`; nearest: sage","code":"not_found","trace_id":"ab"}"#;
         let failure = Failure::from_answer(404, body);
         assert_eq!(failure.message, "no agent `sag`; nearest: sage");
-        assert_eq!((failure.exit, failure.code.as_deref(), failure.trace_id.as_deref()), (Exit::Failed, Some("not_found"), Some("ab")));
+        assert_eq!(
+            (failure.exit, failure.code.as_deref(), failure.trace_id.as_deref()),
+            (Exit::Failed, Some("not_found"), Some("ab"))
+        );
     }
 
     #[test]

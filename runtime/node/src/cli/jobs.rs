@@ -74,7 +74,13 @@ fn list(jobs: &[Value]) -> String {
             (Some(done), None) => done.to_string(),
             _ => String::new(),
         };
-        vec![text(job, "id").into(), text(job, "kind").into(), text(job, "state").into(), progress, text(job, "updated_at").into()]
+        vec![
+            text(job, "id").into(),
+            text(job, "kind").into(),
+            text(job, "state").into(),
+            progress,
+            text(job, "updated_at").into(),
+        ]
     });
     output::table(&["id", "kind", "state", "#progress", "updated"], rows)
 }

@@ -113,7 +113,11 @@ impl Place {
 
 /// The id of a document: a file on this machine is known by its full path.
 fn document_id(given: &str) -> String {
-    Path::new(given).canonicalize().ok().and_then(|path| path.to_str().map(str::to_owned)).unwrap_or_else(|| given.to_owned())
+    Path::new(given)
+        .canonicalize()
+        .ok()
+        .and_then(|path| path.to_str().map(str::to_owned))
+        .unwrap_or_else(|| given.to_owned())
 }
 
 /// Arguments of `village memory get`.
@@ -175,7 +179,11 @@ impl Rm {
             output::json(&json!({ "results": results }));
         } else {
             for result in &results {
-                output::say(format_args!("{} {} {}", text(result, "status"), text(result, "id"), text(result, "error")).to_string().trim_end());
+                output::say(
+                    format_args!("{} {} {}", text(result, "status"), text(result, "id"), text(result, "error"))
+                        .to_string()
+                        .trim_end(),
+                );
             }
         }
         last.map_or(Ok(()), |failure: Failure| Err(failure))
@@ -233,7 +241,8 @@ mod tests {
 
     #[test]
     fn passage_shows_number_title_score_and_copies() {
-        let passage = json!({"n": 1, "title": "Kettle", "doc": "k.md", "text": "Use vinegar.", "score": 1.234, "copies": 2});
+        let passage =
+            json!({"n": 1, "title": "Kettle", "doc": "k.md", "text": "Use vinegar.", "score": 1.234, "copies": 2});
         let plain = anstream::adapter::strip_str(&show(&passage)).to_string();
         assert_eq!(plain, "[1] Kettle  k.md  score 1.23 (+2 copies)\n    Use vinegar.\n");
     }

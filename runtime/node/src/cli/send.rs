@@ -69,7 +69,8 @@ impl Send {
             })?,
             None => Value::Null,
         };
-        let mut body = json!({ "type": self.message, "payload": payload, "mode": if self.cast { "cast" } else { "call" } });
+        let mut body =
+            json!({ "type": self.message, "payload": payload, "mode": if self.cast { "cast" } else { "call" } });
         if let (Some(timeout), Some(body)) = (self.timeout, body.as_object_mut()) {
             body.insert("timeout_ms".into(), u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).into());
         }
@@ -83,7 +84,14 @@ mod tests {
 
     fn send(payload: Option<&str>, cast: bool) -> Send {
         let timeout = Some(Duration::from_millis(1500));
-        Send { kind: "k".into(), key: "1".into(), message: "Add".into(), payload: payload.map(Into::into), cast, timeout }
+        Send {
+            kind: "k".into(),
+            key: "1".into(),
+            message: "Add".into(),
+            payload: payload.map(Into::into),
+            cast,
+            timeout,
+        }
     }
 
     #[test]

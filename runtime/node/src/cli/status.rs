@@ -49,9 +49,17 @@ fn page(status: &Value, address: &str) -> String {
             "{} {}  {}",
             paint(BOLD, "village"),
             if ready { paint(GOOD, "ready") } else { paint(BAD, "not ready") },
-            paint(DIM, format_args!("{address}  node {}  version {}  up {up}", text(status, "node"), text(status, "version"))),
+            paint(
+                DIM,
+                format_args!("{address}  node {}  version {}  up {up}", text(status, "node"), text(status, "version"))
+            ),
         ),
-        format!("  data {}  actors {}  dead letters {}", text(status, "data_dir"), number("actors"), number("dead_letters")),
+        format!(
+            "  data {}  actors {}  dead letters {}",
+            text(status, "data_dir"),
+            number("actors"),
+            number("dead_letters")
+        ),
     ];
     lines.extend(items(status, "checks").iter().map(check));
     let kinds = items(status, "kinds").iter().map(|kind| {

@@ -123,7 +123,8 @@ impl Up {
             output::say(ready);
             return;
         }
-        let line = |name: &str, value: &str| output::say(format_args!("  {} {value}", paint(DIM, format_args!("{name:<8}"))));
+        let line =
+            |name: &str, value: &str| output::say(format_args!("  {} {value}", paint(DIM, format_args!("{name:<8}"))));
         output::say(format_args!("\n  {}\n", paint(BOLD, "AI Village")));
         line("address", &format!("{}  {}", paint(NAME, &url), paint(DIM, "docs at /docs, OpenAI clients at /v1")));
         line("key", &edge.admin_key_path.display().to_string());
@@ -131,7 +132,9 @@ impl Up {
         line("metrics", &format!("{admin}/metrics"));
         line("config", &sources.file().map_or_else(|| "defaults".to_owned(), |file| file.display().to_string()));
         let program = std::env::args().next().unwrap_or_else(|| "village".to_owned());
-        output::say(format_args!("\n  In another terminal:\n    {program} memory add ~/notes\n    {program} ask sage \"what do my notes say about ...?\"\n"));
+        output::say(format_args!(
+            "\n  In another terminal:\n    {program} memory add ~/notes\n    {program} ask sage \"what do my notes say about ...?\"\n"
+        ));
         output::say(format_args!("  {ready}; Ctrl-C stops\n"));
     }
 }
@@ -169,7 +172,10 @@ impl Node {
     /// Applies a changed configuration, on SIGHUP or when the file changes.
     fn follow(&self, sources: &Sources, first: Loaded<Cluster>, telemetry: Arc<Telemetry>) {
         let reread = sources.clone();
-        let watch = ConfigWatch::new(sources.file().map(Path::to_owned), first, Cluster::HOT.iter().copied(), move || reread.load());
+        let watch =
+            ConfigWatch::new(sources.file().map(Path::to_owned), first, Cluster::HOT.iter().copied(), move || {
+                reread.load()
+            });
         let mut values = watch.subscribe();
         let village = self.village.clone();
         self.village
@@ -233,7 +239,8 @@ struct StopSignals {
 
 impl StopSignals {
     fn listen() -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).map_err(|error| Failure::new(Exit::Failed, format!("no signal handler: {error}")));
+        let listen =
+            |kind| signal(kind).map_err(|error| Failure::new(Exit::Failed, format!("no signal handler: {error}")));
         Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
 

@@ -138,7 +138,8 @@ struct Sides {
 impl Sides {
     async fn measure(&self, rounds: u32, tells: u32) -> Result<Report, BenchError> {
         let (batches, asks) = (tells.div_ceil(BATCH), (tells / 20).max(1));
-        // One unmeasured pair warms caches, the allocator and the branch predictor.
+        // The first message starts the actor. One unmeasured pair warms caches, the allocator and the branch predictor.
+        self.ours_asks(1).await?;
         self.ours_tells(batches).await?;
         self.raw_tells(batches).await?;
         let mut report = Report::default();
@@ -266,10 +267,17 @@ impl Report {
         });
         let headings = ["message", "#cpu ns", "#raw ractor", "#ratio", "#accept", "#M/s", "#raw M/s"];
         output::say(output::table(&headings, rows));
-        let profile = if cfg!(debug_assertions) { paint(WARN, "unoptimised build: figures mean nothing") } else { String::new() };
+        let profile =
+            if cfg!(debug_assertions) { paint(WARN, "unoptimised build: figures mean nothing") } else { String::new() };
         output::say(format_args!(
             "{} {profile}",
-            paint(DIM, format_args!("medians of {} interleaved rounds; CPU of the whole process per message", self.tell_ours.len()))
+            paint(
+                DIM,
+                format_args!(
+                    "medians of {} interleaved rounds; CPU of the whole process per message",
+                    self.tell_ours.len()
+                )
+            )
         ));
     }
 
@@ -297,7 +305,10 @@ impl Report {
 }
 
 fn median_cost(costs: &[Cost]) -> Cost {
-    Cost { cpu_ns: median(costs.iter().map(|cost| cost.cpu_ns)), wall_ns: median(costs.iter().map(|cost| cost.wall_ns)) }
+    Cost {
+        cpu_ns: median(costs.iter().map(|cost| cost.cpu_ns)),
+        wall_ns: median(costs.iter().map(|cost| cost.wall_ns)),
+    }
 }
 
 /// The middle value; of an even number the upper of the two.
@@ -327,7 +338,8 @@ mod tests {
     #[test]
     fn a_ratio_above_the_accepted_one_fails_the_check() {
         let cost = |cpu_ns| vec![Cost { cpu_ns, wall_ns: 1.0 }];
-        let report = |ask| Report { tell_ours: cost(1.0), tell_raw: cost(1.0), ask_ours: cost(ask), ask_raw: cost(1.0) };
+        let report =
+            |ask| Report { tell_ours: cost(1.0), tell_raw: cost(1.0), ask_ours: cost(ask), ask_raw: cost(1.0) };
         assert!(report(1.09).judge().is_ok());
         assert_eq!(report(1.2).judge().unwrap_err().exit, Exit::Failed);
     }

@@ -61,11 +61,21 @@ fn table(report: &StoreBench) -> String {
             format!("{:.2}", of.commits_per_plain_fdatasync),
         ]
     };
-    let plain = vec!["bare fdatasync loop".to_owned(), format!("{:.0}", report.fdatasync_per_s), "1.00".to_owned(), "1.00".to_owned()];
+    let plain = vec![
+        "bare fdatasync loop".to_owned(),
+        format!("{:.0}", report.fdatasync_per_s),
+        "1.00".to_owned(),
+        "1.00".to_owned(),
+    ];
     let rows = [plain, line(&report.one), line(&report.many)];
-    let remark = format!("medians of {} rounds; {} byte values, durable at power loss", report.rounds, report.value_bytes);
+    let remark =
+        format!("medians of {} rounds; {} byte values, durable at power loss", report.rounds, report.value_bytes);
     let profile = if cfg!(debug_assertions) { paint(WARN, "  unoptimised build") } else { String::new() };
-    format!("{}\n{}{profile}", output::table(&["committers", "#commits/s", "#per sync", "#per bare fdatasync"], rows), paint(DIM, remark))
+    format!(
+        "{}\n{}{profile}",
+        output::table(&["committers", "#commits/s", "#per sync", "#per bare fdatasync"], rows),
+        paint(DIM, remark)
+    )
 }
 
 #[cfg(test)]
@@ -74,8 +84,14 @@ mod tests {
 
     #[test]
     fn table_shows_the_bare_loop_beside_one_and_many() {
-        let committers = |committers| Committers { committers, commits_per_s: 10.0, commits_per_sync: 2.0, commits_per_plain_fdatasync: 3.0 };
-        let report = StoreBench { value_bytes: 200, rounds: 5, fdatasync_per_s: 7.0, one: committers(1), many: committers(64) };
+        let committers = |committers| Committers {
+            committers,
+            commits_per_s: 10.0,
+            commits_per_sync: 2.0,
+            commits_per_plain_fdatasync: 3.0,
+        };
+        let report =
+            StoreBench { value_bytes: 200, rounds: 5, fdatasync_per_s: 7.0, one: committers(1), many: committers(64) };
         let text = table(&report);
         assert!(text.contains("bare fdatasync loop") && text.contains("64 at once") && text.contains("3.00"), "{text}");
     }

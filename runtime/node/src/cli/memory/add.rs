@@ -100,7 +100,9 @@ impl Add {
                     bar.finish_and_clear();
                     return Err(failure.hint("the files sent so far are in; run the same command again for the rest"));
                 }
-                Err(failure) if failure.code.as_deref().is_some_and(is_unsupported) => tally.skipped.push((name, failure.message)),
+                Err(failure) if failure.code.as_deref().is_some_and(is_unsupported) => {
+                    tally.skipped.push((name, failure.message))
+                }
                 Err(failure) => tally.failed.push((name, failure.message)),
             }
         }
@@ -122,7 +124,10 @@ impl Add {
                 let read = std::io::stdin().lock().take(limit.saturating_add(1)).read_to_end(&mut bytes);
                 read.map_err(|error| Failure::new(Exit::Failed, format!("cannot read standard input: {error}")))?;
                 if bytes.len() as u64 > limit {
-                    return Err(Failure::new(Exit::Failed, format!("standard input is larger than {} MiB", self.max_mib)));
+                    return Err(Failure::new(
+                        Exit::Failed,
+                        format!("standard input is larger than {} MiB", self.max_mib),
+                    ));
                 }
                 sources.push(Source::Text(bytes));
             } else if !path.exists() {
@@ -166,7 +171,8 @@ async fn finished(client: &Client, mut answer: Value) -> Result<Value, Failure> 
             "queued" | "running" => tokio::time::sleep(JOB_POLL).await,
             "succeeded" => return Ok(answer.get("result").cloned().unwrap_or_default()),
             _ => {
-                let problem = answer.get("problem").map_or_else(|| "the upload did not finish".to_owned(), ToString::to_string);
+                let problem =
+                    answer.get("problem").map_or_else(|| "the upload did not finish".to_owned(), ToString::to_string);
                 return Err(Failure::from_answer(500, &problem));
             }
         }
@@ -192,7 +198,9 @@ fn walk(path: &Path, tally: &mut Tally, sources: &mut Vec<Source>) {
     }
     for entry in WalkBuilder::new(path).sort_by_file_name(Ord::cmp).build() {
         match entry {
-            Ok(entry) if entry.file_type().is_some_and(|kind| kind.is_file()) => sources.push(Source::File(entry.into_path())),
+            Ok(entry) if entry.file_type().is_some_and(|kind| kind.is_file()) => {
+                sources.push(Source::File(entry.into_path()))
+            }
             Ok(_) => {}
             Err(error) => tally.failed.push((path.display().to_string(), error.to_string())),
         }
@@ -204,7 +212,10 @@ fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
     let size = fs::metadata(path).map_err(cannot)?.len();
     if size > limit {
         let (size, limit) = (output::size(size), output::size(limit));
-        return Err(Failure::new(Exit::Failed, format!("{size} is above the limit of {limit}; split it or raise --max-mib")));
+        return Err(Failure::new(
+            Exit::Failed,
+            format!("{size} is above the limit of {limit}; split it or raise --max-mib"),
+        ));
     }
     let mut bytes = Vec::new();
     // The file may grow while it is read.
@@ -270,7 +281,8 @@ impl Tally {
             output::note(paint(DIM, format_args!("… and {hidden} more; --json lists all")));
         }
         let parts = [(self.created, "new"), (self.updated, "updated"), (self.unchanged, "unchanged")];
-        let parts: Vec<String> = parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+        let parts: Vec<String> =
+            parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
         output::say(format_args!(
             "{} {} documents{}  {}",
             if self.documents() > 0 { paint(GOOD, "✓") } else { paint(WARN, "·") },
