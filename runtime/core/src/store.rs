@@ -31,8 +31,8 @@ mod repair;
 mod sled;
 
 pub use disk::DiskStore;
-pub(crate) use redo::sync_dir;
 pub use memory::MemoryStore;
+pub(crate) use redo::sync_dir;
 
 /// Longest key in bytes; keys live in the inner nodes of the index.
 pub const MAX_KEY: usize = 4 * 1024;

@@ -369,7 +369,10 @@ impl Writer {
             }
             _ => Ok(()),
         };
-        if applied.is_ok() && synced.is_ok() && let Ok(Some(_)) = written {
+        if applied.is_ok()
+            && synced.is_ok()
+            && let Ok(Some(_)) = written
+        {
             self.shared.counters.commits.fetch_add(batches.len() as u64, Relaxed);
         }
         let mut lsn = written.as_ref().ok().copied().flatten();
