@@ -106,10 +106,13 @@ codes! {
     NotFound "not_found" NOT_FOUND "There is nothing under this name.";
     KindUnknown "actor_kind_unknown" NOT_FOUND "No such actor kind is hosted.";
     MessageUnknown "message_unknown" NOT_FOUND "The kind exposes no such message.";
+    AgentUnknown "agent_unknown" NOT_FOUND "There is no such agent.";
+    CollectionUnknown "collection_not_found" NOT_FOUND "The memory has no such collection.";
     ModelNotFound "model_not_found" NOT_FOUND "No such model.";
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED "The route does not know this method.";
     NotAcceptable "not_acceptable" NOT_ACCEPTABLE "The answer has no form the caller accepts.";
     RequestTimeout "request_timeout" REQUEST_TIMEOUT "The body did not arrive in time.";
+    ToolDenied "tool_denied" FORBIDDEN "The agent may not use this tool.";
     Conflict "conflict" CONFLICT "The request contradicts the present state.";
     VersionConflict "version_conflict" CONFLICT "Somebody else changed it first.";
     IdempotencyInProgress "idempotency_in_progress" CONFLICT "The first request with this key is still running.";
@@ -128,9 +131,12 @@ codes! {
     Internal "internal" INTERNAL_SERVER_ERROR "A fault of the server.";
     Panicked "actor_panicked" INTERNAL_SERVER_ERROR "The actor failed while it worked on the message.";
     NoReply "no_reply" INTERNAL_SERVER_ERROR "The actor dropped the message without an answer.";
+    IndexFailed "index_failed" INTERNAL_SERVER_ERROR "An index of the memory cannot be read or written.";
+    JournalFailed "journal_failed" INTERNAL_SERVER_ERROR "The journal of the memory cannot be read or written.";
     NotImplemented "not_implemented" NOT_IMPLEMENTED "This is declared, but not built.";
     Shed "shed" SERVICE_UNAVAILABLE "The server is at its limit.";
     Draining "draining" SERVICE_UNAVAILABLE "The node is stopping.";
+    ModelUnavailable "model_unavailable" SERVICE_UNAVAILABLE "No model can answer now.";
     Unavailable "unavailable" SERVICE_UNAVAILABLE "A part that is needed cannot be reached.";
     ActorTimeout "actor_timeout" GATEWAY_TIMEOUT "The actor did not answer before the deadline.";
     Expired "expired" GATEWAY_TIMEOUT "The deadline had passed before the work began.";

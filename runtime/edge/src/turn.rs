@@ -74,9 +74,9 @@ fn event(item: Result<TopicItem, CallError>) -> Option<TurnEvent> {
 /// The first item of a turn, so that a refusal still becomes a status and not an event.
 pub(crate) async fn begin(
     mut turn: impl Stream<Item = Turn> + Send + Unpin + 'static,
-) -> Result<impl Stream<Item = Turn> + Send + Unpin + 'static, ApiError> {
+) -> Result<impl Stream<Item = Turn> + Send + Unpin + 'static, CallError> {
     match turn.next().await {
-        Some(Turn::Done(Err(error))) => Err(error.into()),
+        Some(Turn::Done(Err(error))) => Err(error),
         first => Ok(futures::stream::iter(first).chain(turn)),
     }
 }

@@ -77,7 +77,7 @@ pub(crate) async fn list(
     let asked = query.clone();
     let filter = format!("agents/{}/{}", caller.tenant(), query.category.as_deref().unwrap_or(""));
     let page = door.cursors.page(&filter, PageQuery::new(query.limit, query.cursor))?;
-    let mut cards = door.agents(caller.tenant()).list().into_iter().filter(|card| {
+    let mut cards = door.agents(caller.tenant()).list().await?.into_iter().filter(|card| {
         query.category.as_ref().is_none_or(|category| *category == card.category)
             && page.after.as_ref().is_none_or(|after| card.id > *after)
     });
@@ -103,8 +103,7 @@ pub(crate) async fn show(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Answer<Response> {
-    let card = door.agents(caller.tenant()).card(&id);
-    card.map(ok).ok_or_else(|| ApiError::not_found("this agent"))
+    Ok(ok(door.agents(caller.tenant()).card(&id).await?))
 }
 
 /// A question to an agent.
@@ -235,7 +234,7 @@ pub(crate) async fn conversation(
     Query(query): Query<HistoryQuery>,
 ) -> Answer<Response> {
     let page = door.cursors.page("history", PageQuery::new(query.limit, None))?;
-    let history = door.agents(caller.tenant()).history(&id, page.limit).await?;
+    let history = door.agents(caller.tenant()).history(&id, u32::try_from(page.limit).unwrap_or(u32::MAX)).await?;
     Ok(ok(json!({"id": id, "data": history})))
 }
 

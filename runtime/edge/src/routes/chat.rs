@@ -24,16 +24,24 @@ use crate::turn::{self, Turn};
 /// The models: `village`, every agent, and every agent with each provider that is configured.
 #[utoipa::path(get, path = "/v1/models", tag = "openai",
     responses((status = 200, description = "The models", body = ref("#/components/schemas/Models"))))]
-pub(crate) async fn models(State(door): State<Arc<Door>>, Extension(caller): Extension<Caller>) -> Response {
-    let data: Vec<Value> = ids(&door, &caller).iter().map(|id| model_object(id)).collect();
-    ok(json!({"object": "list", "data": data}))
+pub(crate) async fn models(
+    State(door): State<Arc<Door>>,
+    Extension(caller): Extension<Caller>,
+) -> Answer<Response> {
+    let data: Vec<Value> = ids(&door, &caller).await?.iter().map(|id| model_object(id)).collect();
+    Ok(ok(json!({"object": "list", "data": data})))
 }
 
-fn ids(door: &Door, caller: &Caller) -> Vec<String> {
-    let listed = door.agents(caller.tenant()).models().into_iter().map(|model| model.id);
+async fn ids(door: &Door, caller: &Caller) -> Answer<Vec<String>> {
+    let agents = door.agents(caller.tenant());
     let mut ids = vec![VILLAGE.to_owned()];
-    ids.extend(listed.filter(|id| id != VILLAGE));
-    ids
+    for card in agents.list().await? {
+        ids.push(card.id);
+    }
+    let named: Vec<String> = agents.models().into_iter().map(|provider| provider.id).collect();
+    let with: Vec<String> = ids.iter().flat_map(|id| named.iter().map(move |name| format!("{id}@{name}"))).collect();
+    ids.extend(with);
+    Ok(ids)
 }
 
 fn model_object(id: &str) -> Value {
@@ -49,7 +57,7 @@ pub(crate) async fn model(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Answer<Response> {
-    let known = ids(&door, &caller).contains(&id);
+    let known = ids(&door, &caller).await?.contains(&id);
     if known { Ok(ok(model_object(&id))) } else { Err(openai::not_found(&id)) }
 }
 
@@ -67,9 +75,7 @@ pub(crate) async fn completions(
     check(&request)?;
     let model = Model::parse(&request.model)?;
     let agents = door.agents(caller.tenant());
-    if agents.card(&model.agent).is_none() {
-        return Err(openai::not_found(&request.model));
-    }
+    agents.card(&model.agent).await.map_err(|error| in_dialect(error, &request.model))?;
     let completion = Completion::new(&request.model, clock::unix_ms() / 1_000);
     let ask = AskRequest { input: question(&request)?, provider: model.provider, ..AskRequest::default() };
     if !request.stream {
@@ -78,7 +84,7 @@ pub(crate) async fn completions(
     }
     let place = Place::take(&door, "chat")?;
     let turn = turn::stream(&door, &caller, model.agent, ask).await?;
-    let turn = turn::begin(Box::pin(turn)).await?;
+    let turn = turn::begin(Box::pin(turn)).await.map_err(|error| in_dialect(error, &request.model))?;
     let with_usage = request.stream_options.is_some_and(|options| options.include_usage);
     Ok(live::respond(chunks(completion, turn, with_usage, caller.trace.trace_hex(), place)))
 }
@@ -86,7 +92,7 @@ pub(crate) async fn completions(
 /// A provider that is not there makes the whole model unknown.
 fn in_dialect(error: aivillage_runtime::CallError, model: &str) -> ApiError {
     match error.code().as_ref() {
-        "provider_not_found" | "agent_not_found" => openai::not_found(model),
+        "model_not_found" | "agent_unknown" => openai::not_found(model),
         _ => error.into(),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aivillage_memory::{Document, DocumentView, Memory, Put, Query as MemoryQuery, RawDocument, WaitFor};
+use aivillage_memory::{DEFAULT_COLLECTION, Document, DocumentView, Memory, Put, Query as MemoryQuery, RawDocument, WaitFor};
 use aivillage_runtime::Principal;
 use axum::Extension;
 use axum::body::Bytes;
@@ -172,7 +172,8 @@ pub(crate) async fn get(
     Path(id): Path<String>,
     Query(query): Query<DocumentQuery>,
 ) -> Answer<Response> {
-    let view: DocumentView = door.memory(caller.tenant()).get(query.collection, id, query.version).await?;
+    let collection = query.collection.as_deref().unwrap_or(DEFAULT_COLLECTION);
+    let view: DocumentView = door.memory(caller.tenant()).get(collection, &id, query.version).await?;
     Ok(ok(view))
 }
 
@@ -187,7 +188,8 @@ pub(crate) async fn delete(
     Path(id): Path<String>,
     Query(query): Query<DocumentQuery>,
 ) -> Answer<Response> {
-    let report = door.memory(caller.tenant()).delete(query.collection, vec![id]).await?;
+    let collection = query.collection.as_deref().unwrap_or(DEFAULT_COLLECTION);
+    let report = door.memory(caller.tenant()).delete(collection, vec![id]).await?;
     if report.deleted.is_empty() {
         return Err(ApiError::not_found("this document"));
     }
@@ -220,7 +222,7 @@ pub(crate) async fn stats(
     Extension(caller): Extension<Caller>,
     Query(query): Query<StatsQuery>,
 ) -> Answer<Response> {
-    let collections = door.memory(caller.tenant()).stats(query.collection).await?;
+    let collections = door.memory(caller.tenant()).stats(query.collection.as_deref()).await?;
     Ok(ok(serde_json::json!({"collections": collections})))
 }
 

@@ -1,4 +1,4 @@
-//! Agents and the OpenAI surface.
+//! Agents and the `OpenAI` surface.
 
 use reqwest::Method;
 use serde_json::{Value, json};

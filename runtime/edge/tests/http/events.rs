@@ -35,9 +35,9 @@ impl Reader {
                 let mut seen = Seen::default();
                 for line in block.lines() {
                     match line.split_once(": ").unwrap_or((line, "")) {
-                        ("event", value) => seen.name = value.to_owned(),
-                        ("id", value) => seen.id = value.to_owned(),
-                        ("data", value) => seen.data = value.to_owned(),
+                        ("event", value) => value.clone_into(&mut seen.name),
+                        ("id", value) => value.clone_into(&mut seen.id),
+                        ("data", value) => value.clone_into(&mut seen.data),
                         _ => {}
                     }
                 }
