@@ -258,7 +258,7 @@ impl AgentState {
         let keep = u32::try_from(self.config.memory.max_entries).unwrap_or(u32::MAX);
         let event = NoteEvent::Remembered { at_ms: clock::unix_ms(), text: text.to_owned(), keep };
         let newest = |notes: &Notes| notes.newest().cloned();
-        let kept = self.notes.commit_once(cx.idem().map(|idem| idem.0), event, newest).await.map_err(store_failed)?;
+        let kept = self.notes.commit_once(cx.idem(), event, newest).await.map_err(store_failed)?;
         kept.ok_or_else(|| AppError::new("memory_full", "agents.memory.max_entries keeps no note").into())
     }
 

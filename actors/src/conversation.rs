@@ -135,8 +135,7 @@ async fn append(said: &mut Entity<Dialogue>, cx: &MsgCx, messages: Vec<Message>)
     if messages.iter().any(|message| message.text.len() > MAX_TEXT_BYTES) {
         return Err(CallError::TooLarge { max: MAX_TEXT_BYTES as u64 });
     }
-    let idem = cx.idem().map(|idem| idem.0);
-    said.commit_once(idem, DialogueEvent::Said(messages), |said| said.total).await.map_err(store_failed)
+    said.commit_once(cx.idem(), DialogueEvent::Said(messages), |said| said.total).await.map_err(store_failed)
 }
 
 async fn erase(said: &mut Entity<Dialogue>) -> Result<bool, CallError> {
