@@ -26,6 +26,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::clock;
+use crate::mail::Idem;
 use crate::store::{Batch, Level, Store, StoreError, TreeId};
 
 /// Events after the last snapshot that call for a new one.
@@ -155,7 +156,7 @@ impl<D: Durable> Entity<D> {
     /// As [`Entity::commit`]; [`StoreError::Decode`] when the stored reply is not an `R`.
     pub async fn commit_once<R>(
         &mut self,
-        idem: Option<[u8; 16]>,
+        idem: Option<Idem>,
         event: D::Event,
         reply: impl FnOnce(&D) -> R,
     ) -> Result<R, StoreError>
@@ -171,7 +172,7 @@ impl<D: Durable> Entity<D> {
     /// As [`Entity::commit_once`].
     pub async fn commit_once_at<R>(
         &mut self,
-        idem: Option<[u8; 16]>,
+        idem: Option<Idem>,
         now_ms: u64,
         event: D::Event,
         reply: impl FnOnce(&D) -> R,
@@ -179,7 +180,7 @@ impl<D: Durable> Entity<D> {
     where
         R: Serialize + DeserializeOwned,
     {
-        let Some(idem) = idem else {
+        let Some(Idem(idem)) = idem else {
             self.commit(event).await?;
             return Ok(reply(&self.state));
         };
@@ -550,10 +551,10 @@ mod tests {
         ada.commit(Changed::Added(1)).await.unwrap();
         store.mode.store(REFUSE, SeqCst);
         ada.commit(Changed::Added(10)).await.unwrap_err();
-        ada.commit_once(Some([1; 16]), Changed::Added(100), |account| account.balance).await.unwrap_err();
+        ada.commit_once(Some(Idem([1; 16])), Changed::Added(100), |account| account.balance).await.unwrap_err();
         assert_eq!(ada.balance, 1);
         store.mode.store(WORK, SeqCst);
-        let reply = ada.commit_once(Some([1; 16]), Changed::Added(100), |account| account.balance).await;
+        let reply = ada.commit_once(Some(Idem([1; 16])), Changed::Added(100), |account| account.balance).await;
         assert_eq!(reply.unwrap(), 101);
         assert_eq!(recover::<Account>(&store).await.balance, 101);
     }
@@ -580,7 +581,7 @@ mod tests {
             for attempt in 0..3 {
                 store.mode.store(if attempt == 0 { mode } else { WORK }, SeqCst);
                 let mut ada = recover::<Account>(&store).await;
-                let request = ada.commit_once(Some([7; 16]), Changed::Added(10), |account| account.balance);
+                let request = ada.commit_once(Some(Idem([7; 16])), Changed::Added(10), |account| account.balance);
                 let reply = request.now_or_never();
                 if attempt > 0 {
                     assert_eq!(reply.unwrap().unwrap(), 10, "attempt {attempt} after {mode}");
@@ -595,7 +596,7 @@ mod tests {
         let store = Arc::<Flaky>::default();
         let mut ada = recover::<Account>(&store).await;
         let day = u64::try_from(REPLY_AGE.as_millis()).unwrap();
-        let key = |n: u64| Some([n.to_le_bytes(), [0; 8]].concat().try_into().unwrap());
+        let key = |n: u64| Some(Idem([n.to_le_bytes(), [0; 8]].concat().try_into().unwrap()));
         let add = || Changed::Added(1);
         assert_eq!(ada.commit_once_at(key(0), 1000, add(), |account| account.balance).await.unwrap(), 1);
         assert_eq!(ada.commit_once_at(key(0), 999 + day, add(), |account| account.balance).await.unwrap(), 1);
