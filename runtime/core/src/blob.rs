@@ -193,7 +193,7 @@ impl Blobs {
         let blob = partial.blob;
         let _guard = self.records.lock().await;
         let files = Arc::clone(&self.files);
-        blocking(move || files.publish(partial)).await?;
+        blocking(move || files.publish(&partial)).await?;
         let references = self.record(blob.id)?.map_or(0, |record| record.references);
         self.write_record(blob.id, Record { references, len: blob.len, idle_since_ms: clock::unix_ms() }).await?;
         Ok(blob)
@@ -317,30 +317,37 @@ enum Files {
 /// A blob that is written but has no name yet. Its file goes with it.
 struct Partial {
     blob: BlobRef,
-    file: Option<PathBuf>,
-    bytes: Vec<u8>,
+    place: Place,
+}
+
+/// Where a partial blob is.
+enum Place {
+    File(PathBuf),
+    Heap(Bytes),
 }
 
 impl Drop for Partial {
     fn drop(&mut self) {
         // After publishing nothing has this name.
-        let _ = self.file.as_ref().map(fs::remove_file);
+        if let Place::File(path) = &self.place {
+            let _ = fs::remove_file(path);
+        }
     }
 }
 
 impl Files {
     fn write(&self, mut source: impl Read) -> Result<Partial, BlobError> {
-        let blob = BlobRef { id: BlobId::of(&[]), len: 0 };
-        let mut partial = Partial { blob, file: None, bytes: Vec::new() };
         let Self::Directory(dir) = self else {
-            source.read_to_end(&mut partial.bytes).map_err(BlobError::Source)?;
-            partial.blob = BlobRef { id: BlobId::of(&partial.bytes), len: partial.bytes.len() as u64 };
-            return Ok(partial);
+            let mut bytes = Vec::new();
+            source.read_to_end(&mut bytes).map_err(BlobError::Source)?;
+            let blob = BlobRef { id: BlobId::of(&bytes), len: bytes.len() as u64 };
+            return Ok(Partial { blob, place: Place::Heap(bytes.into()) });
         };
         let path = dir.join(format!("{PARTIAL}{}", uuid::Uuid::now_v7()));
         let failed = |e| StoreError::io("write", &path, e);
         let mut file = File::create_new(&path).map_err(failed)?;
-        partial.file = Some(path.clone());
+        let blob = BlobRef { id: BlobId::of(&[]), len: 0 };
+        let mut partial = Partial { blob, place: Place::File(path.clone()) };
         let (mut hasher, mut chunk) = (blake3::Hasher::new(), vec![0; CHUNK]);
         loop {
             let filled = match source.read(&mut chunk) {
@@ -358,17 +365,17 @@ impl Files {
     }
 
     /// Gives a blob its name. One that is already there is replaced: this one is known to be good.
-    fn publish(&self, mut partial: Partial) -> Result<(), BlobError> {
+    fn publish(&self, partial: &Partial) -> Result<(), BlobError> {
         let id = partial.blob.id;
-        match (self, &partial.file) {
-            (Self::Directory(dir), Some(file)) => {
+        match (self, &partial.place) {
+            (Self::Directory(dir), Place::File(file)) => {
                 fs::rename(file, path(dir, id)).map_err(|e| StoreError::io("rename", file, e))?;
                 sync_dir(dir)?;
             }
-            (Self::Heap(blobs), _) => {
-                blobs.write().insert(id, std::mem::take(&mut partial.bytes).into());
+            (Self::Heap(blobs), Place::Heap(bytes)) => {
+                blobs.write().insert(id, bytes.clone());
             }
-            (Self::Directory(_), None) => unreachable!("a directory's partial has a file"),
+            _ => unreachable!("`write` puts a blob where `publish` names it"),
         }
         Ok(())
     }
@@ -421,11 +428,10 @@ impl Files {
         let dir = match self {
             Self::Directory(dir) => dir,
             Self::Heap(blobs) => {
-                for (id, bytes) in std::mem::take(&mut *blobs.write()) {
-                    if has_record(id)? {
-                        blobs.write().insert(id, bytes);
-                    } else {
-                        collected.add(bytes.len() as u64);
+                let ids: Vec<_> = blobs.read().keys().copied().collect();
+                for id in ids {
+                    if !has_record(id)? {
+                        collected.add(blobs.write().remove(&id).map_or(0, |bytes| bytes.len() as u64));
                     }
                 }
                 return Ok(collected);

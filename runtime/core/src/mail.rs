@@ -87,6 +87,11 @@ impl MsgCx {
         CURRENT.scope(self, future)
     }
 
+    /// The context of a request that comes from outside the village; use it with [`MsgCx::scope`].
+    pub fn request(deadline: Option<Instant>, trace: Option<TraceCx>, principal: Option<Arc<Principal>>) -> Self {
+        Self::new(Cx { deadline, trace, idem: None, principal })
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
     }

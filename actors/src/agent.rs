@@ -1,0 +1,277 @@
+//! `agent`: one of the village's agents for one tenant.
+//!
+//! Key: `{tenant}:{id}`. Durable: yes, its notes. Turns run outside its mailbox, at most `max_turns` at once.
+//! Lost in a crash: running turns (their callers get `NoReply` or `Panicked`) and the mail in hand.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aivillage_runtime::{
+    Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, CallError, Durability, Entity, Expose, Kind, KindOptions, Mail, MsgCx,
+    Reply, StoreError, clock,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use crate::answer::Answer;
+use crate::config::AgentsConfig;
+use crate::metrics::AgentMetrics;
+use crate::personal::{Note, NoteEvent, Notes};
+use crate::planner::rule::RulePlanner;
+use crate::spec::{AgentCard, AgentSpec, Roster};
+use crate::tools::ToolSet;
+use crate::turn::Turn;
+
+/// Longest note, bytes.
+const MAX_NOTE_BYTES: usize = 8 * 1024;
+/// Most notes told at once.
+const MAX_RECALL: u32 = 100;
+/// What a caller of an overloaded agent waits before the next try.
+const RETRY_AFTER_MS: u32 = 1_000;
+
+/// What an agent understands.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub enum AgentMsg {
+    /// Answers a request in natural language, with citations.
+    Ask(AskRequest, Reply<Answer>),
+    /// Calls one of the agent's tools and returns its result.
+    CallTool(ToolRequest, Reply<Value>),
+    /// Tells what the agent is for.
+    Describe(Reply<AgentCard>),
+    /// Keeps a note.
+    Remember(NoteText, Reply<Note>),
+    /// Finds notes.
+    Recall(RecallQuery, Reply<Vec<Note>>),
+    /// Deletes a note by its number; tells whether it was there.
+    Forget(u64, Reply<bool>),
+}
+
+/// A request in natural language.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AskRequest {
+    /// The request.
+    pub input: String,
+    /// Conversation to go on with; a new one when absent.
+    #[serde(default)]
+    pub conversation: Option<String>,
+    /// Topic `agents.turn.{uuid}` on which the turn is told while it runs.
+    #[serde(default)]
+    pub stream_to: Option<String>,
+    /// Provider that shall write the answer; the agent's own choice when absent.
+    #[serde(default)]
+    pub provider: Option<String>,
+    /// Agents that the request has passed.
+    #[serde(default)]
+    pub depth: u32,
+}
+
+/// A call of a tool.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ToolRequest {
+    /// Name of the tool.
+    pub tool: String,
+    /// Its arguments.
+    #[serde(default)]
+    pub args: Value,
+}
+
+/// A text to remember.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NoteText {
+    /// The text.
+    pub text: String,
+}
+
+/// Which notes are wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RecallQuery {
+    /// What they shall be about; empty for the newest.
+    #[serde(default)]
+    pub text: String,
+    /// Most notes.
+    pub limit: u32,
+}
+
+/// Messages that may be called from outside.
+pub(crate) const EXPOSED: [Expose; 6] = [
+    Expose::new("Ask", "agent.ask"),
+    Expose::new("CallTool", "agent.tool"),
+    Expose::new("Describe", "agent.read").idempotent(),
+    Expose::new("Remember", "agent.self"),
+    Expose::new("Recall", "agent.self").idempotent(),
+    Expose::new("Forget", "agent.self").idempotent(),
+];
+
+/// What all agents of a node share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) roster: Roster,
+    pub(crate) tools: ToolSet,
+    pub(crate) rules: RulePlanner,
+}
+
+impl Shared {
+    pub(crate) fn unknown_agent(&self, id: &str) -> AppError {
+        let nearest = self.roster.nearest(id).join(", ");
+        AppError::new("agent_unknown", format!("no agent `{id}`; nearest: {nearest}"))
+    }
+}
+
+/// Key of agent `id` of a tenant.
+pub(crate) fn agent_key(tenant: &str, id: &str) -> String {
+    format!("{tenant}:{id}")
+}
+
+/// The behaviour; its data is [`AgentState`].
+#[derive(Debug)]
+pub struct Agent {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Kind for Agent {
+    const NAME: &'static str = "agent";
+    type Body = AgentMsg;
+
+    fn options() -> KindOptions {
+        KindOptions::default().durable(Durability::Local).idle(Duration::from_secs(900))
+    }
+}
+
+/// An activation of an agent.
+#[derive(Debug)]
+pub struct AgentState {
+    cx: ActorCx,
+    tenant: String,
+    id: String,
+    spec: Option<Arc<AgentSpec>>,
+    config: Arc<AgentsConfig>,
+    notes: Entity<Notes>,
+    /// One permit for each turn that runs or waits.
+    admitted: Arc<Semaphore>,
+    /// One permit for each turn that runs.
+    running: Arc<Semaphore>,
+    metrics: Arc<AgentMetrics>,
+}
+
+impl Actor for Agent {
+    type Msg = Mail<AgentMsg>;
+    type State = AgentState;
+    type Arguments = ActorCx;
+
+    async fn pre_start(&self, _: ActorRef<Self::Msg>, cx: ActorCx) -> Result<AgentState, ActorProcessingErr> {
+        let config: AgentsConfig = cx.config("agents")?;
+        let (tenant, id) = cx.key().rsplit_once(':').ok_or("the key is not `{tenant}:{id}`")?;
+        Ok(AgentState {
+            tenant: tenant.to_owned(),
+            id: id.to_owned(),
+            spec: self.shared.roster.get(id).cloned(),
+            notes: cx.recover().await?,
+            admitted: Arc::new(Semaphore::new(config.max_turns.saturating_add(config.max_waiting))),
+            running: Arc::new(Semaphore::new(config.max_turns)),
+            metrics: cx.village().metrics(),
+            config: Arc::new(config),
+            cx,
+        })
+    }
+
+    async fn handle(&self, _: ActorRef<Self::Msg>, mail: Self::Msg, state: &mut AgentState) -> Result<(), ActorProcessingErr> {
+        let Some(spec) = state.spec.clone() else {
+            refuse(mail.body, &self.shared.unknown_agent(&state.id));
+            return Ok(());
+        };
+        match mail.body {
+            AgentMsg::Ask(request, reply) => state.ask(self.shared.clone(), spec, request, reply),
+            AgentMsg::CallTool(request, reply) => state.call_tool(self.shared.clone(), spec, request, reply),
+            AgentMsg::Describe(reply) => reply.send(spec.card()),
+            AgentMsg::Remember(note, reply) => reply.complete(state.remember(&mail.cx, note).await),
+            AgentMsg::Recall(query, reply) => reply.send(state.notes.recall(&query.text, query.limit.min(MAX_RECALL) as usize)),
+            AgentMsg::Forget(id, reply) => reply.complete(state.forget(id).await),
+        }
+        Ok(())
+    }
+}
+
+/// Answers any message to an agent that does not exist.
+fn refuse(body: AgentMsg, error: &AppError) {
+    let error = error.clone();
+    match body {
+        AgentMsg::Ask(_, reply) => reply.fail(error),
+        AgentMsg::CallTool(_, reply) => reply.fail(error),
+        AgentMsg::Describe(reply) => reply.fail(error),
+        AgentMsg::Remember(_, reply) => reply.fail(error),
+        AgentMsg::Recall(_, reply) => reply.fail(error),
+        AgentMsg::Forget(_, reply) => reply.fail(error),
+    }
+}
+
+impl AgentState {
+    /// Starts a turn as a task of its own; a turn that panics drops its reply and its permits, nothing else.
+    fn ask(&self, shared: Arc<Shared>, spec: Arc<AgentSpec>, request: AskRequest, mut reply: Reply<Answer>) {
+        let Ok(admitted) = self.admitted.clone().try_acquire_owned() else {
+            reply.fail(CallError::Overloaded { retry_after_ms: RETRY_AFTER_MS });
+            return;
+        };
+        let turn = self.turn(shared, spec, request);
+        let running = self.running.clone();
+        let work = async move {
+            let _admitted = admitted;
+            let Ok(_running) = running.acquire_owned().await else { return };
+            // A caller that went away ends its turn at the next await point.
+            let done = tokio::select! {
+                done = Box::pin(turn.run()) => done,
+                () = reply.closed() => return,
+            };
+            reply.complete(done);
+        };
+        self.cx.village().task("agent.turn", work).detach();
+    }
+
+    fn call_tool(&self, shared: Arc<Shared>, spec: Arc<AgentSpec>, request: ToolRequest, reply: Reply<Value>) {
+        let Ok(admitted) = self.admitted.clone().try_acquire_owned() else {
+            reply.fail(CallError::Overloaded { retry_after_ms: RETRY_AFTER_MS });
+            return;
+        };
+        let mut turn = self.turn(shared, spec, AskRequest::default());
+        let work = async move {
+            let _admitted = admitted;
+            let done = turn.call_tool(&request.tool, request.args).await;
+            reply.complete(done.map(|seen| seen.value).map_err(|error| AppError::new(error.code().to_owned(), error.to_string())));
+        };
+        self.cx.village().task("agent.call_tool", work).detach();
+    }
+
+    fn turn(&self, shared: Arc<Shared>, spec: Arc<AgentSpec>, request: AskRequest) -> Turn {
+        let village = self.cx.village().clone();
+        Turn::new(shared, village, self.config.clone(), self.metrics.clone(), spec, self.tenant.clone(), request)
+    }
+
+    async fn remember(&mut self, cx: &MsgCx, note: NoteText) -> Result<Note, CallError> {
+        let text = note.text.trim();
+        if text.is_empty() {
+            return Err(AppError::new("bad_request", "there is nothing to remember").into());
+        }
+        if text.len() > MAX_NOTE_BYTES {
+            return Err(CallError::TooLarge { max: MAX_NOTE_BYTES as u64 });
+        }
+        let keep = u32::try_from(self.config.memory.max_entries).unwrap_or(u32::MAX);
+        let event = NoteEvent::Remembered { at_ms: clock::unix_ms(), text: text.to_owned(), keep };
+        let newest = |notes: &Notes| notes.newest().cloned();
+        let kept = self.notes.commit_once(cx.idem().map(|idem| idem.0), event, newest).await.map_err(store_failed)?;
+        kept.ok_or_else(|| AppError::new("memory_full", "agents.memory.max_entries keeps no note").into())
+    }
+
+    async fn forget(&mut self, id: u64) -> Result<bool, CallError> {
+        let known = self.notes.contains(id);
+        if known {
+            self.notes.commit(NoteEvent::Forgotten { id }).await.map_err(store_failed)?;
+        }
+        Ok(known)
+    }
+}
+
+/// A failed commit, for the caller.
+pub(crate) fn store_failed(error: StoreError) -> CallError {
+    CallError::Store { full: matches!(error, StoreError::NoSpace { .. }), message: error.to_string() }
+}

@@ -1,0 +1,468 @@
+//! What a request can fail with, and how that is told: one table of codes, two dialects.
+//!
+//! Handlers return [`ApiError`]; it travels in the response's extensions to the outermost layer, which knows the
+//! trace id and the surface and writes the body once: RFC 9457 `application/problem+json`, or the error object that
+//! `OpenAI` clients expect.
+
+use std::time::Duration;
+
+use aivillage_runtime::{CallError, StoreError};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+/// Why the edge could not start or stop.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EdgeError {
+    /// Another process holds the port.
+    #[error("{key}: {addr} is already in use; stop the other process or set {key} to a free port")]
+    PortInUse {
+        /// Config key that named the address.
+        key: &'static str,
+        /// The address asked for.
+        addr: std::net::SocketAddr,
+    },
+    /// The address is reachable from other machines and nothing encrypts the connection.
+    #[error("{key}: {addr} is not a loopback address and plain HTTP would expose the key; use 127.0.0.1 or [::1]")]
+    NotLoopback {
+        /// Config key that named the address.
+        key: &'static str,
+        /// The address asked for.
+        addr: std::net::SocketAddr,
+    },
+    /// The listener could not be opened for another reason.
+    #[error("{key}: cannot listen on {addr}")]
+    Listen {
+        /// Config key that named the address.
+        key: &'static str,
+        /// The address asked for.
+        addr: std::net::SocketAddr,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The admin key file cannot be read, written or understood.
+    #[error("admin key {}: {why}", path.display())]
+    AdminKey {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong and what to do.
+        why: String,
+    },
+    /// A value of the `[edge]` section makes no sense.
+    #[error("{key}: {why}")]
+    Config {
+        /// The key.
+        key: &'static str,
+        /// What would be right.
+        why: String,
+    },
+    /// The table of jobs could not be read.
+    #[error("jobs of the last run cannot be read: {0}")]
+    Jobs(String),
+}
+
+macro_rules! codes {
+    ($($variant:ident $code:literal $status:ident $title:literal;)+) => {
+        /// A stable, documented reason for refusing a request.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Code {
+            $(#[doc = $title] $variant,)+
+        }
+        impl Code {
+            /// Every code, in the order of the documentation.
+            pub const ALL: &'static [Code] = &[$(Code::$variant,)+];
+            /// The code as it is written in bodies.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Code::$variant => $code,)+ }
+            }
+            /// The HTTP status it is answered with.
+            #[must_use]
+            pub fn status(self) -> StatusCode {
+                match self { $(Code::$variant => StatusCode::$status,)+ }
+            }
+            /// One sentence for people.
+            #[must_use]
+            pub fn title(self) -> &'static str {
+                match self { $(Code::$variant => $title,)+ }
+            }
+            /// The code written as `text`, if there is one.
+            #[must_use]
+            pub fn parse(text: &str) -> Option<Code> {
+                match text { $($code => Some(Code::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+codes! {
+    BadRequest "bad_request" BAD_REQUEST "The request is malformed.";
+    BadJson "bad_json" BAD_REQUEST "The body is not valid JSON.";
+    BadCursor "bad_cursor" BAD_REQUEST "The cursor was not issued for this list.";
+    Unauthenticated "unauthenticated" UNAUTHORIZED "A valid key is needed.";
+    Forbidden "forbidden" FORBIDDEN "The caller may not do this.";
+    NotFound "not_found" NOT_FOUND "There is nothing under this name.";
+    KindUnknown "actor_kind_unknown" NOT_FOUND "No such actor kind is hosted.";
+    MessageUnknown "message_unknown" NOT_FOUND "The kind exposes no such message.";
+    AgentUnknown "agent_unknown" NOT_FOUND "There is no such agent.";
+    CollectionUnknown "collection_not_found" NOT_FOUND "The memory has no such collection.";
+    ModelNotFound "model_not_found" NOT_FOUND "No such model.";
+    MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED "The route does not know this method.";
+    NotAcceptable "not_acceptable" NOT_ACCEPTABLE "The answer has no form the caller accepts.";
+    RequestTimeout "request_timeout" REQUEST_TIMEOUT "The body did not arrive in time.";
+    ToolDenied "tool_denied" FORBIDDEN "The agent may not use this tool.";
+    Conflict "conflict" CONFLICT "The request contradicts the present state.";
+    VersionConflict "version_conflict" CONFLICT "Somebody else changed it first.";
+    IdempotencyInProgress "idempotency_in_progress" CONFLICT "The first request with this key is still running.";
+    Gone "gone" GONE "It existed and was removed.";
+    PayloadTooLarge "payload_too_large" PAYLOAD_TOO_LARGE "The body is larger than this route takes.";
+    UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The route does not read this content type.";
+    HostNotAllowed "host_not_allowed" MISDIRECTED_REQUEST "The Host header names no host of this server.";
+    IdempotencyMismatch "idempotency_mismatch" UNPROCESSABLE_ENTITY "The key was used with another request.";
+    PayloadInvalid "payload_invalid" UNPROCESSABLE_ENTITY "The body does not have the documented shape.";
+    UnsupportedContent "unsupported_content" BAD_REQUEST "A content part of this type is not understood.";
+    UnsupportedParameter "unsupported_parameter" BAD_REQUEST "This parameter is not supported.";
+    RateLimited "rate_limited" TOO_MANY_REQUESTS "Too many requests.";
+    Overloaded "overloaded" TOO_MANY_REQUESTS "The actor's mailbox is full.";
+    Interrupted "interrupted" INTERNAL_SERVER_ERROR "The node stopped before the job was done.";
+    Cancelled "cancelled" CONFLICT "The job was cancelled.";
+    Internal "internal" INTERNAL_SERVER_ERROR "A fault of the server.";
+    Panicked "actor_panicked" INTERNAL_SERVER_ERROR "The actor failed while it worked on the message.";
+    NoReply "no_reply" INTERNAL_SERVER_ERROR "The actor dropped the message without an answer.";
+    IndexFailed "index_failed" INTERNAL_SERVER_ERROR "An index of the memory cannot be read or written.";
+    JournalFailed "journal_failed" INTERNAL_SERVER_ERROR "The journal of the memory cannot be read or written.";
+    NotImplemented "not_implemented" NOT_IMPLEMENTED "This is declared, but not built.";
+    Shed "shed" SERVICE_UNAVAILABLE "The server is at its limit.";
+    Draining "draining" SERVICE_UNAVAILABLE "The node is stopping.";
+    ModelUnavailable "model_unavailable" SERVICE_UNAVAILABLE "No model can answer now.";
+    Unavailable "unavailable" SERVICE_UNAVAILABLE "A part that is needed cannot be reached.";
+    ActorTimeout "actor_timeout" GATEWAY_TIMEOUT "The actor did not answer before the deadline.";
+    Expired "expired" GATEWAY_TIMEOUT "The deadline had passed before the work began.";
+    StoreFull "store_full" INSUFFICIENT_STORAGE "The disk is full; reads go on.";
+}
+
+/// One thing wrong at one place of the body.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct FieldError {
+    /// JSON pointer (RFC 6901) into the body.
+    pub pointer: String,
+    /// What is wrong there.
+    pub detail: String,
+}
+
+/// A refused or failed request. Boxed: it is the rare half of every result.
+#[derive(Debug, Clone)]
+pub struct ApiError(Box<Refusal>);
+
+#[derive(Debug, Clone)]
+struct Refusal {
+    code: std::borrow::Cow<'static, str>,
+    status: StatusCode,
+    title: &'static str,
+    detail: String,
+    param: Option<String>,
+    errors: Vec<FieldError>,
+    retry_after: Option<Duration>,
+}
+
+impl ApiError {
+    /// An error of the table with what is particular to this request.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        ApiError(Box::new(Refusal {
+            code: code.as_str().into(),
+            status: code.status(),
+            title: code.title(),
+            detail: detail.into(),
+            param: None,
+            errors: Vec::new(),
+            retry_after: None,
+        }))
+    }
+
+    /// Nothing under `what`.
+    pub fn not_found(what: impl std::fmt::Display) -> Self {
+        Self::new(Code::NotFound, format!("{what} does not exist"))
+    }
+
+    /// A body of the wrong shape, with every place that is wrong.
+    #[must_use]
+    pub fn invalid(errors: Vec<FieldError>) -> Self {
+        let detail = match errors.as_slice() {
+            [one] => format!("{}: {}", if one.pointer.is_empty() { "/" } else { &one.pointer }, one.detail),
+            many => format!("{} places of the body are wrong", many.len()),
+        };
+        let mut error = Self::new(Code::PayloadInvalid, detail);
+        error.0.errors = errors;
+        error
+    }
+
+    /// Names the request parameter that is at fault (`OpenAI` dialect).
+    #[must_use]
+    pub fn param(mut self, name: impl Into<String>) -> Self {
+        self.0.param = Some(name.into());
+        self
+    }
+
+    /// Tells when to come back.
+    #[must_use]
+    pub fn retry_after(mut self, after: Duration) -> Self {
+        self.0.retry_after = Some(after);
+        self
+    }
+
+    /// The stable code.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        &self.0.code
+    }
+
+    /// The HTTP status.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
+    /// The RFC 9457 object.
+    #[must_use]
+    pub fn problem(&self, instance: &str, trace_id: &str) -> Value {
+        let mut body = json!({
+            "type": format!("urn:aivillage:problem:{}", self.0.code),
+            "title": self.0.title,
+            "status": self.0.status.as_u16(),
+            "detail": self.0.detail,
+            "instance": instance,
+            "code": self.0.code,
+            "trace_id": trace_id,
+        });
+        if !self.0.errors.is_empty() {
+            body["errors"] = json!(self.0.errors);
+        }
+        if let Some(after) = self.0.retry_after {
+            body["retry_after_s"] = json!(seconds_up(after));
+        }
+        body
+    }
+
+    /// The error object of the `OpenAI` API.
+    #[must_use]
+    pub fn openai(&self, trace_id: &str) -> Value {
+        let (kind, code) = match (self.0.status.as_u16(), &*self.0.code) {
+            (401, _) => ("invalid_request_error", "invalid_api_key"),
+            (403, code) => ("permission_error", code),
+            (429, "rate_limited") => ("rate_limit_error", "rate_limit_exceeded"),
+            (429, code) => ("rate_limit_error", code),
+            (503, "shed" | "draining") => ("server_error", "overloaded"),
+            (500.., code) => ("server_error", code),
+            (_, code) => ("invalid_request_error", code),
+        };
+        let mut message = self.0.detail.clone();
+        for error in &self.0.errors {
+            message.push_str("; ");
+            message.push_str(&error.pointer);
+            message.push_str(": ");
+            message.push_str(&error.detail);
+        }
+        let param = self.0.param.clone().or_else(|| self.0.errors.first().map(|error| error.pointer.clone()));
+        json!({"error": {"message": message, "type": kind, "param": param, "code": code, "trace_id": trace_id}})
+    }
+
+    /// Writes the final response in one of the dialects.
+    pub(crate) fn render(&self, dialect: Dialect, instance: &str, trace_id: &str) -> Response {
+        let (body, mime) = match dialect {
+            Dialect::Problem => (self.problem(instance, trace_id), "application/problem+json"),
+            Dialect::OpenAi => (self.openai(trace_id), "application/json"),
+        };
+        let mut response = (self.0.status, body.to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(mime));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(after) = self.0.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds_up(after)));
+        }
+        if self.0.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+/// Whole seconds, rounded up: a client that waits them is never early.
+fn seconds_up(after: Duration) -> u64 {
+    after.as_millis().div_ceil(1_000).try_into().unwrap_or(u64::MAX)
+}
+
+/// Which form the body of an error has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// RFC 9457.
+    Problem,
+    /// `{"error": {..}}`.
+    OpenAi,
+}
+
+impl std::fmt::Display for ApiError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.0.code, self.0.detail)
+    }
+}
+
+impl std::error::Error for ApiError {}
+
+impl IntoResponse for ApiError {
+    /// An empty body with the error attached; the outermost layer renders it.
+    fn into_response(self) -> Response {
+        let mut response = self.0.status.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<CallError> for ApiError {
+    fn from(error: CallError) -> Self {
+        let detail = error.to_string();
+        let code = match &error {
+            CallError::Timeout => Code::ActorTimeout,
+            CallError::Expired => Code::Expired,
+            CallError::Overloaded { .. } => Code::Overloaded,
+            CallError::UnknownKind { .. } => Code::KindUnknown,
+            CallError::Decode { .. } => Code::PayloadInvalid,
+            CallError::Panicked => Code::Panicked,
+            CallError::NoReply => Code::NoReply,
+            CallError::Draining => Code::Draining,
+            CallError::Denied { .. } => Code::Forbidden,
+            CallError::TooLarge { .. } => Code::PayloadTooLarge,
+            CallError::Store { full: true, .. } => Code::StoreFull,
+            CallError::App(refusal) => return from_app(&refusal.code, &refusal.message),
+            _ => Code::Internal,
+        };
+        let mapped = ApiError::new(code, detail);
+        match error.retry_after() {
+            Some(after) => mapped.retry_after(after),
+            None if code == Code::Draining => mapped.retry_after(Duration::from_secs(2)),
+            None => mapped,
+        }
+    }
+}
+
+/// An actor's own refusal: a code of the table keeps its status, any other is 422.
+fn from_app(code: &str, message: &str) -> ApiError {
+    if let Some(known) = Code::parse(code) {
+        return ApiError::new(known, message);
+    }
+    let mut own = ApiError::new(Code::PayloadInvalid, message);
+    own.0.code = code.to_owned().into();
+    own.0.title = "The actor refused the request.";
+    own
+}
+
+/// A fault of the store, as an actor tells it.
+pub(crate) fn store_fault(error: &StoreError) -> CallError {
+    CallError::Store { full: matches!(error, StoreError::NoSpace { .. }), message: error.to_string() }
+}
+
+impl From<axum::extract::rejection::PathRejection> for ApiError {
+    fn from(rejection: axum::extract::rejection::PathRejection) -> Self {
+        ApiError::new(Code::BadRequest, rejection.body_text())
+    }
+}
+
+impl From<axum::extract::rejection::QueryRejection> for ApiError {
+    fn from(rejection: axum::extract::rejection::QueryRejection) -> Self {
+        ApiError::new(Code::BadRequest, rejection.body_text())
+    }
+}
+
+/// The page `docs/errors.md`: every code with its status.
+#[must_use]
+pub fn reference() -> String {
+    let mut page = String::from(
+        "# Error codes of the HTTP door\n\n\
+         Generated from `runtime/edge/src/error.rs`; a test compares them (`UPDATE_DOCS=1 cargo test -p aivillage-edge` \
+         writes this page anew).\n\n\
+         Every refused request is answered with `application/problem+json` (RFC 9457): `type` \
+         (`urn:aivillage:problem:<code>`), `title`, `status`, `detail`, `instance`, `code`, `trace_id`, and where they \
+         apply `errors[] {pointer, detail}` and `retry_after_s`. The OpenAI routes (`/v1/models`, \
+         `/v1/chat/completions`) answer `{\"error\": {message, type, param, code}}` instead.\n\n\
+         An actor's own refusal keeps its code: with the status below if it is in the table, otherwise 422. Bytes that \
+         are not HTTP at all never reach a route: the protocol layer answers a bare `400` or `431` and closes.\n\n\
+         | code | status | meaning |\n|---|---|---|\n",
+    );
+    for code in Code::ALL {
+        let (status, title) = (code.status().as_u16(), code.title());
+        page.extend(["| `", code.as_str(), "` | ", &status.to_string(), " | ", title, " |\n"]);
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use aivillage_runtime::AppError;
+
+    use super::*;
+
+    #[test]
+    fn documentation_lists_exactly_the_codes_of_the_table() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/errors.md");
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, reference()).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), reference(), "run with UPDATE_DOCS=1");
+    }
+
+    #[test]
+    fn codes_are_snake_case_unique_and_parse_back() {
+        for code in Code::ALL {
+            let text = code.as_str();
+            assert!(text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{text}");
+            assert_eq!(Code::parse(text), Some(*code));
+            assert!(code.status().is_client_error() || code.status().is_server_error());
+        }
+    }
+
+    #[test]
+    fn problem_has_the_members_of_the_contract() {
+        let error = ApiError::invalid(vec![FieldError { pointer: "/k".into(), detail: "not a number".into() }]);
+        insta::assert_json_snapshot!(error.problem("/v1/memory/query", "4bf92f3577b34da6a3ce929d0e0e4736"), @r#"
+        {
+          "type": "urn:aivillage:problem:payload_invalid",
+          "title": "The body does not have the documented shape.",
+          "status": 422,
+          "detail": "/k: not a number",
+          "instance": "/v1/memory/query",
+          "code": "payload_invalid",
+          "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+          "errors": [
+            {
+              "pointer": "/k",
+              "detail": "not a number"
+            }
+          ]
+        }
+        "#);
+    }
+
+    #[test]
+    fn actor_refusals_keep_their_code() {
+        let known = ApiError::from(CallError::from(AppError::new("not_found", "no")));
+        assert_eq!((known.code(), known.status().as_u16()), ("not_found", 404));
+        let own = ApiError::from(CallError::from(AppError::new("overdrawn", "no")));
+        assert_eq!((own.code(), own.status().as_u16()), ("overdrawn", 422));
+    }
+
+    #[test]
+    fn retry_after_is_rounded_up() {
+        let error = ApiError::new(Code::Shed, "full").retry_after(Duration::from_millis(1_001));
+        let response = error.render(Dialect::Problem, "/", "0");
+        assert_eq!(response.headers()[header::RETRY_AFTER], "2");
+    }
+
+    #[test]
+    fn openai_dialect_names_the_parameter() {
+        let body = ApiError::new(Code::UnsupportedParameter, "only n = 1").param("n").openai("t");
+        assert_eq!(body["error"]["param"], "n");
+        assert_eq!(body["error"]["type"], "invalid_request_error");
+    }
+}

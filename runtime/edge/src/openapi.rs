@@ -1,0 +1,271 @@
+//! The `OpenAPI` document: routes from the handlers, schemas from the types' own JSON schemas, exposed messages from the registry.
+//!
+//! `OpenAPI` 3.1 schemas are JSON Schema 2020-12, so the schema that validates a body is the one that is shown.
+
+use aivillage_memory as memory;
+use aivillage_runtime::Village;
+use axum::body::Bytes;
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, SchemaGenerator};
+use serde_json::{Map, Value, json};
+
+use crate::routes;
+
+/// The document of this node, serialised.
+pub(crate) fn document(village: &Village) -> Bytes {
+    let mut document = base();
+    if let Some(root) = document.as_object_mut() {
+        root.insert("x-village-messages".to_owned(), messages(village));
+    }
+    Bytes::from(document.to_string())
+}
+
+/// The document without what differs from node to node.
+pub(crate) fn base() -> Value {
+    let (_, described) = routes::documented().split_for_parts();
+    let mut document = serde_json::to_value(&described).unwrap_or_else(|_| json!({"paths": {}}));
+    let schemas = schemas();
+    if let Some(root) = document.as_object_mut() {
+        root.insert("openapi".to_owned(), json!("3.1.0"));
+        root.insert(
+            "info".to_owned(),
+            json!({
+                "title": "AI Village",
+                "version": env!("CARGO_PKG_VERSION"),
+                "description": "Actors, agents and memory of a village over HTTP. Errors are RFC 9457 problems; the OpenAI routes answer in that dialect.",
+                "license": {"name": "MIT OR Apache-2.0"},
+            }),
+        );
+        root.insert("servers".to_owned(), json!([{"url": "/"}]));
+        root.insert("security".to_owned(), json!([{"bearer": []}, {"header": []}]));
+        root.insert(
+            "components".to_owned(),
+            json!({
+                "schemas": schemas,
+                "securitySchemes": {
+                    "bearer": {"type": "http", "scheme": "bearer", "description": "the line in <data>/admin.key"},
+                    "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+                },
+            }),
+        );
+    }
+    default_problems(&mut document);
+    document
+}
+
+/// Every operation may be refused: one `default` response says in which form.
+fn default_problems(document: &mut Value) {
+    let paths = document.get_mut("paths").and_then(Value::as_object_mut);
+    for (path, item) in paths.into_iter().flatten() {
+        let openai = path.starts_with("/v1/chat") || path.starts_with("/v1/models");
+        let (mime, schema) = if openai {
+            ("application/json", "#/components/schemas/OpenAiError")
+        } else {
+            ("application/problem+json", "#/components/schemas/Problem")
+        };
+        for operation in item.as_object_mut().into_iter().flat_map(|item| item.values_mut()) {
+            if let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) {
+                responses.insert(
+                    "default".to_owned(),
+                    json!({"description": "Refused or failed", "content": {(mime): {"schema": {"$ref": schema}}}}),
+                );
+            }
+        }
+    }
+}
+
+/// The exposed messages of every kind, with their schemas: the content of `POST /v1/actors/{kind}/{key}/messages`.
+fn messages(village: &Village) -> Value {
+    let kinds = village.kinds().into_iter().filter(|kind| !kind.messages.is_empty());
+    kinds
+        .map(|kind| (kind.kind.to_owned(), json!({"version": kind.version, "messages": kind.messages})))
+        .collect::<Map<_, _>>()
+        .into()
+}
+
+fn schemas() -> Value {
+    let mut all = Schemas::new();
+    all.add::<memory::PutReport>("PutReport");
+    all.add::<memory::DocumentView>("DocumentView");
+    all.add::<memory::DeleteReport>("DeleteReport");
+    all.add::<memory::Query>("Query");
+    all.add::<memory::Context>("Context");
+    all.add::<memory::CollectionStats>("CollectionStats");
+    all.add::<routes::memory::PutBody>("PutBody");
+    all.add::<aivillage_actors::AgentCard>("AgentCard");
+    all.add::<aivillage_actors::Answer>("Answer");
+    all.add::<aivillage_actors::wire::openai::ChatRequest>("ChatRequest");
+    all.add::<aivillage_actors::wire::openai::ChatResponse>("ChatResponse");
+    all.add::<aivillage_actors::wire::openai::ErrorBody>("OpenAiError");
+    all.add::<routes::agents::AskBody>("AskBody");
+    all.add::<routes::actors::MessageBody>("MessageBody");
+    all.add::<crate::job::Job>("Job");
+    all.finish(literal())
+}
+
+/// Schemas of bodies that are put together in the handlers.
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn literal() -> Value {
+    let reference = |name: &str| json!({"$ref": format!("#/components/schemas/{name}")});
+    let page = |name: &str| {
+        json!({
+            "type": "object", "required": ["data"],
+            "properties": {"data": {"type": "array", "items": reference(name)}, "next_cursor": {"type": "string"}},
+        })
+    };
+    let list = |name: &str, of: Value| json!({"type": "object", "required": [name], "properties": {(name): {"type": "array", "items": of}}});
+    json!({
+        "AgentPage": page("AgentCard"),
+        "JobPage": page("Job"),
+        "MemoryStats": list("collections", reference("CollectionStats")),
+        "Kinds": list("data", reference("Kind")),
+        "Kind": {
+            "type": "object", "required": ["kind", "version", "live", "messages"],
+            "properties": {
+                "kind": {"type": "string"}, "version": {"type": "integer"}, "live": {"type": "integer"},
+                "messages": {"type": "array", "items": reference("Message")},
+                "actors": {"type": "array", "items": reference("Actor")},
+            },
+        },
+        "Message": {
+            "type": "object", "required": ["name", "doc", "ask", "action", "idempotent"],
+            "properties": {
+                "name": {"type": "string"}, "doc": {"type": "string"}, "ask": {"type": "boolean"},
+                "action": {"type": "string"}, "idempotent": {"type": "boolean"},
+                "schema": {"description": "JSON Schema of the payload"}, "reply_schema": {"description": "JSON Schema of the reply"},
+            },
+        },
+        "Actor": {
+            "type": "object", "required": ["kind", "key", "state", "mailbox_depth", "restarts", "uptime_ms"],
+            "properties": {
+                "kind": {"type": "string"}, "key": {"type": "string"}, "state": {"type": "string"}, "node": {"type": "string"},
+                "mailbox_depth": {"type": "integer"}, "restarts": {"type": "integer"}, "uptime_ms": {"type": "integer"},
+            },
+        },
+        "MessageReply": {
+            "type": "object", "required": ["reply", "node", "elapsed_us"],
+            "properties": {"reply": {"description": "as the message's reply_schema says"}, "node": {"type": "string"}, "elapsed_us": {"type": "integer"}},
+        },
+        "ToolArguments": {"type": "object", "additionalProperties": true},
+        "Conversation": {
+            "type": "object", "required": ["id", "data"],
+            "properties": {"id": {"type": "string"}, "data": {"type": "array", "items": {"type": "object"}}},
+        },
+        "Models": {
+            "type": "object", "required": ["object", "data"],
+            "properties": {"object": {"const": "list"}, "data": {"type": "array", "items": reference("Model")}},
+        },
+        "Model": {
+            "type": "object", "required": ["id", "object", "created", "owned_by"],
+            "properties": {"id": {"type": "string"}, "object": {"const": "model"}, "created": {"type": "integer"}, "owned_by": {"type": "string"}},
+        },
+        "Status": {
+            "type": "object", "required": ["node", "version", "uptime_s", "ready", "kinds", "actors", "memory"],
+            "properties": {
+                "node": {"type": "string"}, "version": {"type": "string"}, "uptime_s": {"type": "integer"}, "ready": {"type": "boolean"},
+                "kinds": {"type": "array", "items": {"type": "object"}}, "actors": {"type": "integer"},
+                "memory": {"type": "array", "items": reference("CollectionStats")},
+            },
+        },
+        "Problem": {
+            "type": "object", "required": ["type", "title", "status", "detail", "instance", "code", "trace_id"],
+            "properties": {
+                "type": {"type": "string"}, "title": {"type": "string"}, "status": {"type": "integer"}, "detail": {"type": "string"},
+                "instance": {"type": "string"}, "code": {"type": "string"}, "trace_id": {"type": "string"},
+                "retry_after_s": {"type": "integer"},
+                "errors": {"type": "array", "items": {"type": "object", "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}}}},
+            },
+        },
+    })
+}
+
+/// Collects the schemas of types under the names that routes refer to.
+struct Schemas {
+    generator: SchemaGenerator,
+    named: Map<String, Value>,
+}
+
+impl Schemas {
+    fn new() -> Self {
+        let settings = SchemaSettings::draft2020_12().with(|s| {
+            s.meta_schema = None;
+            s.definitions_path = "/components/schemas".into();
+        });
+        Schemas { generator: SchemaGenerator::new(settings), named: Map::new() }
+    }
+
+    fn add<T: JsonSchema>(&mut self, name: &str) {
+        let schema = self.generator.subschema_for::<T>().to_value();
+        self.named.insert(name.to_owned(), schema);
+    }
+
+    /// Types that schemars put among its definitions keep their own schema; the others get the one they were added with.
+    fn finish(mut self, literal: Value) -> Value {
+        let mut all = self.generator.take_definitions(true);
+        for (name, schema) in self.named {
+            let points_to_itself =
+                schema.get("$ref").and_then(Value::as_str) == Some(&format!("#/components/schemas/{name}"));
+            if !points_to_itself {
+                all.insert(name, schema);
+            }
+        }
+        if let Value::Object(literal) = literal {
+            all.extend(literal);
+        }
+        Value::Object(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::routes::Route;
+
+    fn references(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(map) => {
+                if let Some(Value::String(reference)) = map.get("$ref") {
+                    found.insert(reference.clone());
+                }
+                map.values().for_each(|value| references(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_reference_resolves() {
+        let document = base();
+        let mut found = BTreeSet::new();
+        references(&document, &mut found);
+        assert!(found.len() > 20, "{found:?}");
+        for reference in found {
+            let pointer = reference.strip_prefix('#').unwrap();
+            assert!(document.pointer(pointer).is_some(), "{reference}");
+        }
+    }
+
+    #[test]
+    fn every_documented_route_is_known_to_the_pipeline() {
+        for path in base()["paths"].as_object().unwrap().keys() {
+            assert_eq!(Route::of(Some(path)).template, path, "missing in ROUTES");
+        }
+    }
+
+    #[test]
+    fn operations_are_as_reviewed() {
+        let document = base();
+        let mut lines = Vec::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let responses: Vec<_> = operation["responses"].as_object().unwrap().keys().cloned().collect();
+                lines.push(format!("{} {path} -> {}", method.to_uppercase(), responses.join(" ")));
+            }
+        }
+        lines.sort();
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+}

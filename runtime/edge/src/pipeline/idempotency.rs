@@ -1,0 +1,165 @@
+//! `Idempotency-Key` (IETF draft): the first request runs, its repetitions get the stored answer byte for byte.
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http_body_util::{BodyExt, Limited};
+use sha2::{Digest, Sha256};
+
+use aivillage_runtime::{Addr, Idem as RuntimeKey};
+
+use super::{Caller, Rendered, Visit, body, handle, is_unsafe};
+use crate::door::Door;
+use crate::error::{ApiError, Code};
+use crate::idem::{Answer, Begun, Idem, IdemMsg, shard};
+
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+const MAX_KEY: usize = 255;
+/// Largest answer that is kept.
+const MAX_ANSWER: usize = 1 << 20;
+/// Headers that belong to the answer; all others are made anew for each response.
+const KEPT: [HeaderName; 4] = [header::CONTENT_TYPE, header::LOCATION, header::ETAG, header::RETRY_AFTER];
+
+/// Runs the handler, at most once for each key.
+pub(super) async fn run(
+    door: &Door,
+    visit: &Visit,
+    mut caller: Caller,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let Some(value) = request.headers().get(KEY).filter(|_| is_unsafe(request.method())) else {
+        return Ok(handle(caller, request, next).await);
+    };
+    if value.is_empty() || value.len() > MAX_KEY {
+        return Err(ApiError::new(Code::BadRequest, "idempotency-key must have 1 to 255 bytes"));
+    }
+    let key = scope(&caller, &request, value.as_bytes());
+    let (parts, payload) = request.into_parts();
+    let bytes = body::read(&parts.headers, payload, visit.route.body_limits(&door.config)).await?;
+    let hash = digest(&[parts.uri.query().unwrap_or("").as_bytes(), &bytes]);
+    caller.idem = key.first_chunk().copied().map(RuntimeKey);
+
+    let keeper = door.village.addr::<Idem>(&shard(caller.tenant(), key));
+    match keeper.ask(|reply| IdemMsg::Begin { key, hash, reply }).await? {
+        Begun::New => {}
+        Begun::Replay(answer) => {
+            door.metrics.replays.inc();
+            return replay(answer);
+        }
+        Begun::InProgress => {
+            return Err(ApiError::new(Code::IdempotencyInProgress, "the first request with this key still runs")
+                .retry_after(std::time::Duration::from_secs(1)));
+        }
+        Begun::Mismatch => {
+            return Err(ApiError::new(Code::IdempotencyMismatch, "this key was used with another body or query"));
+        }
+    }
+    let claim = Claim { keeper, key, settled: false };
+    let response = handle(caller, Request::from_parts(parts, Body::from(bytes)), next).await;
+    settle(visit, claim, hash, response).await
+}
+
+/// A key that was begun. Dropped before it is settled (the client went away, the handler panicked), it is given back.
+struct Claim {
+    keeper: Addr<Idem>,
+    key: [u8; 32],
+    settled: bool,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if !self.settled && self.keeper.try_tell(IdemMsg::Abandon { key: self.key }).is_err() {
+            tracing::warn!("an idempotency key could not be given back, repetitions get 409 until it expires");
+        }
+    }
+}
+
+/// Stores the answer if it is one that a repetition should get.
+async fn settle(visit: &Visit, mut claim: Claim, hash: [u8; 32], response: Response) -> Result<Response, ApiError> {
+    let mut response = response;
+    if let Some(error) = response.extensions_mut().remove::<ApiError>() {
+        response = visit.render(&error);
+        response.extensions_mut().insert(Rendered);
+    }
+    if !is_final(response.status()) || is_stream(response.headers()) {
+        return Ok(response);
+    }
+    let (mut parts, payload) = response.into_parts();
+    let bytes = Limited::new(payload, MAX_ANSWER).collect().await.map(http_body_util::Collected::to_bytes);
+    let Ok(bytes) = bytes else {
+        return Err(ApiError::new(
+            Code::PayloadTooLarge,
+            "the answer is too large to be kept for repetition; send the request without idempotency-key",
+        ));
+    };
+    let headers = KEPT
+        .iter()
+        .filter_map(|name| Some((name.as_str().to_owned(), parts.headers.get(name)?.as_bytes().to_vec())))
+        .collect();
+    let answer = Answer { hash, status: parts.status.as_u16(), headers, body: bytes.to_vec() };
+    let key = claim.key;
+    match claim.keeper.ask(|reply| IdemMsg::Complete { key, answer, reply }).await {
+        Ok(()) => claim.settled = true,
+        // The effect happened and the caller must hear of it; a repetition is stopped by the runtime's own key.
+        Err(error) => tracing::warn!(%error, "answer not kept for repetition"),
+    }
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Ok(Response::from_parts(parts, Body::from(bytes)))
+}
+
+/// Faults of the server and refusals that pass by themselves are not final: the repetition may succeed.
+fn is_final(status: StatusCode) -> bool {
+    !status.is_server_error()
+        && !matches!(
+            status,
+            StatusCode::UNAUTHORIZED
+                | StatusCode::REQUEST_TIMEOUT
+                | StatusCode::CONFLICT
+                | StatusCode::TOO_MANY_REQUESTS
+        )
+}
+
+fn is_stream(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|mime| mime.as_bytes().starts_with(b"text/event-stream"))
+}
+
+fn replay(answer: Answer) -> Result<Response, ApiError> {
+    let corrupt = |_| ApiError::new(Code::Internal, "the stored answer cannot be read");
+    let status = StatusCode::from_u16(answer.status)
+        .map_err(|_| ApiError::new(Code::Internal, "the stored answer cannot be read"))?;
+    let mut response = (status, answer.body).into_response();
+    response.headers_mut().remove(header::CONTENT_TYPE);
+    for (name, value) in answer.headers {
+        let name: HeaderName = name.parse().map_err(|_| ApiError::new(Code::Internal, "stored header"))?;
+        response.headers_mut().insert(name, HeaderValue::from_bytes(&value).map_err(corrupt)?);
+    }
+    response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    response.extensions_mut().insert(Rendered);
+    Ok(response)
+}
+
+/// One key of one caller on one route. The path is taken raw: two documents are two effects.
+fn scope(caller: &Caller, request: &Request, key: &[u8]) -> [u8; 32] {
+    let principal = &caller.principal;
+    digest(&[
+        principal.tenant.as_bytes(),
+        principal.subject.as_bytes(),
+        request.method().as_str().as_bytes(),
+        request.uri().path().as_bytes(),
+        key,
+    ])
+}
+
+/// SHA-256 over the parts, each with its length, so that boundaries count.
+fn digest(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    hasher.finalize().into()
+}

@@ -1,0 +1,276 @@
+//! The whole route table, and what each route's class means for the pipeline.
+
+pub(crate) mod actors;
+pub(crate) mod agents;
+pub(crate) mod chat;
+pub(crate) mod events;
+pub(crate) mod jobs;
+pub(crate) mod memory;
+pub(crate) mod meta;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
+use axum::middleware::from_fn_with_state;
+use axum::response::IntoResponse;
+use axum::{Json, Router};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
+use tower_http::compression::{CompressionLayer, CompressionLevel};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use utoipa_swagger_ui::SwaggerUi;
+
+use crate::config::EdgeConfig;
+use crate::door::Door;
+use crate::error::{ApiError, Code, Dialect};
+use crate::pipeline::body::{self, BodyLimits};
+use crate::pipeline::{inner, outer};
+
+/// What the pipeline does with a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Health: nothing is checked.
+    Health,
+    /// Public on this machine: no key, no admission.
+    Open,
+    /// Key, admission, `request_timeout`, `max_body`.
+    Api,
+    /// As `Api` with `chat_timeout`.
+    Chat,
+    /// As `Chat` with `upload_max`.
+    Upload,
+}
+
+/// One route as the pipeline sees it.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) template: &'static str,
+    pub(crate) class: Class,
+    pub(crate) dialect: Dialect,
+}
+
+const fn route(template: &'static str, class: Class) -> Route {
+    Route { template, class, dialect: Dialect::Problem }
+}
+
+const fn openai(template: &'static str, class: Class) -> Route {
+    Route { template, class, dialect: Dialect::OpenAi }
+}
+
+/// A path that no route has. It needs a key, so that an outsider cannot map the routes.
+static UNKNOWN: Route = route("unknown", Class::Api);
+
+static ROUTES: [Route; 30] = [
+    route("/v1/agents", Class::Api),
+    route("/v1/actors/{kind}/{key}/messages", Class::Chat),
+    openai("/v1/chat/completions", Class::Chat),
+    route("/v1/memory/query", Class::Api),
+    route("/v1/agents/{id}/ask", Class::Chat),
+    route("/v1/agents/{id}", Class::Api),
+    route("/v1/agents/{id}/tools/{tool}", Class::Chat),
+    route("/v1/conversations/{id}", Class::Api),
+    route("/v1/actors", Class::Api),
+    route("/v1/actors/{kind}", Class::Api),
+    route("/v1/actors/{kind}/{key}", Class::Chat),
+    route("/v1/memory/documents", Class::Upload),
+    route("/v1/memory/documents/{id}", Class::Api),
+    route("/v1/memory/stats", Class::Api),
+    route("/v1/jobs", Class::Api),
+    route("/v1/jobs/{id}", Class::Api),
+    route("/v1/jobs/{id}/events", Class::Api),
+    route("/v1/events", Class::Api),
+    route("/v1/status", Class::Api),
+    openai("/v1/models", Class::Api),
+    openai("/v1/models/{id}", Class::Api),
+    route("/openapi.json", Class::Open),
+    route("/docs", Class::Open),
+    route("/docs/", Class::Open),
+    route("/docs/{*rest}", Class::Open),
+    route("/healthz", Class::Health),
+    route("/readyz", Class::Health),
+    route("/metrics", Class::Open),
+    route("/", Class::Open),
+    route("unknown", Class::Api),
+];
+
+impl Route {
+    /// The route of a matched template.
+    pub(crate) fn of(template: Option<&str>) -> &'static Route {
+        let known = template.and_then(|template| ROUTES.iter().find(|route| route.template == template));
+        known.unwrap_or(&UNKNOWN)
+    }
+
+    /// Longest time on this route.
+    pub(crate) fn max_time(&self, config: &EdgeConfig) -> Duration {
+        match self.class {
+            Class::Chat | Class::Upload => config.chat_timeout.get(),
+            _ => config.request_timeout.get(),
+        }
+    }
+
+    /// Largest and slowest body on this route.
+    pub(crate) fn body_limits(&self, config: &EdgeConfig) -> BodyLimits {
+        let bytes = if self.class == Class::Upload { config.upload_max } else { config.max_body };
+        BodyLimits { bytes: bytes.as_usize(), pause: config.header_timeout.get() }
+    }
+
+    /// True if the answer is for the owner of a key only.
+    pub(crate) fn needs_key(&self) -> bool {
+        !matches!(self.class, Class::Health | Class::Open)
+    }
+}
+
+/// The documented routes; also the source of the `OpenAPI` document.
+pub(crate) fn documented() -> OpenApiRouter<Arc<Door>> {
+    OpenApiRouter::new()
+        .routes(routes!(agents::list))
+        .routes(routes!(agents::show))
+        .routes(routes!(agents::ask))
+        .routes(routes!(agents::tool_get, agents::tool_post))
+        .routes(routes!(agents::conversation))
+        .routes(routes!(actors::kinds))
+        .routes(routes!(actors::kind))
+        .routes(routes!(actors::show, actors::send_alias))
+        .routes(routes!(actors::send))
+        .routes(routes!(memory::put))
+        .routes(routes!(memory::get, memory::delete))
+        .routes(routes!(memory::query))
+        .routes(routes!(memory::stats))
+        .routes(routes!(jobs::list))
+        .routes(routes!(jobs::show, jobs::cancel))
+        .routes(routes!(jobs::events))
+        .routes(routes!(events::topics))
+        .routes(routes!(chat::models))
+        .routes(routes!(chat::model))
+        .routes(routes!(chat::completions))
+        .routes(routes!(meta::status))
+        .routes(routes!(meta::healthz))
+        .routes(routes!(meta::readyz))
+        .routes(routes!(meta::document))
+}
+
+/// The router of the public listener.
+pub(crate) fn public(door: &Arc<Door>) -> Router {
+    let (router, _) = documented().split_for_parts();
+    let docs = SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::from("/openapi.json"));
+    let router = router
+        .merge(docs)
+        .route("/", axum::routing::get(meta::root))
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method);
+    let router = router.layer(from_fn_with_state(door.clone(), inner)).layer(compression());
+    let router = match cors(&door.config.cors_origins) {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    router.layer(from_fn_with_state(door.clone(), outer)).with_state(door.clone())
+}
+
+/// The router of the admin listener.
+pub(crate) fn admin(door: &Arc<Door>) -> Router {
+    Router::new()
+        .route("/healthz", axum::routing::get(meta::healthz))
+        .route("/readyz", axum::routing::get(meta::readyz))
+        .route("/metrics", axum::routing::get(meta::metrics))
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(door.clone(), inner))
+        .layer(from_fn_with_state(door.clone(), outer))
+        .with_state(door.clone())
+}
+
+/// gzip and zstd at their fastest, for answers above 1 KiB that are not streams.
+fn compression() -> CompressionLayer<impl Predicate> {
+    CompressionLayer::new()
+        .no_br()
+        .no_deflate()
+        .quality(CompressionLevel::Fastest)
+        .compress_when(SizeAbove::new(1_024).and(NotForContentType::SSE).and(NotForContentType::IMAGES))
+}
+
+fn cors(origins: &[String]) -> Option<CorsLayer> {
+    let origins: Vec<HeaderValue> = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()).collect();
+    if origins.is_empty() {
+        return None;
+    }
+    let headers = ["x-api-key", "idempotency-key", "last-event-id", "prefer", "request-timeout-ms", "traceparent"]
+        .map(HeaderName::from_static);
+    Some(
+        CorsLayer::new()
+            .allow_origin(AllowOrigin::list(origins))
+            .allow_methods([Method::GET, Method::POST, Method::DELETE])
+            .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE].into_iter().chain(headers).collect::<Vec<_>>())
+            .expose_headers([HeaderName::from_static("x-request-id"), header::RETRY_AFTER, header::LOCATION])
+            .max_age(Duration::from_mins(10)),
+    )
+}
+
+async fn unknown(uri: Uri) -> ApiError {
+    let path: String = uri.path().chars().take(128).collect();
+    ApiError::new(Code::NotFound, format!("there is no route {path}; see /openapi.json"))
+}
+
+async fn wrong_method(method: Method) -> ApiError {
+    let method: String = method.as_str().chars().take(32).collect();
+    ApiError::new(Code::MethodNotAllowed, format!("the route does not know {method}; see /openapi.json"))
+}
+
+/// Path parameters, refused as a problem.
+#[derive(Debug, FromRequestParts)]
+#[from_request(via(axum::extract::Path), rejection(ApiError))]
+pub(crate) struct Path<T>(pub(crate) T);
+
+/// Query parameters, refused as a problem.
+#[derive(Debug, FromRequestParts)]
+#[from_request(via(axum::extract::Query), rejection(ApiError))]
+pub(crate) struct Query<T>(pub(crate) T);
+
+/// A JSON body of the shape `T`, read within the route's limits.
+#[derive(Debug)]
+pub(crate) struct Body<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + JsonSchema> FromRequest<Arc<Door>> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, door: &Arc<Door>) -> Result<Self, ApiError> {
+        let (parts, payload) = request.into_parts();
+        let mime = parts.headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes().to_ascii_lowercase());
+        // A missing type is taken for JSON: there is nothing else these routes read.
+        if mime.is_some_and(|mime| !mime.starts_with(b"application/json") && !mime.starts_with(b"application/merge")) {
+            return Err(ApiError::new(Code::UnsupportedMediaType, "send the body as application/json"));
+        }
+        let limits = Route::of(parts.extensions.get::<axum::extract::MatchedPath>().map(axum::extract::MatchedPath::as_str))
+            .body_limits(&door.config);
+        let limits = BodyLimits { bytes: limits.bytes.min(door.config.max_body.as_usize()), ..limits };
+        body::json(&body::read(&parts.headers, payload, limits).await?).map(Body)
+    }
+}
+
+/// A page of a list.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct PageOf<T> {
+    /// The items.
+    pub(crate) data: Vec<T>,
+    /// Where the next page begins; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) next_cursor: Option<String>,
+}
+
+/// What handlers return.
+pub(crate) type Answer<T> = Result<T, ApiError>;
+
+/// A JSON response.
+pub(crate) fn ok<T: Serialize>(value: T) -> axum::response::Response {
+    Json(value).into_response()
+}
+
+/// The fault of a value that has no JSON form.
+pub(crate) fn unwritable(error: &serde_json::Error) -> ApiError {
+    ApiError::new(Code::Internal, format!("the answer has no JSON form: {error}"))
+}

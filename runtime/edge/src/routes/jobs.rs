@@ -1,0 +1,132 @@
+//! `/v1/jobs`: long operations, their state, their events, their end.
+
+use std::sync::Arc;
+
+use aivillage_runtime::TopicItem;
+use axum::Extension;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use futures::StreamExt;
+use serde_json::json;
+
+use super::{Answer, PageOf, Path, Query, ok};
+use crate::cursor::PageQuery;
+use crate::door::Door;
+use crate::error::{ApiError, Code};
+use crate::job::{self, Job, JobActor, JobMsg};
+use crate::live::{self, Place};
+use crate::pipeline::Caller;
+
+/// The jobs, newest first.
+#[utoipa::path(get, path = "/v1/jobs", tag = "jobs",
+    params(("limit" = Option<u32>, Query, description = "1 to 200, 50 if absent"),
+        ("cursor" = Option<String>, Query, description = "next_cursor of the page before")),
+    responses((status = 200, description = "A page of jobs", body = ref("#/components/schemas/JobPage"))))]
+pub(crate) async fn list(
+    State(door): State<Arc<Door>>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<PageQuery>,
+) -> Answer<Response> {
+    let tenant = caller.tenant().to_owned();
+    let filter = format!("jobs/{tenant}");
+    let page = door.cursors.page(&filter, query)?;
+    let village = door.village.clone();
+    let read = door.village.blocking("edge.jobs", move || {
+        // One more than asked for tells whether there is another page.
+        job::list(&village, &tenant, page.after.as_deref(), page.limit + 1)
+    });
+    let mut data = read.await.map_err(|e| internal(&e))?.map_err(|e| internal(&e))?;
+    let more = data.len() > page.limit;
+    data.truncate(page.limit);
+    let next_cursor = data.last().filter(|_| more).map(|job| door.cursors.issue(&filter, &job.id));
+    Ok(ok(PageOf { data, next_cursor }))
+}
+
+fn internal(error: &dyn std::fmt::Display) -> ApiError {
+    ApiError::new(Code::Internal, format!("the table of jobs cannot be read: {error}"))
+}
+
+async fn find(door: &Door, caller: &Caller, id: &str) -> Answer<Job> {
+    let id = canonical(id)?;
+    let job = door.village.addr::<JobActor>(&id).ask(JobMsg::Get).await?;
+    // Another tenant's job does not exist.
+    if job.tenant == caller.tenant() { Ok(job) } else { Err(ApiError::not_found("this job")) }
+}
+
+/// One spelling of a UUID is one actor.
+fn canonical(id: &str) -> Answer<String> {
+    uuid::Uuid::parse_str(id).map(|id| id.to_string()).map_err(|_| ApiError::not_found("this job"))
+}
+
+/// One job.
+#[utoipa::path(get, path = "/v1/jobs/{id}", tag = "jobs", params(("id" = String, Path)),
+    responses((status = 200, description = "The job", body = ref("#/components/schemas/Job")),
+        (status = 404, description = "No such job", body = ref("#/components/schemas/Problem"))))]
+pub(crate) async fn show(
+    State(door): State<Arc<Door>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Answer<Response> {
+    find(&door, &caller, &id).await.map(ok)
+}
+
+/// Cancels a job; one that has ended stays as it is.
+#[utoipa::path(delete, path = "/v1/jobs/{id}", tag = "jobs", params(("id" = String, Path)),
+    responses((status = 200, description = "The job as it is now", body = ref("#/components/schemas/Job")),
+        (status = 404, description = "No such job", body = ref("#/components/schemas/Problem"))))]
+pub(crate) async fn cancel(
+    State(door): State<Arc<Door>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Answer<Response> {
+    let job = find(&door, &caller, &id).await?;
+    Ok(ok(door.village.addr::<JobActor>(&job.id).ask(JobMsg::Cancel).await?))
+}
+
+/// The job's events: `progress`, then `result` or `error`; each carries the job. The first tells the present state.
+#[utoipa::path(get, path = "/v1/jobs/{id}/events", tag = "jobs", params(("id" = String, Path)),
+    responses((status = 200, description = "Events", content_type = "text/event-stream"),
+        (status = 404, description = "No such job", body = ref("#/components/schemas/Problem"))))]
+pub(crate) async fn events(
+    State(door): State<Arc<Door>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Answer<Response> {
+    let place = Place::take(&door, "job")?;
+    let topic = door.village.topic(job::topic(&canonical(&id)?));
+    // The position is taken before the state: what happens between the two is told twice, never lost.
+    let newest = topic.newest().await?;
+    let now = find(&door, &caller, &id).await?;
+    let resumed = headers.get("last-event-id").and_then(|value| value.to_str().ok()).and_then(|id| id.parse().ok());
+    let mut changes = Box::pin(topic.subscribe(Some(resumed.unwrap_or(newest))));
+    let stop = door.stop.clone();
+    Ok(live::respond(async_stream::stream! {
+        let _place = place;
+        yield live::opening();
+        yield live::event(now.event(), &json!(now)).id(newest.to_string());
+        let mut ended = now.state.is_final();
+        while !ended {
+            let next = tokio::select! {
+                biased;
+                () = stop.cancelled() => None,
+                next = changes.next() => next,
+            };
+            let Some(Ok(item)) = next else { break };
+            match item {
+                TopicItem::Event { id, data } => {
+                    let Ok(job) = serde_json::from_value::<Job>(data) else { continue };
+                    ended = job.state.is_final();
+                    yield live::event(job.event(), &json!(job)).id(id.to_string());
+                }
+                TopicItem::Gap { from, to } => {
+                    yield live::event("gap", &json!({"from": from.to_string(), "to": to.to_string()}));
+                }
+            }
+        }
+        if !ended {
+            yield live::event("drain", &json!({}));
+        }
+    }))
+}

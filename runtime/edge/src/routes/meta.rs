@@ -1,0 +1,79 @@
+//! Health, status, metrics and the `OpenAPI` document.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::{Extension, Json};
+use serde_json::{Value, json};
+
+use super::{Answer, ok};
+use crate::door::Door;
+use crate::pipeline::{Caller, Rendered};
+
+/// The process answers.
+#[utoipa::path(get, path = "/healthz", tag = "meta", security(()),
+    responses((status = 200, description = "It lives")))]
+pub(crate) async fn healthz() -> Response {
+    ok(json!({"status": "ok"}))
+}
+
+/// The node takes requests: 503 while it drains or the store cannot be written.
+#[utoipa::path(get, path = "/readyz", tag = "meta", security(()),
+    responses((status = 200, description = "It is ready"), (status = 503, description = "It is not, and why")))]
+pub(crate) async fn readyz(State(door): State<Arc<Door>>) -> Response {
+    let health = door.village.health();
+    let ready = health.ready && !door.stop.is_cancelled();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = json!({"ready": ready, "draining": door.stop.is_cancelled(), "checks": health.checks});
+    let mut response = (status, Json(body)).into_response();
+    response.extensions_mut().insert(Rendered);
+    response
+}
+
+/// The node at a glance.
+#[utoipa::path(get, path = "/v1/status", tag = "meta",
+    responses((status = 200, description = "Node, kinds, actors, store, memory", body = ref("#/components/schemas/Status"))))]
+pub(crate) async fn status(State(door): State<Arc<Door>>, Extension(caller): Extension<Caller>) -> Answer<Response> {
+    let village = &door.village;
+    let health = village.health();
+    let kinds: Vec<Value> = village
+        .kinds()
+        .iter()
+        .map(|kind| json!({"kind": kind.kind, "version": kind.version, "live": kind.live, "messages": kind.messages.len()}))
+        .collect();
+    let actors = village.kinds().iter().map(|kind| kind.live).sum::<usize>();
+    let memory = door.memory(caller.tenant()).stats(None).await?;
+    Ok(ok(json!({
+        "node": village.node_id().to_string(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_s": village.uptime().as_secs(),
+        "ready": health.ready && !door.stop.is_cancelled(),
+        "checks": health.checks,
+        "kinds": kinds,
+        "actors": actors,
+        "store": village.store().stats(),
+        "memory": memory,
+        "dead_letters": village.dead_letters_total(),
+        "data_dir": village.data_dir().map(|path| path.display().to_string()),
+    })))
+}
+
+/// This document.
+#[utoipa::path(get, path = "/openapi.json", tag = "meta", security(()),
+    responses((status = 200, description = "OpenAPI 3.1")))]
+pub(crate) async fn document(State(door): State<Arc<Door>>) -> Response {
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], door.openapi.clone()).into_response()
+}
+
+/// All metrics, in the `OpenMetrics` text format.
+pub(crate) async fn metrics(State(door): State<Arc<Door>>) -> Response {
+    const FORMAT: HeaderValue = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    ([(header::CONTENT_TYPE, FORMAT)], door.village.encode_metrics()).into_response()
+}
+
+/// A person who opens the address in a browser wants the documentation.
+pub(crate) async fn root() -> Redirect {
+    Redirect::temporary("/docs/")
+}

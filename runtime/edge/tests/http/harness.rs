@@ -1,0 +1,157 @@
+//! A village with a counter, a slow actor, memory and agents, and its door on free ports.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aivillage_edge::{Edge, EdgeConfig, RunningEdge};
+use aivillage_runtime::{
+    Actor, ActorCx, ActorProcessingErr, ActorRef, Expose, Kind, Mail, Reply, Village, VillageBuilder,
+};
+use reqwest::{Client, Method, RequestBuilder, Response};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::Notify;
+
+/// What a [`Counter`] understands.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub enum CounterMsg {
+    /// Adds and answers with the sum.
+    Add(u64, Reply<u64>),
+    /// Adds, answers nothing.
+    Bump(u64),
+    /// Answers when the test says so.
+    Wait(Reply<u64>),
+    /// Fails.
+    Panic(Reply<u64>),
+    /// Not exposed.
+    Secret(Reply<u64>),
+}
+
+/// Counts; each `Add` is counted in `runs` too.
+#[derive(Debug, Clone)]
+pub struct Counter {
+    pub runs: Arc<AtomicU64>,
+    pub waiting: Arc<AtomicU64>,
+    pub go: Arc<Notify>,
+    pub arrived: Arc<Notify>,
+}
+
+impl Kind for Counter {
+    const NAME: &'static str = "test.counter";
+    type Body = CounterMsg;
+}
+
+impl Actor for Counter {
+    type Msg = Mail<CounterMsg>;
+    type State = u64;
+    type Arguments = ActorCx;
+
+    async fn pre_start(&self, _: ActorRef<Self::Msg>, _: ActorCx) -> Result<u64, ActorProcessingErr> {
+        Ok(0)
+    }
+
+    async fn handle(&self, _: ActorRef<Self::Msg>, mail: Self::Msg, sum: &mut u64) -> Result<(), ActorProcessingErr> {
+        match mail.body {
+            CounterMsg::Add(n, reply) => {
+                self.runs.fetch_add(1, Ordering::SeqCst);
+                *sum = sum.saturating_add(n);
+                reply.send(*sum);
+            }
+            CounterMsg::Bump(n) => *sum = sum.saturating_add(n),
+            CounterMsg::Wait(reply) => {
+                self.waiting.fetch_add(1, Ordering::SeqCst);
+                self.arrived.notify_waiters();
+                self.go.notified().await;
+                reply.send(*sum);
+            }
+            CounterMsg::Panic(_) => panic!("on purpose"),
+            CounterMsg::Secret(reply) => reply.send(*sum),
+        }
+        Ok(())
+    }
+}
+
+/// A running door with what a test needs to talk to it.
+pub struct Door {
+    pub village: Village,
+    pub edge: RunningEdge,
+    pub key: String,
+    pub counter: Counter,
+    pub client: Client,
+    pub dir: tempfile::TempDir,
+}
+
+impl Door {
+    pub async fn open() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub async fn with(change: impl FnOnce(&mut EdgeConfig)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let counter =
+            Counter { runs: Arc::default(), waiting: Arc::default(), go: Arc::default(), arrived: Arc::default() };
+        let village = builder(&counter).start().await.unwrap();
+        let mut config = config();
+        change(&mut config);
+        let edge = Edge::start(&village, config, dir.path()).await.unwrap();
+        let key = std::fs::read_to_string(&edge.admin_key_path).unwrap().trim().to_owned();
+        let client = Client::builder().no_proxy().build().unwrap();
+        Door { village, edge, key, counter, client, dir }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.edge.addr)
+    }
+
+    /// A request with the admin key.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, self.url(path)).bearer_auth(&self.key)
+    }
+
+    pub async fn get(&self, path: &str) -> Response {
+        self.request(Method::GET, path).send().await.unwrap()
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Response {
+        self.request(Method::POST, path).json(body).send().await.unwrap()
+    }
+
+    pub fn key_path(&self) -> PathBuf {
+        self.dir.path().join("admin.key")
+    }
+}
+
+/// Free ports, everything else as shipped.
+pub fn config() -> EdgeConfig {
+    EdgeConfig {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        admin_listen: "127.0.0.1:0".parse().unwrap(),
+        ..EdgeConfig::default()
+    }
+}
+
+fn builder(counter: &Counter) -> VillageBuilder {
+    let counter = counter.clone();
+    let builder = Village::builder().host(move |_: &ActorCx| counter.clone()).expose::<Counter>([
+        Expose::new("Add", "counter.add"),
+        Expose::new("Bump", "counter.add"),
+        Expose::new("Wait", "counter.read"),
+        Expose::new("Panic", "counter.add"),
+    ]);
+    let builder = aivillage_memory::install(aivillage_edge::install(builder));
+    aivillage_actors::install(builder).unwrap()
+}
+
+/// Status and JSON body; the body must be a problem with `code` if the status is an error.
+pub async fn problem(response: Response) -> (u16, String) {
+    let status = response.status().as_u16();
+    let mime = response.headers()["content-type"].to_str().unwrap().to_owned();
+    let body: Value = response.json().await.unwrap();
+    assert_eq!(mime, "application/problem+json", "{body}");
+    assert_eq!(body["status"], status, "{body}");
+    assert_eq!(body["trace_id"].as_str().unwrap().len(), 32, "{body}");
+    assert!(body["type"].as_str().unwrap().starts_with("urn:aivillage:problem:"));
+    (status, body["code"].as_str().unwrap().to_owned())
+}

@@ -1,0 +1,13 @@
+//! The door from outside: real listeners, real sockets, a village behind it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers too")]
+
+mod actors;
+mod auth;
+mod chat;
+mod drain;
+mod events;
+mod harness;
+mod idempotency;
+mod memory;
+mod robustness;
