@@ -258,14 +258,14 @@ impl AgentState {
         let keep = u32::try_from(self.config.memory.max_entries).unwrap_or(u32::MAX);
         let event = NoteEvent::Remembered { at_ms: clock::unix_ms(), text: text.to_owned(), keep };
         let newest = |notes: &Notes| notes.newest().cloned();
-        let kept = self.notes.commit_once(cx.idem().map(|idem| idem.0), event, newest).await.map_err(store_failed)?;
+        let kept = self.notes.commit_once(cx.idem(), event, newest).await?;
         kept.ok_or_else(|| AppError::new("memory_full", "agents.memory.max_entries keeps no note").into())
     }
 
     async fn forget(&mut self, id: u64) -> Result<bool, CallError> {
         let known = self.notes.contains(id);
         if known {
-            self.notes.commit(NoteEvent::Forgotten { id }).await.map_err(store_failed)?;
+            self.notes.commit(NoteEvent::Forgotten { id }).await?;
         }
         Ok(known)
     }
