@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aivillage_runtime::{
     Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, CallError, Durability, Entity, Expose, Kind, KindOptions, Mail, MsgCx,
-    Reply, StoreError, clock,
+    Reply, clock,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -269,9 +269,4 @@ impl AgentState {
         }
         Ok(known)
     }
-}
-
-/// A failed commit, for the caller.
-pub(crate) fn store_failed(error: StoreError) -> CallError {
-    CallError::Store { full: matches!(error, StoreError::NoSpace { .. }), message: error.to_string() }
 }

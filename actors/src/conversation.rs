@@ -13,8 +13,6 @@ use aivillage_runtime::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::agent::store_failed;
-
 /// Messages kept; older ones go.
 const KEPT: usize = 1000;
 /// Longest message kept, bytes; an ask is shorter by its own limit.
