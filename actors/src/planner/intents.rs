@@ -1,12 +1,13 @@
 //! Which tool a request means: nearest example utterances, as a distribution over the agent's tools and *none*.
 //!
 //! A class scores `0.5 bm25 / max + 0.5 cosine` at its best utterance; scores become probabilities by softmax. Features are
-//! all words, their neighbours in pairs, and shapes (a number, an operator, an agent's name) that stand for open sets of words.
+//! the leading words, their neighbours in pairs, and shapes (a number, an expression, an agent's name) that stand for open sets of words.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::slots::{self, SlotKind};
 use crate::rank::Index;
 use crate::text;
 
@@ -16,7 +17,16 @@ pub const NONE: &str = "none";
 /// Softmax temperature. With scores in 0 to 1, a lead of 0.2 is a factor of e^2 in probability.
 const TEMPERATURE: f32 = 0.1;
 /// Below this likeness to every utterance a request is foreign, whatever its best class.
-const FOREIGN: f32 = 0.3;
+const FOREIGN: f32 = 0.4;
+/// Words of a request that are read.
+const LEADING: usize = 8;
+/// Words that only carry a sentence, stemmed.
+const CARRIERS: &[&str] = &[
+    "a", "an", "the", "is", "ar", "be", "do", "you", "hav", "has", "me", "some", "giv", "in", "on", "of", "it", "we", "my", "your",
+    "to", "for", "and", "at", "let", "what",
+];
+/// Courtesy before a request.
+const POLITE: &[&str] = &["please", "can", "could", "would", "will", "you", "kindly", "hey", "ok", "and", "then"];
 
 /// An example utterance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +65,7 @@ pub struct Verdict {
 pub struct Classifier {
     index: Index,
     labels: Vec<String>,
+    substances: Vec<HashSet<String>>,
     names: Vec<String>,
 }
 
@@ -64,7 +75,8 @@ impl Classifier {
     pub fn new(examples: &[Example], names: Vec<String>) -> Self {
         let known: Vec<&Example> = examples.iter().filter(|example| !example.held_out).collect();
         let texts: Vec<Vec<String>> = known.iter().map(|example| features(&example.text, &names)).collect();
-        Self { index: Index::new(&texts), labels: known.iter().map(|example| example.tool.clone()).collect(), names }
+        let substances = texts.iter().map(|text| substance(text)).collect();
+        Self { index: Index::new(&texts), substances, labels: known.iter().map(|example| example.tool.clone()).collect(), names }
     }
 
     /// Judges a request among the tools that `allowed` admits; *none* is always a class.
@@ -74,7 +86,12 @@ impl Classifier {
         let (bm25, cosine) = (self.index.bm25(&query), self.index.cosine(&query));
         let top = bm25.iter().copied().fold(f32::EPSILON, f32::max);
         let mut best: BTreeMap<&str, f32> = BTreeMap::new();
-        for ((label, bm25), cosine) in self.labels.iter().zip(&bm25).zip(&cosine) {
+        let substance = substance(&query);
+        for (((label, words), bm25), cosine) in self.labels.iter().zip(&self.substances).zip(&bm25).zip(&cosine) {
+            // "do you have feelings" is not near "do you have the time": they share no word that matters.
+            if label != NONE && words.is_disjoint(&substance) {
+                continue;
+            }
             let score = 0.5 * bm25 / top + 0.5 * cosine;
             let entry = best.entry(label).or_insert(0.0);
             *entry = entry.max(score);
@@ -86,6 +103,12 @@ impl Classifier {
             if usable { verdict } else { none() }
         })
     }
+}
+
+/// The single words of a feature list without those that only carry a sentence.
+fn substance(features: &[String]) -> HashSet<String> {
+    let carries = |word: &str| word == "<start>" || word.contains(' ') || CARRIERS.contains(&word);
+    features.iter().filter(|word| !carries(word)).cloned().collect()
 }
 
 fn none() -> Verdict {
@@ -100,24 +123,33 @@ fn softmax(scores: &BTreeMap<&str, f32>) -> Option<Verdict> {
     Some(Verdict { tool: tool.to_owned(), p: first / total, margin: (first - second) / total })
 }
 
-/// Words, word pairs and shapes of a request.
+/// Words, word pairs and shapes of a request. What a request wants stands at its beginning, so the first words count twice
+/// and later ones, which are what it is about, not at all.
 fn features(request: &str, names: &[String]) -> Vec<String> {
     let mut words: Vec<String> = vec!["<start>".to_owned()];
     for word in text::words(request) {
+        if words.len() == 1 && POLITE.contains(&word.as_str()) {
+            continue;
+        }
+        let agent = names.contains(&word);
         let shape = if word.bytes().any(|b| b.is_ascii_digit()) {
             "<number>".to_owned()
-        } else if names.contains(&word) {
+        } else if agent {
             "<agent>".to_owned()
         } else {
             text::stem(&word)
         };
         words.push(shape);
+        // What follows an agent's name is its errand.
+        if agent || words.len() > LEADING {
+            break;
+        }
     }
-    let mut found = words.clone();
-    found.extend(words.windows(2).map(|pair| pair.join(" ")));
-    let operators = request.chars().filter(|c| "+*/^=%×÷".contains(*c)).count();
-    if operators > 0 && words.iter().any(|word| word == "<number>") {
-        found.extend(std::iter::repeat_n("<operator>".to_owned(), 2));
+    let pairs = |words: &[String]| words.windows(2).map(|pair| pair.join(" ")).collect::<Vec<_>>();
+    let first = words.get(..words.len().min(4)).unwrap_or(&words);
+    let mut found = [words.clone(), pairs(&words), first.to_vec(), pairs(first)].concat();
+    if !words.iter().any(|word| word == "<agent>") && slots::fill(SlotKind::Expression, request, &[]).is_some() {
+        found.extend(std::iter::repeat_n("<expression>".to_owned(), 4));
     }
     found
 }

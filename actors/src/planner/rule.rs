@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn parts_run_in_order_and_refer_back() {
         let moves = Fixture::new().plan("oracle", "calculate 12 * 7; then calculate $1 + 16");
-        let expressions: Vec<_> = moves.iter().map(|step| match step {
+        let expressions = moves.iter().map(|step| match step {
             Move::Call { args, .. } => args["expression"].as_str().unwrap(),
             other => panic!("{other:?}"),
         });

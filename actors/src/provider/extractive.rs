@@ -391,7 +391,8 @@ mod tests {
         assert!(figures.silent + figures.false_answers >= 200.0);
         assert!(figures.false_rate() <= 0.05, "{figures:?}");
         assert!(figures.f1() >= 0.85, "{figures:?}");
-        assert!(figures.right / (figures.true_answers + figures.missed) >= 0.85, "{figures:?}");
+        // What is answered must hold the answer, not only be about it.
+        assert!(figures.right / figures.true_answers >= 0.95, "{figures:?}");
     }
 
     /// The threshold is chosen on one half of the questions and must hold on the other.

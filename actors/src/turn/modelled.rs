@@ -74,7 +74,7 @@ impl Turn {
             messages.extend(llm::history(&said.unwrap_or_default()));
         }
         messages.push(ChatMessage::text("user", self.request.input.clone()));
-        Dialogue { messages, usage: Usage::default(), nonce: Uuid::new_v4().simple().to_string() }
+        Dialogue { messages, usage: Usage::default(), nonce: Uuid::now_v7().simple().to_string() }
     }
 
     async fn generate(&mut self, provider: &str, dialogue: &mut Dialogue, tools: Vec<ToolSpec>) -> Result<Generation, CallError> {

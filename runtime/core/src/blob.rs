@@ -419,7 +419,11 @@ impl Files {
     }
 
     /// Removes what has no record, and writes that never ended.
-    fn sweep(&self, now_ms: u64, has_record: impl Fn(BlobId) -> Result<bool, BlobError>) -> Result<Collected, BlobError> {
+    fn sweep(
+        &self,
+        now_ms: u64,
+        has_record: impl Fn(BlobId) -> Result<bool, BlobError>,
+    ) -> Result<Collected, BlobError> {
         let mut collected = Collected::default();
         let dir = match self {
             Self::Directory(dir) => dir,

@@ -57,7 +57,10 @@ where
             Ok(())
         } else {
             let cx = mail.cx.clone();
-            let span = cx.trace().filter(|trace| trace.is_sampled()).map_or_else(tracing::Span::none, |_| tracing::info_span!("actor.handle", kind = A::NAME));
+            let span = cx
+                .trace()
+                .filter(|trace| trace.is_sampled())
+                .map_or_else(tracing::Span::none, |_| tracing::info_span!("actor.handle", kind = A::NAME));
             cx.scope(self.actor.handle(myself, mail, state).instrument(span)).await
         };
         self.gauge.handled();

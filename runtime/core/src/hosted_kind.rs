@@ -94,23 +94,23 @@ pub(crate) struct LocalKind<A: Kind> {
 }
 
 impl<A: Kind> LocalKind<A> {
-    pub(crate) fn new(
-        directory: Arc<Directory<A::Body>>,
-        factory: Factory<A>,
-        messages: Vec<MessageInfo>,
-    ) -> Self {
+    pub(crate) fn new(directory: Arc<Directory<A::Body>>, factory: Factory<A>, messages: Vec<MessageInfo>) -> Self {
         Self { directory, factory, messages: messages.into() }
     }
 
     fn describe(&self, entry: &Entry<A::Body>) -> ActorInfo {
         let live = entry.live.load();
+        // A statement of its own: the guard must be gone before `depth` takes the lock again.
+        let phase = entry.slot.lock().phase;
         ActorInfo {
             kind: A::NAME,
             key: entry.key.to_string(),
-            state: state_name(entry.slot.lock().phase),
+            state: state_name(phase),
             mailbox_depth: entry.depth(),
             restarts: entry.restarts(),
-            uptime_ms: live.as_ref().map_or(0, |live| u64::try_from(live.since.elapsed().as_millis()).unwrap_or(u64::MAX)),
+            uptime_ms: live
+                .as_ref()
+                .map_or(0, |live| u64::try_from(live.since.elapsed().as_millis()).unwrap_or(u64::MAX)),
         }
     }
 }
@@ -157,7 +157,8 @@ where
         let start = move |supervisor| {
             let host =
                 KindHost { village: village.clone(), directory: self.directory.clone(), factory: self.factory.clone() };
-            async move { Actor::spawn_linked(None, host, (), supervisor).await.map(|(host, _)| host.get_cell()) }.boxed()
+            async move { Actor::spawn_linked(None, host, (), supervisor).await.map(|(host, _)| host.get_cell()) }
+                .boxed()
         };
         // A host is the supervisor of its activations, which have limits of their own.
         ChildSpec::new(A::NAME, start).shutdown(Shutdown::Infinite)
@@ -185,14 +186,9 @@ where
     }
 }
 
-async fn send_json<B: Wire>(
-    target: Target<B>,
-    body: Value,
-    options: CallOptions,
-) -> Result<Option<Value>, CallError> {
+async fn send_json<B: Wire>(target: Target<B>, body: Value, options: CallOptions) -> Result<Option<Value>, CallError> {
     let (tx, rx) = oneshot::channel();
-    let (body, unused) =
-        decode_json::<B>(body, tx).map_err(|error| CallError::Decode { detail: error.to_string() })?;
+    let (body, unused) = decode_json::<B>(body, tx).map_err(|error| CallError::Decode { detail: error.to_string() })?;
     let mut cx = Cx {
         deadline: options.deadline.map(|limit| Instant::now() + limit),
         trace: options.trace,

@@ -109,7 +109,14 @@ where
         }
         let idle = self.directory.options().idle.unwrap_or(SWEEP.1);
         let sweep = myself.send_interval((idle / 4).clamp(SWEEP.0, SWEEP.1), || HostMsg::Sweep).abort_handle();
-        Ok(HostState { running: HashMap::new(), starting: 0, ended_early: HashMap::new(), drained: None, killed: false, sweep })
+        Ok(HostState {
+            running: HashMap::new(),
+            starting: 0,
+            ended_early: HashMap::new(),
+            drained: None,
+            killed: false,
+            sweep,
+        })
     }
 
     async fn handle(
@@ -171,12 +178,7 @@ where
         }
     }
 
-    fn start(
-        &self,
-        myself: &ActorRef<HostMsg<A::Body>>,
-        entry: Arc<Entry<A::Body>>,
-        state: &mut HostState<A::Body>,
-    ) {
+    fn start(&self, myself: &ActorRef<HostMsg<A::Body>>, entry: Arc<Entry<A::Body>>, state: &mut HostState<A::Body>) {
         if self.village.live_actors() >= self.village.max_actors() {
             let mut slot = entry.slot.lock();
             slot.phase = Phase::Idle;
@@ -222,8 +224,7 @@ where
         };
         self.village.actor_started();
         self.directory.activation_started();
-        let running =
-            Running { entry: entry.clone(), cell: actor.get_cell(), gauge: gauge.clone(), counted: 0 };
+        let running = Running { entry: entry.clone(), cell: actor.get_cell(), gauge: gauge.clone(), counted: 0 };
         if let Some(crash) = state.ended_early.remove(&actor.get_id()) {
             return self.ended(myself, running, crash, state);
         }
@@ -258,12 +259,7 @@ where
     }
 
     /// Starts the key again if mail waits for it.
-    fn resume(
-        &self,
-        myself: &ActorRef<HostMsg<A::Body>>,
-        entry: &Arc<Entry<A::Body>>,
-        state: &mut HostState<A::Body>,
-    ) {
+    fn resume(&self, myself: &ActorRef<HostMsg<A::Body>>, entry: &Arc<Entry<A::Body>>, state: &mut HostState<A::Body>) {
         let mut slot = entry.slot.lock();
         if self.directory.is_closed() {
             close(&mut slot);
@@ -309,12 +305,7 @@ where
         }
     }
 
-    fn retry(
-        &self,
-        myself: &ActorRef<HostMsg<A::Body>>,
-        entry: Arc<Entry<A::Body>>,
-        state: &mut HostState<A::Body>,
-    ) {
+    fn retry(&self, myself: &ActorRef<HostMsg<A::Body>>, entry: Arc<Entry<A::Body>>, state: &mut HostState<A::Body>) {
         let due = entry.slot.lock().phase == Phase::BackingOff;
         if due {
             self.resume(myself, &entry, state);
@@ -366,12 +357,7 @@ where
         self.directory.sweep();
     }
 
-    fn drain(
-        &self,
-        myself: &ActorRef<HostMsg<A::Body>>,
-        done: oneshot::Sender<bool>,
-        state: &mut HostState<A::Body>,
-    ) {
+    fn drain(&self, myself: &ActorRef<HostMsg<A::Body>>, done: oneshot::Sender<bool>, state: &mut HostState<A::Body>) {
         self.directory.close();
         for entry in self.directory.entries() {
             let phase = entry.slot.lock().phase;
@@ -425,4 +411,3 @@ where
         Err(other) => Err(other.to_string()),
     }
 }
-

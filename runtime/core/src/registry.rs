@@ -116,10 +116,7 @@ pub enum ExposeError {
 }
 
 /// Reads the exposed messages out of the schema of `B`.
-pub(crate) fn describe<B: JsonSchema>(
-    kind: &'static str,
-    exposed: &[Expose],
-) -> Result<Vec<MessageInfo>, ExposeError> {
+pub(crate) fn describe<B: JsonSchema>(kind: &'static str, exposed: &[Expose]) -> Result<Vec<MessageInfo>, ExposeError> {
     let root = SchemaGenerator::new(SchemaSettings::draft2020_12()).into_root_schema_for::<B>().to_value();
     let definitions = root.get("$defs").cloned().unwrap_or_else(|| json!({}));
     let variants = variants(&root);
@@ -130,8 +127,11 @@ pub(crate) fn describe<B: JsonSchema>(
                 let known = variants.iter().map(|(name, ..)| format!("`{name}`")).collect::<Vec<_>>().join(", ");
                 return Err(ExposeError::NoSuchMessage { kind, name: expose.name, known });
             };
-            message(expose, doc, content.as_ref(), &definitions)
-                .map_err(|detail| ExposeError::BadSchema { kind, name: expose.name, detail })
+            message(expose, doc, content.as_ref(), &definitions).map_err(|detail| ExposeError::BadSchema {
+                kind,
+                name: expose.name,
+                detail,
+            })
         })
         .collect()
 }
@@ -158,12 +158,7 @@ fn variants(root: &Value) -> Vec<(String, String, Option<Value>)> {
     found
 }
 
-fn message(
-    expose: &Expose,
-    doc: &str,
-    content: Option<&Value>,
-    definitions: &Value,
-) -> Result<MessageInfo, String> {
+fn message(expose: &Expose, doc: &str, content: Option<&Value>, definitions: &Value) -> Result<MessageInfo, String> {
     let (shape, payload, reply) = content.map_or((Shape::Unit, None, None), split);
     let closed = |schema: Value| with_definitions(schema, definitions);
     let schema = payload.map(closed);
@@ -336,7 +331,11 @@ mod tests {
         /// Searches.
         Search(Query, Reply<Vec<Query>>),
         /// Moves.
-        Move { from: u8, to: u8, reply: Reply<()> },
+        Move {
+            from: u8,
+            to: u8,
+            reply: Reply<()>,
+        },
         /// Two in, nothing out.
         Pair(u8, String),
         Reset,

@@ -163,7 +163,9 @@ impl Ring {
         let oldest = self.newest + 1 - self.events.len() as u64;
         let (gap, from) = match after {
             None => (false, self.newest + 1),
-            Some(id) if id.epoch == self.epoch && id.seq <= self.newest => (id.seq + 1 < oldest, (id.seq + 1).max(oldest)),
+            Some(id) if id.epoch == self.epoch && id.seq <= self.newest => {
+                (id.seq + 1 < oldest, (id.seq + 1).max(oldest))
+            }
             // Another epoch, or an id that was never given: everything kept is new to this reader.
             Some(_) => (true, oldest),
         };

@@ -147,7 +147,10 @@ pub struct VillageBuilder {
 impl fmt::Debug for VillageBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kinds: Vec<_> = self.kinds.iter().map(|(name, _)| name).collect();
-        f.debug_struct("VillageBuilder").field("data_dir", &self.data_dir).field("kinds", &kinds).finish_non_exhaustive()
+        f.debug_struct("VillageBuilder")
+            .field("data_dir", &self.data_dir)
+            .field("kinds", &kinds)
+            .finish_non_exhaustive()
     }
 }
 
@@ -183,8 +186,7 @@ impl VillageBuilder {
         let make = move |village: &Village, messages| -> Arc<dyn HostedKind> {
             let inner = &village.0;
             let metrics = inner.metrics.set::<RuntimeMetrics>();
-            let directory =
-                Arc::new(Directory::new::<A>(inner.limits.clone(), inner.dead_letters.clone(), metrics));
+            let directory = Arc::new(Directory::new::<A>(inner.limits.clone(), inner.dead_letters.clone(), metrics));
             Arc::new(LocalKind::<A>::new(directory, Arc::new(factory), messages))
         };
         self.kinds.push((A::NAME, Box::new(make)));
@@ -515,9 +517,11 @@ impl Village {
     }
 
     fn in_order(&self) -> impl DoubleEndedIterator<Item = &Arc<dyn HostedKind>> {
-        self.0.running.get().into_iter().flat_map(|running| {
-            running.order.iter().filter_map(|name| running.kinds.get(name))
-        })
+        self.0
+            .running
+            .get()
+            .into_iter()
+            .flat_map(|running| running.order.iter().filter_map(|name| running.kinds.get(name)))
     }
 
     pub(crate) fn restart_policy(&self) -> RestartPolicy {

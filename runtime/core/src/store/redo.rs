@@ -379,9 +379,8 @@ fn decode(bytes: &[u8], expected: Lsn) -> Result<Record, Unreadable> {
 /// Position and body of the record at the start of `bytes`, if its checksum holds.
 fn intact(bytes: &[u8]) -> Result<(Lsn, &[u8]), &'static str> {
     let (header, rest) = bytes.split_first_chunk::<HEADER>().ok_or("the header is cut off")?;
-    let [len, crc, lsn_low, lsn_high] = [0, 4, 8, 12].map(|at| {
-        u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
-    });
+    let [len, crc, lsn_low, lsn_high] =
+        [0, 4, 8, 12].map(|at| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]));
     let body = rest.get(..len as usize).filter(|body| !body.is_empty()).ok_or("the length is wrong")?;
     if crc32c::crc32c_append(crc32c::crc32c(&header[8..]), body) != crc {
         return Err("the checksum is wrong");

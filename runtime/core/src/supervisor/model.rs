@@ -305,18 +305,19 @@ impl Model {
             Act::Fail(child) | Act::Panic(child) | Act::Kill(child) => self.exited(now, &id(child), false),
             Act::Stop(child) => self.exited(now, &id(child), true),
             Act::FailBoth(a, b) => {
-                // A neighbour that is dead already when its group is stopped leaves no trace of a stop.
-                let both_up = a != b
-                    && [a, b]
-                        .iter()
-                        .all(|child| self.find(&id(child)).is_some_and(|index| self.kids[index].is == Is::Up));
-                let silent = format!("-{}", id(b));
+                let is_up = |child| self.find(&id(child)).is_some_and(|index| self.kids[index].is == Is::Up);
+                let (a_up, b_up) = (is_up(a), is_up(b) && a != b);
                 let before = self.events.len();
-                self.exited(now, &id(a), false);
-                if let Some(at) = self.events[before..].iter().position(|event| event.1 == silent).filter(|_| both_up) {
-                    self.events.remove(before + at);
-                } else if a != b {
-                    self.exited(now, &id(b), false);
+                if a_up {
+                    self.exited(now, &id(a), false);
+                }
+                // A neighbour that is dead already when its group is stopped leaves no trace of a stop.
+                let stop = format!("-{}", id(b));
+                let stopped = self.events[before..].iter().position(|event| event.1 == stop).filter(|_| a_up && b_up);
+                match stopped {
+                    Some(at) => _ = self.events.remove(before + at),
+                    None if b_up => self.exited(now, &id(b), false),
+                    None => {}
                 }
             }
             Act::Jam(child, times) => _ = self.jams.insert(id(child), *times),

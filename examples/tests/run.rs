@@ -1,0 +1,53 @@
+//! Every example runs, ends by itself and shows what it promises; all stay short.
+
+use std::{fs, path::PathBuf, process::Command};
+
+const FOLDER: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Cargo builds examples before the tests of their package, beside the folder of the test programs.
+fn output(example: &str) -> String {
+    let test = std::env::current_exe().unwrap();
+    let program: PathBuf = test.parent().and_then(|deps| deps.parent()).unwrap().join("examples").join(example);
+    let output = Command::new(&program).output().unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{example}: {said}{}", String::from_utf8_lossy(&output.stderr));
+    said
+}
+
+#[test]
+fn an_embedded_actor_adds_up() {
+    assert_eq!(output("embed_an_actor"), "2 5\n");
+}
+
+#[test]
+fn a_durable_counter_goes_on_where_it_was_killed() {
+    let said = output("durable_counter");
+    let mut lines = said.lines();
+    let killed_after =
+        lines.next().and_then(|line| line.split_whitespace().find_map(|word| word.trim_end_matches(';').parse().ok()));
+    let killed_after: u64 = killed_after.filter(|count| *count >= 100).unwrap_or_else(|| panic!("no count in {said}"));
+    let after: Vec<u64> = lines.map(|line| line.parse().unwrap()).collect();
+    let first = *after.first().unwrap();
+    assert!(first > killed_after, "{said}");
+    assert_eq!(after, [first, first + 1, first + 2]);
+}
+
+#[test]
+fn an_agent_answers_from_the_notes_and_admits_what_they_do_not_say() {
+    let said = output("ask_an_agent");
+    assert!(said.contains("[1] kettle.md: “The kettle is descaled with vinegar every second month.”"), "{said}");
+    let unanswered = said.split("Who painted the ceiling?").nth(1).unwrap();
+    assert!(!unanswered.contains("[1]"), "{said}");
+}
+
+#[test]
+fn examples_are_short() {
+    let code = |name: &str| {
+        let text = fs::read_to_string(format!("{FOLDER}/{name}.rs")).unwrap();
+        text.lines().filter(|line| !line.trim().is_empty() && !line.trim_start().starts_with("//")).count()
+    };
+    assert!(code("embed_an_actor") <= 25, "embed_an_actor has {} lines of code", code("embed_an_actor"));
+    for name in ["durable_counter", "ask_an_agent"] {
+        assert!(fs::read_to_string(format!("{FOLDER}/{name}.rs")).unwrap().lines().count() < 80, "{name} is too long");
+    }
+}

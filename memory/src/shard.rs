@@ -1,0 +1,261 @@
+//! `memory.shard`: the documents of one collection, their journal and their index.
+//!
+//! Key: `{tenant}:{collection}:0`. Durable: yes, through a journal of its own in the node's store; the index is derived
+//! and follows it. Lost in a crash: answers under way. A write that was answered is there; one that was not may be.
+//!
+//! The mailbox only hands out work: writes go to one task that keeps their order ([`write`]), reads run beside each
+//! other on blocking threads ([`read`]), the index has a thread of its own ([`indexer`]).
+
+mod decide;
+mod indexer;
+mod known;
+mod open;
+pub mod read;
+mod write;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aivillage_runtime::{
+    Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Kind, KindOptions, Mail, Reply, TaskHandle, Village, clock,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, mpsc};
+
+use self::indexer::CommitPolicy;
+use self::read::{Found, ReadSide, SearchShard};
+use self::write::{Job, WriteSide};
+use crate::config::MemoryConfig;
+use crate::document::{CollectionStats, Delete, DeleteReport, DocumentView, GetDocument, Put, PutReport};
+use crate::error::MemoryError;
+use crate::journal::Journal;
+use crate::metrics::MemoryMetrics;
+use crate::names::ShardName;
+use crate::prepare::PrepareLimits;
+
+/// How often, and how long, a starting shard waits for a predecessor to let go of the index.
+const LOCK_TRIES: u32 = 50;
+const LOCK_WAIT: Duration = Duration::from_millis(200);
+/// When a writer that found the queue full may try again: about two commits of the index.
+const BUSY_RETRY_MS: u32 = 1000;
+
+/// What a [`Shard`] understands.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub enum ShardMsg {
+    /// Stores documents: new ones, new versions, or nothing where they are stored already. Each is judged for itself.
+    Put(Put, Reply<PutReport>),
+    /// Gives a stored document, in its current or an older version.
+    Get(GetDocument, Reply<DocumentView>),
+    /// Deletes documents with all their versions.
+    Delete(Delete, Reply<DeleteReport>),
+    /// Counts documents, chunks and bytes.
+    Stats(Reply<CollectionStats>),
+    /// Finds passages; the retriever's question to each shard.
+    #[serde(skip)]
+    #[schemars(skip)]
+    Search(SearchShard, Reply<Found>),
+}
+
+/// The behaviour; its data is [`Store`].
+#[derive(Debug)]
+pub struct Shard;
+
+impl Kind for Shard {
+    const NAME: &'static str = "memory.shard";
+    type Body = ShardMsg;
+
+    fn options() -> KindOptions {
+        KindOptions::default().durable(aivillage_runtime::Durability::Local)
+    }
+}
+
+impl Actor for Shard {
+    type Msg = Mail<ShardMsg>;
+    type State = Store;
+    type Arguments = ActorCx;
+
+    async fn pre_start(&self, _: ActorRef<Self::Msg>, cx: ActorCx) -> Result<Store, ActorProcessingErr> {
+        match ShardName::parse(cx.key()) {
+            Ok(name) => Ok(Store::Open(Box::new(Serving::open(&cx, name).await?))),
+            Err(error) => Ok(Store::Refused(error)),
+        }
+    }
+
+    async fn handle(&self, _: ActorRef<Self::Msg>, mail: Self::Msg, store: &mut Store) -> Result<(), ActorProcessingErr> {
+        let shard = match store {
+            Store::Open(shard) => shard,
+            Store::Refused(error) => {
+                refuse(mail.body, error);
+                return Ok(());
+            }
+        };
+        match mail.body {
+            ShardMsg::Put(put, reply) => shard.put(put, reply)?,
+            ShardMsg::Delete(delete, reply) => shard.write(Job::Delete { delete, reply })?,
+            ShardMsg::Get(wanted, reply) => shard.read(reply, move |shard| shard.get(&wanted)),
+            ShardMsg::Stats(reply) => shard.read(reply, |shard| Ok(shard.stats())),
+            ShardMsg::Search(search, reply) => shard.read(reply, move |shard| Ok(shard.search(&search)?)),
+        }
+        Ok(())
+    }
+
+    async fn post_stop(&self, _: ActorRef<Self::Msg>, store: &mut Store) -> Result<(), ActorProcessingErr> {
+        if let Store::Open(shard) = store {
+            shard.close().await;
+        }
+        Ok(())
+    }
+}
+
+fn refuse(body: ShardMsg, error: &MemoryError) {
+    let error = error.clone();
+    match body {
+        ShardMsg::Put(_, reply) => reply.fail(error),
+        ShardMsg::Get(_, reply) => reply.fail(error),
+        ShardMsg::Delete(_, reply) => reply.fail(error),
+        ShardMsg::Stats(reply) => reply.fail(error),
+        ShardMsg::Search(_, reply) => reply.fail(error),
+    }
+}
+
+/// The state of a [`Shard`].
+#[derive(Debug)]
+pub enum Store {
+    /// It serves.
+    Open(Box<Serving>),
+    /// Its key is not that of a shard; every message is told so.
+    Refused(MemoryError),
+}
+
+/// An open shard.
+#[derive(Debug)]
+pub struct Serving {
+    village: Village,
+    config: MemoryConfig,
+    reading: ReadSide,
+    searches: Arc<Semaphore>,
+    /// One permit for each KiB that is written but not indexed.
+    queue: Arc<Semaphore>,
+    jobs: Option<mpsc::UnboundedSender<Job>>,
+    writer: Option<TaskHandle<()>>,
+}
+
+impl Serving {
+    async fn open(cx: &ActorCx, name: ShardName) -> Result<Self, ActorProcessingErr> {
+        let config: MemoryConfig = cx.config("memory")?;
+        config.validate()?;
+        let village = cx.village().clone();
+        let metrics = village.metrics::<MemoryMetrics>();
+        let dir = village.data_dir().map(|data| name.folder(data));
+        let journal = Journal::new(village.store().clone(), &name.key());
+        let policy = CommitPolicy { every: config.commit.get(), chunks: u64::from(config.commit_chunks) };
+        let opened = open(&village, &journal, dir.as_ref(), policy, &metrics).await?;
+        let lexical = opened.lexical.clone();
+        let limits = PrepareLimits {
+            bytes: config.limits.document.bytes(),
+            chunks: config.limits.chunks_per_doc as usize,
+            size: config.chunk_size(),
+        };
+        let parts = (name.clone(), village.clone(), journal.clone());
+        let (writing, counts) = WriteSide::new(parts, (limits, config.versions), metrics, opened);
+        let searchable = writing.searchable();
+        let (jobs, inbox) = mpsc::unbounded_channel();
+        let writer = village.task("memory.write", writing.run(inbox));
+        let reading = ReadSide { name, journal, lexical, dir, counts, searchable };
+        let queue = Semaphore::new(usize::try_from(config.limits.queue.bytes() / 1024).unwrap_or(1 << 20).max(1));
+        Ok(Self {
+            village,
+            config,
+            reading,
+            searches: Arc::new(Semaphore::new(config.limits.searches as usize)),
+            queue: Arc::new(queue),
+            jobs: Some(jobs),
+            writer: Some(writer),
+        })
+    }
+}
+
+impl Serving {
+    fn put(&mut self, put: Put, reply: Reply<PutReport>) -> Result<(), ActorProcessingErr> {
+        let limits = &self.config.limits;
+        let bytes: u64 = put.documents.iter().map(|document| document.text.len() as u64 + 512).sum();
+        let too_many = |count: u64, max: u32, what: &str, key| {
+            (count > u64::from(max)).then(|| MemoryError::TooMany { what: what.to_owned(), count, max: max.into(), key })
+        };
+        if let Some(error) = too_many(put.documents.len() as u64, limits.batch, "documents in one request", "memory.limits.batch") {
+            reply.fail(error);
+            return Ok(());
+        }
+        // A single document is judged by its own limit, which has the better message.
+        if put.documents.len() > 1 && bytes > limits.batch_size.bytes() {
+            let (what, max) = ("the request".to_owned(), limits.batch_size.bytes());
+            reply.fail(MemoryError::TooLarge { what, size: bytes, max, key: "memory.limits.batch_size" });
+            return Ok(());
+        }
+        let queue = limits.queue.bytes();
+        // What is larger than the whole queue takes all of it.
+        let permits = u32::try_from(bytes.min(queue) / 1024).unwrap_or(u32::MAX).max(1);
+        match self.queue.clone().try_acquire_many_owned(permits) {
+            Ok(permit) => self.write(Job::Put { documents: put.documents, wait: put.wait, permit, reply }),
+            Err(_) => {
+                reply.fail(CallError::Overloaded { retry_after_ms: BUSY_RETRY_MS });
+                Ok(())
+            }
+        }
+    }
+
+    /// Hands a write over. When the writing task has ended the shard starts again and replays.
+    fn write(&mut self, job: Job) -> Result<(), ActorProcessingErr> {
+        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
+        if sent { Ok(()) } else { Err("the writing task has ended".into()) }
+    }
+
+    /// Reads on a blocking thread, a bounded number at a time.
+    fn read<T: Send + 'static>(
+        &self,
+        reply: Reply<T>,
+        work: impl FnOnce(&ReadSide) -> Result<T, CallError> + Send + 'static,
+    ) {
+        let (village, reading, searches) = (self.village.clone(), self.reading.clone(), self.searches.clone());
+        let task = async move {
+            let Ok(_running) = searches.acquire_owned().await else { return };
+            if reply.is_closed() {
+                return;
+            }
+            match village.blocking("memory.read", move || work(&reading)).await {
+                Ok(result) => reply.complete(result),
+                Err(_) => reply.fail(CallError::Panicked),
+            }
+        };
+        self.village.task("memory.read", task).detach();
+    }
+
+    async fn close(&mut self) {
+        self.jobs = None;
+        if let Some(writer) = self.writer.take() {
+            // A failed writing task has been logged; there is nothing left to close.
+            drop(writer.await);
+        }
+    }
+}
+
+/// Opens journal and index on a blocking thread; a predecessor that still ends is waited for.
+async fn open(
+    village: &Village,
+    journal: &Journal,
+    dir: Option<&PathBuf>,
+    policy: CommitPolicy,
+    metrics: &Arc<MemoryMetrics>,
+) -> Result<open::Opened, ActorProcessingErr> {
+    for _ in 1..LOCK_TRIES {
+        let (journal, dir, metrics) = (journal.clone(), dir.cloned(), metrics.clone());
+        let work = move || open::open(&journal, dir.as_deref(), clock::unix_ms(), policy, &metrics);
+        match village.blocking("memory.open", work).await? {
+            Err(MemoryError::Index { reason }) if reason.contains("Lock") => tokio::time::sleep(LOCK_WAIT).await,
+            done => return Ok(done?),
+        }
+    }
+    Err("another process holds the index".into())
+}

@@ -1,0 +1,218 @@
+//! The read side of a shard: documents out of the journal, passages out of index and journal. Blocking.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use aivillage_runtime::CallError;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::known::Known;
+use crate::document::{CollectionStats, DocumentView, GetDocument};
+use crate::error::MemoryError;
+use crate::journal::{DocKey, Head, Journal, Version};
+use crate::language::{Tongue, for_each_token};
+use crate::lexical::Lexical;
+use crate::lexical::search::{FUZZY_WEIGHT, Hit, Plan, Sought};
+use crate::names::ShardName;
+use crate::question::Question;
+
+/// Hits that are looked at for one that is returned: some belong to versions that are no longer current.
+const SURPLUS: usize = 8;
+
+/// A search in one shard.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SearchShard {
+    /// What is sought.
+    pub question: Question,
+    /// Most passages to return.
+    pub limit: usize,
+}
+
+/// What a shard found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Found {
+    /// Words of the question, weighed by this shard.
+    pub sought: Vec<Sought>,
+    /// Chunks of the shard.
+    pub chunks: u64,
+    /// The best score a chunk could have.
+    pub score_max: f32,
+    /// Passages, best first.
+    pub passages: Vec<FoundPassage>,
+}
+
+/// A passage as its shard knows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FoundPassage {
+    /// External id of the document.
+    pub doc: String,
+    /// The document that this one repeats.
+    pub duplicate_of: Option<String>,
+    /// Version of the document.
+    pub version: u32,
+    /// Place of the chunk in it.
+    pub ordinal: u32,
+    /// Title of the document.
+    pub title: Option<String>,
+    /// Headings above the chunk.
+    pub heading: String,
+    /// Text of the chunk.
+    pub text: String,
+    /// Characters of the stored text.
+    pub span: (u32, u32),
+    /// Page, 0 if there are none.
+    pub page: u32,
+    /// Who said it.
+    pub source: Option<String>,
+    /// Where it can be read.
+    pub url: Option<String>,
+    /// Language code.
+    pub language: String,
+    /// BM25.
+    pub score: f32,
+    /// For each word sought: 1 if the passage has it, less if only a neighbour, 0 if not.
+    pub covered: Vec<f32>,
+}
+
+/// Numbers of a shard that its writing side publishes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Counts {
+    documents: u64,
+    duplicates: u64,
+    languages: Vec<(String, u64)>,
+    pub(crate) journal_seq: u64,
+}
+
+impl Counts {
+    pub(crate) fn of(known: &Known, journal_seq: u64) -> Self {
+        let mut languages: Vec<_> = known.languages.iter().filter(|(_, n)| **n > 0).map(|(l, n)| (l.clone(), *n)).collect();
+        languages.sort_by_key(|(_, documents)| std::cmp::Reverse(*documents));
+        Self { documents: known.live, duplicates: known.duplicates, languages, journal_seq }
+    }
+}
+
+/// What reading needs; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct ReadSide {
+    pub(crate) name: ShardName,
+    pub(crate) journal: Journal,
+    pub(crate) lexical: Lexical,
+    pub(crate) dir: Option<PathBuf>,
+    pub(crate) counts: watch::Receiver<Counts>,
+    pub(crate) searchable: watch::Receiver<u64>,
+}
+
+impl ReadSide {
+    /// A stored document.
+    pub(crate) fn get(&self, wanted: &GetDocument) -> Result<DocumentView, CallError> {
+        let key = DocKey::of(&self.name.tenant, &self.name.collection, &wanted.id);
+        let missing = |what: String| MemoryError::NotFound { what, collection: self.name.collection.clone() };
+        let head = self.journal.head(key)?.filter(|head| !head.deleted);
+        let head = head.ok_or_else(|| missing(format!("document `{}`", wanted.id)))?;
+        let number = wanted.version.unwrap_or(head.version);
+        let version = self.journal.version(key, number)?;
+        let version = version.ok_or_else(|| missing(format!("version {number} of `{}`", wanted.id)))?;
+        let text = self.journal.text(key, number, &version)?;
+        Ok(view(&self.name.collection, head, number, version, text))
+    }
+
+    /// Numbers of the collection.
+    pub(crate) fn stats(&self) -> CollectionStats {
+        let counts = self.counts.borrow().clone();
+        CollectionStats {
+            collection: self.name.collection.clone(),
+            documents: counts.documents,
+            chunks: self.lexical.chunks(),
+            duplicates: counts.duplicates,
+            journal_seq: counts.journal_seq,
+            searchable_seq: *self.searchable.borrow(),
+            index_bytes: self.dir.as_deref().map_or(0, folder_bytes),
+            languages: counts.languages,
+        }
+    }
+
+    /// The best passages. Documents deleted or replaced since the last commit of the index are left out.
+    pub(crate) fn search(&self, search: &SearchShard) -> Result<Found, MemoryError> {
+        let plan = Plan::new(&self.lexical, &search.question);
+        let mut passages = Vec::with_capacity(search.limit);
+        for hit in plan.search(&self.lexical, search.limit + SURPLUS)? {
+            if passages.len() == search.limit {
+                break;
+            }
+            passages.extend(self.passage(&hit, &plan.sought)?);
+        }
+        let score_max = plan.score_max();
+        Ok(Found { sought: plan.sought, chunks: self.lexical.chunks(), score_max, passages })
+    }
+
+    fn passage(&self, hit: &Hit, sought: &[Sought]) -> Result<Option<FoundPassage>, MemoryError> {
+        let Some(head) = self.journal.head(hit.key)? else { return Ok(None) };
+        if head.deleted || head.version != hit.version {
+            return Ok(None);
+        }
+        let Some(version) = self.journal.version(hit.key, hit.version)? else { return Ok(None) };
+        let (chunk, text) = self.journal.chunk(hit.key, hit.version, &version, hit.ordinal)?;
+        let covered = covered(&version, &chunk.heading, &text, sought);
+        Ok(Some(FoundPassage {
+            doc: head.id,
+            duplicate_of: head.duplicate_of.map(|(_, id)| id),
+            version: hit.version,
+            ordinal: hit.ordinal,
+            title: version.title,
+            heading: chunk.heading,
+            text,
+            span: chunk.chars,
+            page: chunk.page,
+            source: version.source,
+            url: version.url,
+            language: version.language,
+            score: hit.score,
+            covered,
+        }))
+    }
+}
+
+/// Which of the words sought a passage has, title and heading included.
+fn covered(version: &Version, heading: &str, text: &str, sought: &[Sought]) -> Vec<f32> {
+    let mut analyzer = Tongue::from_code(&version.language).unwrap_or(Tongue::UNKNOWN).analyzer();
+    let mut words = HashSet::new();
+    for part in [version.title.as_deref().unwrap_or_default(), heading, text] {
+        for_each_token(&mut analyzer, part, |token| {
+            if !words.contains(&token.text) {
+                words.insert(token.text.clone());
+            }
+        });
+    }
+    let weight = |word: &Sought| match word.terms.iter().any(|term| words.contains(term)) {
+        true if word.fuzzy => FUZZY_WEIGHT,
+        true => 1.0,
+        false => 0.0,
+    };
+    sought.iter().map(weight).collect()
+}
+
+fn view(collection: &str, head: Head, number: u32, version: Version, text: String) -> DocumentView {
+    DocumentView {
+        collection: collection.to_owned(),
+        id: head.id,
+        version: number,
+        versions: (head.oldest..=head.version).collect(),
+        title: version.title,
+        text,
+        format: version.format,
+        url: version.url,
+        source: version.source,
+        metadata: serde_json::from_str(&version.metadata).unwrap_or_default(),
+        language: version.language,
+        duplicate_of: head.duplicate_of.map(|(_, id)| id),
+        stored_ms: version.stored_ms,
+        chunks: version.chunks,
+    }
+}
+
+fn folder_bytes(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    entries.filter_map(|entry| entry.ok()?.metadata().ok()).map(|file| file.len()).sum()
+}

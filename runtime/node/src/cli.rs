@@ -1,0 +1,192 @@
+//! The command line of `village`: parsing, dispatch, exit codes.
+//!
+//! One file per command under `cli/`. Every command but `up`, `config` and `bench` is a client of a running village over HTTP,
+//! so it works the same on this machine and on another one.
+
+mod agents;
+mod ask;
+mod bench;
+mod client;
+mod config;
+mod failure;
+mod jobs;
+mod memory;
+mod output;
+mod send;
+mod status;
+mod up;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand};
+
+pub use self::failure::{Exit, Failure};
+
+/// What a command returns: nothing, or the failure that sets the exit code.
+pub type Outcome = Result<(), Failure>;
+
+const FIRST_STEPS: &str = "First steps:
+  village up                                start a village in ./village-data
+  village memory add ~/notes                let it read a folder (in a second terminal)
+  village ask sage \"how do I ...?\"          get an answer with its sources
+
+Exit codes: 0 ok, 1 failed, 2 usage, 3 refused, 4 unavailable.";
+
+/// A village of actors on your machine: agents that answer from your own files, with sources.
+#[derive(Debug, Parser)]
+#[command(name = "village", version, propagate_version = true, after_help = FIRST_STEPS, max_term_width = 110)]
+#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options that every command understands.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Data directory of the village on this machine [default: ./village-data].
+    #[arg(long, global = true, env = "VILLAGE_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Address of the village to talk to [default: the one that runs in the data directory].
+    #[arg(long, global = true, env = "VILLAGE_URL", value_name = "URL")]
+    pub url: Option<String>,
+    /// File with the API key [default: <DIR>/admin.key]; the variable `VILLAGE_KEY` holds a key itself.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// Print JSON for scripts.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+impl Global {
+    /// Where the village of this machine keeps its address and its key.
+    fn data(&self) -> &Path {
+        self.data.as_deref().unwrap_or(Path::new("./village-data"))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a village and serve until Ctrl-C.
+    Up(up::Up),
+    /// Ask an agent; the answer names its sources.
+    Ask(ask::Ask),
+    /// Send a message to any actor.
+    Send(send::Send),
+    /// Put documents into the village memory and search it.
+    #[command(subcommand)]
+    Memory(memory::Memory),
+    /// Who lives in the village.
+    Agents(agents::Agents),
+    /// How the village is.
+    Status(status::Status),
+    /// Long operations.
+    Jobs(jobs::Jobs),
+    /// Check or show the configuration.
+    #[command(subcommand)]
+    Config(config::Config),
+    /// Measure this machine.
+    #[command(subcommand)]
+    Bench(bench::Bench),
+    /// Print the version.
+    Version,
+}
+
+/// Parses the arguments, runs the command and says how it went.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version arrive here too: they are no failure and go to standard output.
+            let code = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+            let _ = error.print();
+            return code.into();
+        }
+    };
+    let json = cli.global.json;
+    match run(cli) {
+        Ok(()) => Exit::Ok.into(),
+        Err(failure) => {
+            output::complain(&failure, json);
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Outcome {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Up(up) => block_on(up.run(&global)),
+        Command::Config(config) => config.run(&global),
+        Command::Bench(bench) => block_on(bench.run(&global)),
+        Command::Version => {
+            version(&global);
+            Ok(())
+        }
+        Command::Ask(ask) => block_on(ask.run(&global)),
+        Command::Send(send) => block_on(send.run(&global)),
+        Command::Memory(memory) => block_on(memory.run(&global)),
+        Command::Agents(agents) => block_on(agents.run(&global)),
+        Command::Status(status) => block_on(status.run(&global)),
+        Command::Jobs(jobs) => block_on(jobs.run(&global)),
+    }
+}
+
+/// Runs a command on worker threads. What still blocks a thread at the end is not waited for.
+fn block_on(command: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failed, format!("cannot start worker threads: {error}")))?;
+    let outcome = runtime.block_on(command);
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+fn version(global: &Global) {
+    let version = env!("CARGO_PKG_VERSION");
+    if global.json {
+        output::json(&serde_json::json!({ "name": "village", "version": version }));
+    } else {
+        output::say(format_args!("village {version}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, Parser as _};
+
+    use super::*;
+
+    #[test]
+    fn command_tree_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        fn walk(command: &clap::Command, path: &str) {
+            let leaf = command.get_subcommands().next().is_none();
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(!leaf || command.get_name() == "version" || help.contains("village"), "{path}: no example");
+            for child in command.get_subcommands() {
+                walk(child, &format!("{path} {}", child.get_name()));
+            }
+        }
+        walk(&Cli::command(), "village");
+    }
+
+    #[test]
+    fn global_options_are_taken_after_the_command() {
+        let cli = Cli::try_parse_from(["village", "status", "--json", "--url", "http://127.0.0.1:1"]).unwrap();
+        assert!(cli.global.json);
+        assert_eq!(cli.global.url.as_deref(), Some("http://127.0.0.1:1"));
+    }
+}

@@ -1,0 +1,30 @@
+//! `village bench`: figures of this machine, each beside its peer in the same run.
+
+mod local;
+mod store;
+
+use clap::Subcommand;
+
+use super::{Global, Outcome};
+
+/// What can be measured.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// What a local tell and ask cost over raw `ractor`.
+    Local(local::Local),
+    /// How fast and how safe durable writes are.
+    Store(store::Store),
+}
+
+impl Bench {
+    /// Measures and prints a table.
+    ///
+    /// # Errors
+    /// When what is measured does not start.
+    pub(crate) async fn run(self, global: &Global) -> Outcome {
+        match self {
+            Self::Local(local) => local.run(global.json).await,
+            Self::Store(store) => store.run(global.json).await,
+        }
+    }
+}
