@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use aivillage_runtime::{CallError, StoreError};
+use aivillage_runtime::CallError;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -355,11 +355,6 @@ fn from_app(code: &str, message: &str) -> ApiError {
     own.0.code = code.to_owned().into();
     own.0.title = "The actor refused the request.";
     own
-}
-
-/// A fault of the store, as an actor tells it.
-pub(crate) fn store_fault(error: &StoreError) -> CallError {
-    CallError::Store { full: matches!(error, StoreError::NoSpace { .. }), message: error.to_string() }
 }
 
 impl From<axum::extract::rejection::PathRejection> for ApiError {

@@ -13,8 +13,6 @@ use aivillage_runtime::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::error::store_fault;
-
 /// Where the answers are kept: SHA-256 of the scope -> [`Stored`].
 const TREE: TreeId = TreeId(65);
 /// How long an answer is kept.
@@ -153,7 +151,7 @@ impl Claims {
             .village
             .store()
             .get(TREE, &key)
-            .map_err(|error| store_fault(&error))?
+            ?
             .and_then(|bytes| postcard::from_bytes::<Stored>(&bytes).ok());
         if let Some(stored) = stored.filter(|stored| !stored.expired(clock::unix_ms())) {
             return Ok(if stored.answer.hash == hash { Begun::Replay(stored.answer) } else { Begun::Mismatch });
@@ -172,7 +170,7 @@ impl Claims {
             .store()
             .commit(Batch::new().put(TREE, key, bytes), Level::Disk)
             .await
-            .map_err(|error| store_fault(&error))?;
+            ?;
         self.running.remove(&key);
         Ok(())
     }

@@ -20,8 +20,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::error::store_fault;
-
 /// Where the records are kept: UUID -> JSON of [`Job`]. `UUIDv7` keys are in the order of creation.
 const TREE: TreeId = TreeId(64);
 /// Documents one step of an ingest writes; the job reports after each.
@@ -365,7 +363,7 @@ impl Running {
             .store()
             .commit(Batch::new().put(TREE, key, bytes), Level::Disk)
             .await
-            .map_err(|error| store_fault(&error))?;
+            ?;
         self.tell().await;
         Ok(())
     }
@@ -480,7 +478,7 @@ pub(crate) async fn recover(village: &Village) -> Result<(), CallError> {
     let oldest = uuid_floor(clock::unix_ms().saturating_sub(KEEP_MS));
     let mut from = Vec::new();
     loop {
-        let page = village.store().scan(TREE, &from, PAGE).map_err(|error| store_fault(&error))?;
+        let page = village.store().scan(TREE, &from, PAGE)?;
         let mut expired = Batch::new();
         for (id, value) in &page {
             from = id.to_vec();
@@ -495,7 +493,7 @@ pub(crate) async fn recover(village: &Village) -> Result<(), CallError> {
             }
         }
         if !expired.is_empty() {
-            village.store().commit(expired, Level::Async).await.map_err(|error| store_fault(&error))?;
+            village.store().commit(expired, Level::Async).await?;
         }
         if page.len() < PAGE {
             return Ok(());

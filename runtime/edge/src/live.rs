@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn names_and_ids_that_cannot_be_are_refused() {
-        for topics in ["", ",", "a b", "a\n", ".a", "../x", &"x".repeat(129)] {
+        for topics in ["", ",", "a b", "a\nb", ".a", "../x", &"x".repeat(129)] {
             assert!(Subscription::read(topics, &HeaderMap::new()).is_err(), "{topics:?}");
         }
         for last in ["x", "1-", "a:b", "1-2-3x"] {

@@ -31,8 +31,10 @@ impl Hosts {
 
 /// The host of `host[:port]`; an IPv6 address stands in brackets.
 fn without_port(authority: &str) -> &str {
-    match authority.rfind(']') {
-        Some(end) => authority.get(..=end).unwrap_or(authority),
+    match authority.split_once(']') {
+        Some((host, "")) => host,
+        Some((host, port)) if port.starts_with(':') => host,
+        Some(_) => authority,
         None => authority.split(':').next().unwrap_or(authority),
     }
 }

@@ -39,7 +39,7 @@ async fn the_roster_is_paged_and_cursors_cannot_be_forged() {
     }
     assert_eq!(seen, ids);
     assert_eq!(door.get("/v1/agents/sage").await.status(), 200);
-    assert_eq!(problem(door.get("/v1/agents/nobody").await).await, (404, "not_found".into()));
+    assert_eq!(problem(door.get("/v1/agents/nobody").await).await, (404, "agent_unknown".into()));
     assert_eq!(problem(door.get("/v1/agents?limit=0").await).await, (400, "bad_request".into()));
 }
 
@@ -80,13 +80,13 @@ async fn conversations_are_kept() {
 #[tokio::test]
 async fn tools_are_called_by_query_and_by_body() {
     let door = Door::open().await;
-    let by_query = door.get("/v1/agents/sage/tools/calc.eval?expression=6*7").await;
-    let by_body = door.post("/v1/agents/sage/tools/calc.eval", &json!({"expression": "6*7"})).await;
+    let by_query = door.get("/v1/agents/oracle/tools/calc.eval?expression=6*7").await;
+    let by_body = door.post("/v1/agents/oracle/tools/calc.eval", &json!({"expression": "6*7"})).await;
     assert_eq!((by_query.status().as_u16(), by_body.status().as_u16()), (200, 200));
     let (a, b): (Value, Value) = (by_query.json().await.unwrap(), by_body.json().await.unwrap());
     assert_eq!(a["result"], b["result"]);
     assert!(a["result"].to_string().contains("42"), "{a}");
-    assert_eq!(problem(door.post("/v1/agents/sage/tools/no.such", &json!({})).await).await.0, 404);
+    assert_eq!(problem(door.post("/v1/agents/sage/tools/calc.eval", &json!({})).await).await, (403, "tool_denied".into()));
 }
 
 #[tokio::test]

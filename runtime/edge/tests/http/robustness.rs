@@ -169,7 +169,9 @@ async fn any_request_gets_an_answer_or_a_4xx_problem() {
     }
 }
 
-async fn exchange(door: &Door, bytes: &[u8]) -> Vec<u8> {
+/// Sends `bytes` and reads to the end. A client that closes its side has gone, so a whole request sent this way may be
+/// dropped: that is how the door notices that nobody waits for an answer.
+async fn blurt(door: &Door, bytes: &[u8]) -> Vec<u8> {
     let mut socket = TcpStream::connect(door.edge.addr).await.unwrap();
     // A server that has already refused may close while we still write.
     let _ = socket.write_all(bytes).await;
@@ -179,13 +181,29 @@ async fn exchange(door: &Door, bytes: &[u8]) -> Vec<u8> {
     answer
 }
 
+/// Sends `bytes` and reads the head of the answer.
+async fn exchange(door: &Door, bytes: &[u8]) -> Vec<u8> {
+    let mut socket = TcpStream::connect(door.edge.addr).await.unwrap();
+    let _ = socket.write_all(bytes).await;
+    let mut answer = Vec::new();
+    let head = async {
+        while !answer.windows(4).any(|end| end == b"\r\n\r\n") {
+            if !matches!(socket.read_buf(&mut answer).await, Ok(read) if read > 0) {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), head).await.expect("an answer or an end");
+    answer
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garbage_on_the_socket_is_answered_or_closed_and_harms_nobody() {
     let door = Door::open().await;
     let mut runner = TestRunner::default();
     let garbage = vec(any::<u8>(), 1..300);
     for _ in 0..200 {
-        let answer = exchange(&door, &garbage.new_tree(&mut runner).unwrap().current()).await;
+        let answer = blurt(&door, &garbage.new_tree(&mut runner).unwrap().current()).await;
         assert!(!answer.starts_with(b"HTTP/1.1 5"), "{:?}", String::from_utf8_lossy(&answer));
     }
     let wrong: [(&[u8], &str); 6] = [

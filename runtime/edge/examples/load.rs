@@ -1,0 +1,161 @@
+//! Closed-loop load on one route: so many connections, each asks again as soon as it is answered. Prints one line of JSON.
+//!
+//! ```text
+//! cargo run --release -p aivillage-edge --example load -- --connections 1000 --seconds 10
+//! cargo run --release -p aivillage-edge --example load -- --url http://127.0.0.1:8080/v1/agents --key "$(cat village-data/admin.key)"
+//! ```
+//! Without `--url` it starts a village of its own in this process, so server and generator share the cores.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use aivillage_edge::{Edge, EdgeConfig, RunningEdge};
+use aivillage_runtime::Village;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+type Fault = Box<dyn std::error::Error + Send + Sync>;
+
+/// What to ask, how often, for how long.
+#[derive(Clone)]
+struct Plan {
+    addr: SocketAddr,
+    path: String,
+    key: String,
+    body: Option<Bytes>,
+    connections: usize,
+    length: Duration,
+}
+
+/// What one connection saw.
+#[derive(Default)]
+struct Tally {
+    micros: Vec<u32>,
+    errors: u64,
+}
+
+fn option(name: &str) -> Option<String> {
+    let mut args = std::env::args().skip_while(|arg| arg != name);
+    args.nth(1)
+}
+
+fn number(name: &str, default: usize) -> Result<usize, Fault> {
+    option(name).map_or(Ok(default), |text| text.parse().map_err(|_| format!("{name} {text:?} is not a number").into()))
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Fault> {
+    let dir = tempfile::tempdir()?;
+    let own = match option("--url") {
+        Some(_) => None,
+        None => Some(start(dir.path()).await?),
+    };
+    let (addr, default_path, key) = match (&own, option("--url")) {
+        (Some((_, edge)), _) => (edge.addr, "/v1/agents".to_owned(), std::fs::read_to_string(&edge.admin_key_path)?),
+        (None, url) => {
+            let uri: hyper::Uri = url.unwrap_or_default().parse()?;
+            let addr = uri.authority().ok_or("--url needs host and port")?.as_str().parse()?;
+            (addr, uri.path().to_owned(), option("--key").ok_or("--url needs --key")?)
+        }
+    };
+    let plan = Plan {
+        addr,
+        path: option("--path").unwrap_or(default_path),
+        key: key.trim().to_owned(),
+        body: option("--body").map(Bytes::from),
+        connections: number("--connections", 1_000)?,
+        length: Duration::from_secs(number("--seconds", 10)? as u64),
+    };
+    report(&plan, run(&plan).await)?;
+    if let Some((village, edge)) = own {
+        edge.drain().await;
+        village.shutdown().await?;
+    }
+    Ok(())
+}
+
+async fn start(dir: &std::path::Path) -> Result<(Village, RunningEdge), Fault> {
+    let builder = aivillage_memory::install(aivillage_edge::install(Village::builder().data_dir(dir)));
+    let village = aivillage_actors::install(builder)?.start().await?;
+    let free = SocketAddr::from(([127, 0, 0, 1], 0));
+    let config = EdgeConfig { listen: free, admin_listen: free, ..EdgeConfig::default() };
+    let edge = Edge::start(&village, config, dir).await?;
+    Ok((village, edge))
+}
+
+async fn run(plan: &Plan) -> (Tally, Duration) {
+    let started = Instant::now();
+    let mut connections = JoinSet::new();
+    for _ in 0..plan.connections {
+        connections.spawn(connection(plan.clone(), started + plan.length));
+    }
+    let mut all = Tally::default();
+    while let Some(tally) = connections.join_next().await {
+        match tally {
+            Ok(Ok(tally)) => {
+                all.micros.extend(tally.micros);
+                all.errors += tally.errors;
+            }
+            _ => all.errors += 1,
+        }
+    }
+    (all, started.elapsed())
+}
+
+async fn connection(plan: Plan, end: Instant) -> Result<Tally, Fault> {
+    let stream = TcpStream::connect(plan.addr).await?;
+    stream.set_nodelay(true)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let mut tally = Tally::default();
+    let asks = async {
+        while Instant::now() < end {
+            let method = if plan.body.is_some() { Method::POST } else { Method::GET };
+            let request = Request::builder()
+                .method(method)
+                .uri(&plan.path)
+                .header("host", "localhost")
+                .header("authorization", format!("Bearer {}", plan.key))
+                .header("content-type", "application/json")
+                .body(Full::new(plan.body.clone().unwrap_or_default()))?;
+            let sent = Instant::now();
+            let response = sender.send_request(request).await?;
+            let status = response.status();
+            response.into_body().collect().await?;
+            tally.micros.push(u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX));
+            tally.errors += u64::from(status != StatusCode::OK);
+        }
+        Ok::<_, Fault>(())
+    };
+    tokio::select! {
+        asked = asks => asked?,
+        ended = connection => ended?,
+    }
+    Ok(tally)
+}
+
+fn report(plan: &Plan, (mut tally, took): (Tally, Duration)) -> Result<(), Fault> {
+    use std::io::Write;
+    tally.micros.sort_unstable();
+    let at = |share: usize| {
+        let last = tally.micros.len().saturating_sub(1);
+        f64::from(tally.micros.get(last * share / 1_000).copied().unwrap_or(0)) / 1_000.0
+    };
+    let line = serde_json::json!({
+        "path": plan.path,
+        "connections": plan.connections,
+        "seconds": took.as_secs_f64(),
+        "requests": tally.micros.len(),
+        "requests_per_s": tally.micros.len() as f64 / took.as_secs_f64(),
+        "p50_ms": at(500),
+        "p99_ms": at(990),
+        "p999_ms": at(999),
+        "max_ms": at(1_000),
+        "errors": tally.errors,
+    });
+    writeln!(std::io::stdout(), "{line}")?;
+    Ok(())
+}
