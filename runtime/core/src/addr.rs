@@ -12,6 +12,7 @@ use crate::entry::{Entry, Refused, Taken};
 use crate::error::CallError;
 use crate::kind::{Kind, Overflow};
 use crate::mail::{Cx, Idem, Mail, MsgCx, Reply, Wire};
+use crate::mailbox::{Gauge, RECHECK};
 use crate::principal::Principal;
 use crate::trace_cx::TraceCx;
 
@@ -184,7 +185,7 @@ pub(crate) enum Posted<B> {
     Taken,
     Refused(CallError),
     /// The mailbox is full and the kind's senders wait.
-    Wait(Mail<B>, Arc<crate::mailbox::Gauge>),
+    Wait(Mail<B>, Option<Arc<Gauge>>),
 }
 
 impl<B: Wire> Target<B> {
@@ -234,7 +235,15 @@ impl<B: Wire> Target<B> {
                 Posted::Taken => return Ok(()),
                 Posted::Refused(error) => return Err(error),
                 Posted::Wait(mail, gauge) => {
-                    if !gauge.wait_for_room(deadline).await {
+                    let room = match gauge {
+                        Some(gauge) => gauge.wait_for_room(deadline).await,
+                        // The activation is still starting; its mailbox is not there to wait at.
+                        None => {
+                            tokio::time::sleep(RECHECK).await;
+                            deadline.is_none_or(|at| Instant::now() < at)
+                        }
+                    };
+                    if !room {
                         return Err(FULL);
                     }
                     posted = self.post(mail);

@@ -26,6 +26,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::clock;
+use crate::mail::Idem;
 use crate::store::{Batch, Level, Store, StoreError, TreeId};
 
 /// Events after the last snapshot that call for a new one.
@@ -79,7 +80,7 @@ pub struct Entity<D> {
     events: usize,
     bytes: usize,
     /// Time and key of the stored replies, oldest first.
-    replies: VecDeque<(u64, [u8; 16])>,
+    replies: Replies,
     /// A commit did not end: the store may hold more than `state` shows, or less.
     unsettled: bool,
 }
@@ -155,7 +156,7 @@ impl<D: Durable> Entity<D> {
     /// As [`Entity::commit`]; [`StoreError::Decode`] when the stored reply is not an `R`.
     pub async fn commit_once<R>(
         &mut self,
-        idem: Option<[u8; 16]>,
+        idem: Option<Idem>,
         event: D::Event,
         reply: impl FnOnce(&D) -> R,
     ) -> Result<R, StoreError>
@@ -171,7 +172,7 @@ impl<D: Durable> Entity<D> {
     /// As [`Entity::commit_once`].
     pub async fn commit_once_at<R>(
         &mut self,
-        idem: Option<[u8; 16]>,
+        idem: Option<Idem>,
         now_ms: u64,
         event: D::Event,
         reply: impl FnOnce(&D) -> R,
@@ -179,7 +180,7 @@ impl<D: Durable> Entity<D> {
     where
         R: Serialize + DeserializeOwned,
     {
-        let Some(idem) = idem else {
+        let Some(Idem(idem)) = idem else {
             self.commit(event).await?;
             return Ok(reply(&self.state));
         };
@@ -217,7 +218,7 @@ impl<D: Durable> Entity<D> {
         for (key, stored) in self.under_prefix(TreeId::JOURNALS, &(self.seq + 1).to_be_bytes())? {
             self.seq += 1;
             if key != self.seq.to_be_bytes()[..] {
-                return Err(bad("event", format!("event {} is missing", self.seq)));
+                return Err(bad("event", &format!("event {} is missing", self.seq)));
             }
             self.state.apply(&read_event::<D>(&stored)?);
             self.events += 1;
@@ -225,7 +226,7 @@ impl<D: Durable> Entity<D> {
         }
         self.replies.clear();
         for (key, stored) in self.under_prefix(TreeId::REPLIES, &[])? {
-            let idem = key[..].try_into().map_err(|_| bad("reply", "its key is not 16 bytes"))?;
+            let idem = key[..].try_into().map_err(|_| bad("reply", &"its key is not 16 bytes"))?;
             self.replies.push_back((read_reply(&stored)?.0, idem));
         }
         self.replies.make_contiguous().sort_unstable();
@@ -291,7 +292,7 @@ impl<D: Durable> Entity<D> {
         if is_old(at, now_ms) {
             return Ok(None);
         }
-        postcard::from_bytes(reply).map(Some).map_err(|e| bad("reply", e))
+        postcard::from_bytes(reply).map(Some).map_err(|e| bad("reply", &e))
     }
 
     /// Adds a reply to the batch and takes out what is too old or too much. Returns the replies that are stored then.
@@ -301,7 +302,7 @@ impl<D: Durable> Entity<D> {
         idem: [u8; 16],
         now_ms: u64,
         reply: &R,
-    ) -> Result<(Batch, VecDeque<(u64, [u8; 16])>), StoreError> {
+    ) -> Result<(Batch, Replies), StoreError> {
         let mut replies = self.replies.clone();
         replies.retain(|(_, stored)| *stored != idem);
         while replies.len() >= REPLIES || replies.front().is_some_and(|(at, _)| is_old(*at, now_ms)) {
@@ -313,6 +314,9 @@ impl<D: Durable> Entity<D> {
         Ok((batch.put(TreeId::REPLIES, self.reply_key(idem), stored), replies))
     }
 }
+
+/// Time and idempotency key of stored replies.
+type Replies = VecDeque<(u64, [u8; 16])>;
 
 /// A batch, and the counts that hold once it is committed.
 struct Written {
@@ -339,24 +343,24 @@ fn prefix(kind: &str, key: &str) -> Result<Vec<u8>, StoreError> {
 }
 
 fn encode(head: &[u8], what: &'static str, value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
-    postcard::to_extend(value, head.to_vec()).map_err(|e| bad(what, e))
+    postcard::to_extend(value, head.to_vec()).map_err(|e| bad(what, &e))
 }
 
 fn read_event<D: Durable>(stored: &[u8]) -> Result<D::Event, StoreError> {
-    let (schema, event) = stored.split_first_chunk().ok_or_else(|| bad("event", "too short"))?;
+    let (schema, event) = stored.split_first_chunk().ok_or_else(|| bad("event", &"too short"))?;
     match u16::from_le_bytes(*schema) {
-        schema if schema == D::SCHEMA => postcard::from_bytes(event).map_err(|e| bad("event", e)),
+        schema if schema == D::SCHEMA => postcard::from_bytes(event).map_err(|e| bad("event", &e)),
         schema if schema < D::SCHEMA => D::upgrade(schema, event),
         found => Err(StoreError::Schema { found, known: D::SCHEMA }),
     }
 }
 
 fn read_snapshot<D: Durable>(stored: &[u8]) -> Result<(D, u64), StoreError> {
-    let short = || bad("snapshot", "too short");
+    let short = || bad("snapshot", &"too short");
     let (schema, rest) = stored.split_first_chunk().ok_or_else(short)?;
     let (seq, state) = rest.split_first_chunk().ok_or_else(short)?;
     let state = match u16::from_le_bytes(*schema) {
-        schema if schema == D::SCHEMA => postcard::from_bytes(state).map_err(|e| bad("snapshot", e))?,
+        schema if schema == D::SCHEMA => postcard::from_bytes(state).map_err(|e| bad("snapshot", &e))?,
         schema if schema < D::SCHEMA => D::upgrade_snapshot(schema, state)?,
         found => return Err(StoreError::Schema { found, known: D::SCHEMA }),
     };
@@ -364,7 +368,7 @@ fn read_snapshot<D: Durable>(stored: &[u8]) -> Result<(D, u64), StoreError> {
 }
 
 fn read_reply(stored: &[u8]) -> Result<(u64, &[u8]), StoreError> {
-    let (at, reply) = stored.split_first_chunk().ok_or_else(|| bad("reply", "too short"))?;
+    let (at, reply) = stored.split_first_chunk().ok_or_else(|| bad("reply", &"too short"))?;
     Ok((u64::from_le_bytes(*at), reply))
 }
 
@@ -373,7 +377,7 @@ fn is_old(at_ms: u64, now_ms: u64) -> bool {
     now_ms.saturating_sub(at_ms) >= u64::try_from(REPLY_AGE.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn bad(what: &'static str, detail: impl ToString) -> StoreError {
+fn bad(what: &'static str, detail: &impl ToString) -> StoreError {
     StoreError::Decode { what, detail: detail.to_string() }
 }
 
@@ -431,7 +435,7 @@ mod tests {
             }
         }
         fn upgrade_snapshot(_: u16, bytes: &[u8]) -> Result<Self, StoreError> {
-            let old: Account = postcard::from_bytes(bytes).map_err(|e| bad("snapshot", e))?;
+            let old: Account = postcard::from_bytes(bytes).map_err(|e| bad("snapshot", &e))?;
             Ok(Self { cents: old.balance * 100 })
         }
     }
@@ -547,10 +551,10 @@ mod tests {
         ada.commit(Changed::Added(1)).await.unwrap();
         store.mode.store(REFUSE, SeqCst);
         ada.commit(Changed::Added(10)).await.unwrap_err();
-        ada.commit_once(Some([1; 16]), Changed::Added(100), |account| account.balance).await.unwrap_err();
+        ada.commit_once(Some(Idem([1; 16])), Changed::Added(100), |account| account.balance).await.unwrap_err();
         assert_eq!(ada.balance, 1);
         store.mode.store(WORK, SeqCst);
-        let reply = ada.commit_once(Some([1; 16]), Changed::Added(100), |account| account.balance).await;
+        let reply = ada.commit_once(Some(Idem([1; 16])), Changed::Added(100), |account| account.balance).await;
         assert_eq!(reply.unwrap(), 101);
         assert_eq!(recover::<Account>(&store).await.balance, 101);
     }
@@ -577,7 +581,7 @@ mod tests {
             for attempt in 0..3 {
                 store.mode.store(if attempt == 0 { mode } else { WORK }, SeqCst);
                 let mut ada = recover::<Account>(&store).await;
-                let request = ada.commit_once(Some([7; 16]), Changed::Added(10), |account| account.balance);
+                let request = ada.commit_once(Some(Idem([7; 16])), Changed::Added(10), |account| account.balance);
                 let reply = request.now_or_never();
                 if attempt > 0 {
                     assert_eq!(reply.unwrap().unwrap(), 10, "attempt {attempt} after {mode}");
@@ -592,7 +596,7 @@ mod tests {
         let store = Arc::<Flaky>::default();
         let mut ada = recover::<Account>(&store).await;
         let day = u64::try_from(REPLY_AGE.as_millis()).unwrap();
-        let key = |n: u64| Some([n.to_le_bytes(), [0; 8]].concat().try_into().unwrap());
+        let key = |n: u64| Some(Idem([n.to_le_bytes(), [0; 8]].concat().try_into().unwrap()));
         let add = || Changed::Added(1);
         assert_eq!(ada.commit_once_at(key(0), 1000, add(), |account| account.balance).await.unwrap(), 1);
         assert_eq!(ada.commit_once_at(key(0), 999 + day, add(), |account| account.balance).await.unwrap(), 1);

@@ -69,8 +69,8 @@ pub(crate) struct Entry<B: Wire> {
 /// A message that was not taken, and why.
 #[derive(Debug)]
 pub(crate) enum Refused<B> {
-    /// No place in the mailbox. The gauge is the one to wait at.
-    Full(Mail<B>, Arc<Gauge>),
+    /// No place in the mailbox, or in the buffer before it when there is no gauge to wait at.
+    Full(Mail<B>, Option<Arc<Gauge>>),
     /// Not now.
     Error(CallError),
 }
@@ -96,7 +96,7 @@ impl<B: Wire> Entry<B> {
         loop {
             if let Some(live) = &*self.live.load() {
                 if !live.gauge.admit() {
-                    return Err(Refused::Full(mail, live.gauge.clone()));
+                    return Err(Refused::Full(mail, Some(live.gauge.clone())));
                 }
                 match live.actor.send_message(mail) {
                     Ok(()) => return Ok(Taken::Delivered),
@@ -113,6 +113,7 @@ impl<B: Wire> Entry<B> {
             match self.buffer(mail) {
                 Buffered::Done(taken) => return Ok(taken),
                 Buffered::Refused(error) => return Err(Refused::Error(error)),
+                Buffered::Full(back) => return Err(Refused::Full(back, None)),
                 Buffered::Retry(back) => mail = back,
             }
         }
@@ -137,7 +138,7 @@ impl<B: Wire> Entry<B> {
             _ => {}
         }
         if slot.waiting.len() >= BUFFER_MAX {
-            return Buffered::Refused(CallError::Overloaded { retry_after_ms: 50 });
+            return Buffered::Full(mail);
         }
         slot.waiting.push_back(mail);
         match slot.phase {
@@ -181,6 +182,7 @@ impl<B: Wire> Entry<B> {
 enum Buffered<B> {
     Done(Taken),
     Refused(CallError),
+    Full(Mail<B>),
     Retry(Mail<B>),
 }
 

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::store::StoreError;
+use crate::task::TaskError;
+
 /// A failure that an actor's author foresaw: a stable code for programs, a sentence for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
@@ -88,6 +91,21 @@ pub enum CallError {
         /// True when the disk is full: reads still work.
         full: bool,
     },
+}
+
+impl From<StoreError> for CallError {
+    fn from(error: StoreError) -> Self {
+        Self::Store { message: error.to_string(), full: error.is_full() }
+    }
+}
+
+impl From<TaskError> for CallError {
+    fn from(error: TaskError) -> Self {
+        match error {
+            TaskError::Panicked { .. } => Self::Panicked,
+            TaskError::Stopped { .. } => Self::Draining,
+        }
+    }
 }
 
 impl CallError {

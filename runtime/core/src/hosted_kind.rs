@@ -100,10 +100,12 @@ impl<A: Kind> LocalKind<A> {
 
     fn describe(&self, entry: &Entry<A::Body>) -> ActorInfo {
         let live = entry.live.load();
+        // A statement of its own: the guard must be gone before `depth` takes the lock again.
+        let phase = entry.slot.lock().phase;
         ActorInfo {
             kind: A::NAME,
             key: entry.key.to_string(),
-            state: state_name(entry.slot.lock().phase),
+            state: state_name(phase),
             mailbox_depth: entry.depth(),
             restarts: entry.restarts(),
             uptime_ms: live

@@ -26,7 +26,7 @@ pub(crate) struct Gauge {
 
 /// A waiter looks again after this long even without a wake-up: `done` and `waiters` are read without a fence, so a
 /// wake-up can be missed.
-const RECHECK: Duration = Duration::from_millis(5);
+pub(crate) const RECHECK: Duration = Duration::from_millis(5);
 
 impl Gauge {
     pub(crate) fn new(capacity: u32) -> Self {

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::config::{Period, Size};
+use crate::config::{ConfigError, Period, Size};
 
 pub mod bench;
 mod checkpoint;
@@ -64,8 +64,8 @@ pub trait Store: Send + Sync + 'static {
     /// is written before anything that is committed afterwards: an empty batch waits for it.
     ///
     /// # Errors
-    /// [`StoreError::NoSpace`] and [`StoreError::TooLarge`]: nothing was written. [`StoreError::Stopped`]: the outcome of
-    /// this batch is known only after a restart.
+    /// [`StoreError::NoSpace`] and [`StoreError::TooLarge`]: nothing was written. [`StoreError::Stopped`] and
+    /// [`StoreError::Index`]: the outcome of this batch is known only after a restart.
     fn commit(&self, batch: Batch, level: Level) -> BoxFuture<'static, Result<Lsn, StoreError>>;
 
     /// Dumps the whole state, so that older redo can go. Resolves with the position that the dump starts from.
@@ -414,5 +414,48 @@ impl Default for StoreConfig {
             checkpoint_after: Size::from_mib(256),
             segment: Size::from_mib(64),
         }
+    }
+}
+
+impl StoreConfig {
+    /// Checks what no type can.
+    ///
+    /// # Errors
+    /// Names the key and the bounds of its value.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let bounds = [
+            ("store.cache", self.cache, Size::from_kib(256), Size::from_mib(1 << 20)),
+            ("store.checkpoint_after", self.checkpoint_after, Size::from_kib(1), Size::from_mib(1 << 20)),
+            ("store.segment", self.segment, Size::from_kib(4), Size::from_mib(4096)),
+        ];
+        for (key, value, least, most) in bounds {
+            if !(least..=most).contains(&value) {
+                return Err(ConfigError::invalid(key, format!("{value} is not in {least} to {most}")));
+            }
+        }
+        if self.checkpoint < Period::from_secs(1) {
+            return Err(ConfigError::invalid("store.checkpoint", format!("{} is not at least 1s", self.checkpoint)));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn section_reads_back_and_bad_values_are_named() {
+        let config = StoreConfig::default();
+        let text = toml::to_string(&config).unwrap();
+        assert!(text.contains("backend = \"sled\"\ndurability = \"disk\"\ncache = \"64MiB\"\ncheckpoint = \"10m\""));
+        assert_eq!(toml::from_str::<StoreConfig>(&text).unwrap(), config);
+        assert_eq!(toml::from_str::<StoreConfig>("").unwrap(), config);
+        config.validate().unwrap();
+        let bad = |text: &str| toml::from_str::<StoreConfig>(text).unwrap().validate().unwrap_err().to_string();
+        assert!(bad("cache = \"1KiB\"").contains("store.cache"));
+        assert!(bad("segment = \"8GiB\"").contains("store.segment"));
+        assert!(bad("checkpoint_after = \"1B\"").contains("store.checkpoint_after"));
+        assert!(bad("checkpoint = \"0s\"").contains("store.checkpoint"));
     }
 }

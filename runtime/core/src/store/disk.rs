@@ -103,7 +103,7 @@ impl Page {
     }
 
     /// Turns index keys of one tree into that tree's keys.
-    pub(super) fn strip_tree(&self, mut entries: Vec<(Bytes, Bytes)>) -> Vec<(Bytes, Bytes)> {
+    pub(super) fn strip_tree(mut entries: Vec<(Bytes, Bytes)>) -> Vec<(Bytes, Bytes)> {
         for (key, _) in &mut entries {
             *key = key.slice(2..);
         }
@@ -202,7 +202,7 @@ impl Store for DiskStore {
 
     fn scan(&self, tree: TreeId, from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         let page = Page::of_tree(tree, from, limit);
-        Ok(page.strip_tree(self.shared.read(|index| index.page(&page))?))
+        Ok(Page::strip_tree(self.shared.read(|index| index.page(&page))?))
     }
 
     fn commit(&self, batch: Batch, level: Level) -> BoxFuture<'static, Result<Lsn, StoreError>> {

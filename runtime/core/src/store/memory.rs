@@ -1,6 +1,7 @@
 //! State on the heap: the store of tests, and the index a node falls back on when sled cannot be made again.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -13,7 +14,7 @@ use super::{Batch, Level, Lsn, Store, StoreError, StoreStats, TreeId, index_key}
 /// A store that keeps everything on the heap and loses it with the process.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
-    state: RwLock<State>,
+    state: Arc<RwLock<State>>,
 }
 
 #[derive(Debug, Default)]
@@ -29,20 +30,22 @@ impl Store for MemoryStore {
 
     fn scan(&self, tree: TreeId, from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         let page = Page::of_tree(tree, from, limit);
-        Ok(page.strip_tree(self.state.read().index.entries_of(&page)))
+        Ok(Page::strip_tree(self.state.read().index.entries_of(&page)))
     }
 
     fn commit(&self, batch: Batch, _: Level) -> BoxFuture<'static, Result<Lsn, StoreError>> {
-        let outcome = batch.check().map(|()| {
-            let mut state = self.state.write();
+        let state = Arc::clone(&self.state);
+        async move {
+            batch.check()?;
+            let mut state = state.write();
             if !batch.is_empty() {
                 state.commits += 1;
                 let lsn = Lsn(state.commits);
                 state.index.write(lsn, &mut batch.ops.iter());
             }
-            state.index.applied
-        });
-        std::future::ready(outcome).boxed()
+            Ok(state.index.applied)
+        }
+        .boxed()
     }
 
     fn checkpoint(&self) -> BoxFuture<'static, Result<Lsn, StoreError>> {

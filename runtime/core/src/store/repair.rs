@@ -170,7 +170,7 @@ fn replay(mut index: Box<dyn Index>, layout: &Layout, after: Lsn, upto: Lsn) -> 
             return Ok(());
         }
         bytes = 0;
-        index.apply(lsn, &mut group.drain(..).collect::<Vec<_>>().iter()).map_err(|error| stop(&mut failure, error))
+        index.apply(lsn, &mut std::mem::take(&mut group).iter()).map_err(|error| stop(&mut failure, error))
     });
     let last = read.and_then(|()| {
         if index.applied() == upto {
@@ -206,7 +206,8 @@ fn set_aside(layout: &Layout, full: bool) -> Result<(), StoreError> {
         return fs::remove_dir_all(&sled).map_err(|e| StoreError::io("remove", &sled, e));
     }
     let now = clock::unix_ms() / 1000;
-    let free = (now..).map(|time| layout.root.join(format!("sled.quarantine-{time}"))).find(|path| !path.exists());
+    let free =
+        (now..now + 1000).map(|time| layout.root.join(format!("sled.quarantine-{time}"))).find(|path| !path.exists());
     let target = free.unwrap_or_else(|| layout.root.join("sled.quarantine"));
     fs::rename(&sled, &target).map_err(|e| StoreError::io("move", &sled, e))?;
     tracing::warn!(folder = %target.display(), "sled folder set aside");

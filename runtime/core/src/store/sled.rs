@@ -197,7 +197,10 @@ impl Index for SledIndex {
     }
 
     fn close(self: Box<Self>) {
-        if let Err(error) = guard(|| Ok(drop(self))) {
+        if let Err(error) = guard(|| {
+            drop(self);
+            Ok(())
+        }) {
             tracing::warn!(%error, "sled did not close cleanly, the next start checks it anyway");
         }
     }

@@ -92,7 +92,10 @@ async fn large_values(store: &dyn Store) {
         store.commit(Batch::new().put(A, *b"k", value.clone()).put(A, *b"l", *b"next"), Level::Process).await.unwrap();
         assert_eq!(store.get(A, b"k").unwrap().unwrap(), value);
         let pairs = store.scan(A, b"", 10).unwrap();
-        assert_eq!(pairs.iter().map(|(key, value)| (&key[..], value.len())).collect::<Vec<_>>(), [(&b"k"[..], len), (b"l", 4)]);
+        assert_eq!(
+            pairs.iter().map(|(key, value)| (&key[..], value.len())).collect::<Vec<_>>(),
+            [(&b"k"[..], len), (b"l", 4)]
+        );
     }
     // Twice in one batch, then gone.
     let batch = Batch::new().put(A, *b"k", vec![1; 400_000]).put(A, *b"k", vec![2; 300_000]);
@@ -129,7 +132,11 @@ async fn concurrent(store: Arc<dyn Store>) {
         let store = Arc::clone(&store);
         async move {
             let level = if n % 3 == 0 { Level::Disk } else { Level::Process };
-            let batch = Batch::new().put(A, n.to_be_bytes(), *b"v").put(B, *b"k", n.to_be_bytes()).put(A, *b"k", n.to_be_bytes());
+            let batch = Batch::new().put(A, n.to_be_bytes(), *b"v").put(B, *b"k", n.to_be_bytes()).put(
+                A,
+                *b"k",
+                n.to_be_bytes(),
+            );
             let lsn = store.commit(batch, level).await.unwrap();
             assert!(store.get(A, &n.to_be_bytes()).unwrap().is_some());
             (lsn, n)

@@ -69,7 +69,11 @@ fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() { copy(&entry.path(), &target) } else { fs::copy(entry.path(), target).map(drop).unwrap() }
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
     }
 }
 
@@ -80,7 +84,8 @@ fn quarantines(dir: &Path) -> usize {
 
 /// Inverts random bits of one random byte in sled's files that was written; says where.
 fn flip(sled: &Path, rng: &mut StdRng) -> String {
-    let mut files: Vec<_> = fs::read_dir(sled).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect();
+    let mut files: Vec<_> =
+        fs::read_dir(sled).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect();
     files.sort_unstable();
     // Mostly the log, now and then the small files beside it.
     let log = sled.join("db");
@@ -96,25 +101,25 @@ fn flip(sled: &Path, rng: &mut StdRng) -> String {
 
 #[test]
 fn flipped_bytes_in_sled_at_rest_lose_nothing() {
-    const FLIPS: usize = 500;
+    const ROUNDS: usize = 250;
     let dir = tempfile::tempdir().unwrap();
     let template = dir.path().join("template");
     let store = open(&template);
-    write(&*store, 0..100);
+    write(&*store, 0..40);
     runtime().block_on(store.checkpoint()).unwrap();
-    write(&*store, 100..230);
+    write(&*store, 40..90);
     runtime().block_on(store.checkpoint()).unwrap();
-    write(&*store, 230..330);
+    write(&*store, 90..120);
     drop(store);
-    let model = model_of(330);
+    let model = model_of(120);
     let mut rng = StdRng::seed_from_u64(0x51ed);
     let mut rebuilt = 0;
-    for round in 0..FLIPS {
+    for round in 0..ROUNDS {
         let victim = dir.path().join("victim");
         copy(&template, &victim);
-        let place = flip(&victim.join("sled"), &mut rng);
+        let places = [flip(&victim.join("sled"), &mut rng), flip(&victim.join("sled"), &mut rng)];
         let store = open(&victim);
-        assert_holds(&*store, &model, &format!("round {round}: {place}"));
+        assert_holds(&*store, &model, &format!("round {round}: {places:?}"));
         let stats = store.stats();
         assert_eq!(stats.index, "sled");
         rebuilt += stats.rebuilds;
@@ -123,7 +128,8 @@ fn flipped_bytes_in_sled_at_rest_lose_nothing() {
         fs::remove_dir_all(&victim).unwrap();
     }
     // Many flips hit replaced values that sled never reads again; these need no rebuild.
-    assert!(rebuilt >= 50, "only {rebuilt} flips were noticed: the test hits nothing");
+    eprintln!("500 flips in {ROUNDS} stores: {rebuilt} rebuilds");
+    assert!(rebuilt >= 20, "only {rebuilt} stores noticed: the test hits nothing");
 }
 
 #[test]
@@ -261,7 +267,8 @@ fn damaged_newest_checkpoint_is_passed_over() {
     }
     write(&*store, 300..310);
     drop(store);
-    let mut checkpoints: Vec<_> = fs::read_dir(dir.path().join("ckpt")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut checkpoints: Vec<_> =
+        fs::read_dir(dir.path().join("ckpt")).unwrap().map(|entry| entry.unwrap().path()).collect();
     checkpoints.sort_unstable();
     assert_eq!(checkpoints.len(), 2);
     assert!(segments(dir.path())[0].file_stem().unwrap() > "0000000000000001", "no redo was deleted");

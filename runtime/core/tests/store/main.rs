@@ -1,5 +1,13 @@
 //! The store against what must not hurt it: crashes, damaged files, full disks, a second process.
 
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "small numbers"
+)]
+
 mod conformance;
 mod faults;
 mod full;
@@ -17,7 +25,7 @@ use aivillage_runtime::store::{DiskStore, Store, StoreConfig, TreeId};
 fn small() -> StoreConfig {
     StoreConfig {
         cache: Size::from_mib(8),
-        checkpoint: Period(Duration::from_secs(3600)),
+        checkpoint: Period(Duration::from_hours(1)),
         checkpoint_after: Size::from_mib(1024),
         segment: Size::from_kib(64),
         ..StoreConfig::default()
