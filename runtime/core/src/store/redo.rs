@@ -457,7 +457,7 @@ mod tests {
     #[test]
     fn values_of_zeros_at_the_end_are_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let zeros = batch(&[0; 20_000]);
+        let zeros = batch(&vec![0; 20_000]);
         Redo::open(dir.path(), 1 << 20).unwrap().append(&[&zeros]).unwrap();
         assert_eq!(Redo::open(dir.path(), 1 << 20).unwrap().last(), Lsn(1));
         assert_eq!(read(dir.path(), 1).unwrap(), [zeros]);

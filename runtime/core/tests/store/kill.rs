@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
+use aivillage_runtime::Idem;
 use aivillage_runtime::config::Size;
 use aivillage_runtime::durable::{Durable, Entity};
 use aivillage_runtime::store::{Batch, DiskStore, Level, Store, StoreConfig, TreeId};
@@ -77,7 +78,7 @@ async fn write(store: Arc<dyn Store>, writer: u32) {
 /// Request `n` makes the counter `n`. The last one before the kill is sent again, as its caller would.
 async fn count(store: Arc<dyn Store>) {
     let mut counter = Entity::<Counter>::recover(store, "counter", "visits").await.unwrap();
-    let idem = |n: u64| Some([n.to_be_bytes(), *b"request."].concat().try_into().unwrap());
+    let idem = |n: u64| Some(Idem::of(&[&n.to_be_bytes()]));
     for n in counter.value.max(1).. {
         let reply = counter.commit_once(idem(n), 1, |counter| counter.value).await.unwrap();
         say(&format!("c {n} {reply}"));
