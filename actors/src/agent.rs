@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aivillage_runtime::{
     Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, CallError, Durability, Entity, Expose, Kind, KindOptions, Mail, MsgCx,
-    Reply, StoreError, clock,
+    Reply, clock,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -258,20 +258,15 @@ impl AgentState {
         let keep = u32::try_from(self.config.memory.max_entries).unwrap_or(u32::MAX);
         let event = NoteEvent::Remembered { at_ms: clock::unix_ms(), text: text.to_owned(), keep };
         let newest = |notes: &Notes| notes.newest().cloned();
-        let kept = self.notes.commit_once(cx.idem().map(|idem| idem.0), event, newest).await.map_err(store_failed)?;
+        let kept = self.notes.commit_once(cx.idem(), event, newest).await?;
         kept.ok_or_else(|| AppError::new("memory_full", "agents.memory.max_entries keeps no note").into())
     }
 
     async fn forget(&mut self, id: u64) -> Result<bool, CallError> {
         let known = self.notes.contains(id);
         if known {
-            self.notes.commit(NoteEvent::Forgotten { id }).await.map_err(store_failed)?;
+            self.notes.commit(NoteEvent::Forgotten { id }).await?;
         }
         Ok(known)
     }
-}
-
-/// A failed commit, for the caller.
-pub(crate) fn store_failed(error: StoreError) -> CallError {
-    CallError::Store { full: matches!(error, StoreError::NoSpace { .. }), message: error.to_string() }
 }

@@ -13,8 +13,6 @@ use aivillage_runtime::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::agent::store_failed;
-
 /// Messages kept; older ones go.
 const KEPT: usize = 1000;
 /// Longest message kept, bytes; an ask is shorter by its own limit.
@@ -135,14 +133,14 @@ async fn append(said: &mut Entity<Dialogue>, cx: &MsgCx, messages: Vec<Message>)
     if messages.iter().any(|message| message.text.len() > MAX_TEXT_BYTES) {
         return Err(CallError::TooLarge { max: MAX_TEXT_BYTES as u64 });
     }
-    let idem = cx.idem().map(|idem| idem.0);
-    said.commit_once(idem, DialogueEvent::Said(messages), |said| said.total).await.map_err(store_failed)
+    let idem = cx.idem();
+    said.commit_once(idem, DialogueEvent::Said(messages), |said| said.total).await.map_err(CallError::from)
 }
 
 async fn erase(said: &mut Entity<Dialogue>) -> Result<bool, CallError> {
     let any = !said.messages.is_empty();
     if any {
-        said.commit(DialogueEvent::Erased).await.map_err(store_failed)?;
+        said.commit(DialogueEvent::Erased).await?;
     }
     Ok(any)
 }

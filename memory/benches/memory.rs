@@ -68,7 +68,10 @@ async fn speed(count: usize, figures: &mut Figures) {
     let started = Instant::now();
     ingest(&memory, corpus).await;
     let durable = started.elapsed();
-    memory.put(Put { documents: vec![corpus::probe()], wait: WaitFor::Searchable, ..Put::default() }).await.expect("stored");
+    memory
+        .put(Put { documents: vec![corpus::probe()], wait: WaitFor::Searchable, ..Put::default() })
+        .await
+        .expect("stored");
     let searchable = started.elapsed();
     figures.insert("ingest durable, documents/s".into(), rate(count, durable));
     figures.insert("ingest searchable, documents/s".into(), rate(count, searchable));

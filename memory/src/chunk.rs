@@ -258,10 +258,8 @@ mod tests {
     #[test]
     fn pages_are_counted_and_not_crossed() {
         let text = "First page.\u{c}Second page.\u{c}\u{c}Fourth page.";
-        let got: Vec<_> = chunks(text, Format::Text, ChunkSize::default())
-            .iter()
-            .map(|c| (c.page, c.of(text).to_owned()))
-            .collect();
+        let got: Vec<_> =
+            chunks(text, Format::Text, ChunkSize::default()).iter().map(|c| (c.page, c.of(text).to_owned())).collect();
         assert_eq!(
             got,
             [(1, "First page.".to_owned()), (2, "Second page.".to_owned()), (4, "Fourth page.".to_owned())]

@@ -71,9 +71,10 @@ impl Signature {
     }
 
     fn bands(&self) -> impl Iterator<Item = u64> {
-        self.0.chunks_exact(ROWS).enumerate().map(|(band, rows)| {
-            rows.iter().fold(mix(band as u64), |hash, row| mix(hash ^ u64::from(*row)))
-        })
+        self.0
+            .chunks_exact(ROWS)
+            .enumerate()
+            .map(|(band, rows)| rows.iter().fold(mix(band as u64), |hash, row| mix(hash ^ u64::from(*row))))
     }
 }
 
@@ -109,9 +110,9 @@ fn shingle(words: &[u64]) -> u64 {
 
 /// FNV-1a over the lower-cased word.
 fn hash_word(word: &str) -> u64 {
-    word.chars().flat_map(char::to_lowercase).fold(0xcbf2_9ce4_8422_2325, |hash, c| {
-        (hash ^ u64::from(u32::from(c))).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    word.chars()
+        .flat_map(char::to_lowercase)
+        .fold(0xcbf2_9ce4_8422_2325, |hash, c| (hash ^ u64::from(u32::from(c))).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 /// Signatures seen so far, by band. Holds numbers only: the caller keeps what a number stands for.

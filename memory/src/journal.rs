@@ -194,7 +194,8 @@ impl Journal {
         let mut bytes = Vec::with_capacity(to.saturating_sub(from));
         for part in from / PART..to.div_ceil(PART) {
             let key = self.key(&[&doc.0, &number.to_be_bytes(), &narrow(part).to_be_bytes()]);
-            let data = self.store.get(TEXTS, &key).map_err(|error| failed(&error))?.ok_or_else(|| lost("a text part"))?;
+            let data =
+                self.store.get(TEXTS, &key).map_err(|error| failed(&error))?.ok_or_else(|| lost("a text part"))?;
             let start = from.saturating_sub(part * PART).min(data.len());
             let end = (to - part * PART).min(data.len());
             bytes.extend_from_slice(&data[start..end]);
@@ -206,7 +207,13 @@ impl Journal {
     ///
     /// # Errors
     /// `Journal` when the store fails or the chunk is missing.
-    pub fn chunk(&self, doc: DocKey, number: u32, version: &Version, ordinal: u32) -> Result<(Chunk, String), MemoryError> {
+    pub fn chunk(
+        &self,
+        doc: DocKey,
+        number: u32,
+        version: &Version,
+        ordinal: u32,
+    ) -> Result<(Chunk, String), MemoryError> {
         let at = ordinal as usize;
         let chunk = if let Some((_, chunks)) = &version.inline {
             chunks.get(at).cloned()
@@ -391,7 +398,8 @@ fn encode(value: &impl Serialize) -> Result<Vec<u8>, MemoryError> {
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, MemoryError> {
-    postcard::from_bytes(bytes).map_err(|error| MemoryError::Journal { reason: format!("a record is damaged: {error}") })
+    postcard::from_bytes(bytes)
+        .map_err(|error| MemoryError::Journal { reason: format!("a record is damaged: {error}") })
 }
 
 /// A failure of the store, as one of the journal.
@@ -476,7 +484,12 @@ mod tests {
         store.commit(batch.into_batch(), Level::Disk).await.expect("commits");
         let count = |journal: &Journal, after| {
             let mut seen = 0;
-            journal.for_each_entry(after, |_, _| { seen += 1; Ok(()) }).expect("reads");
+            journal
+                .for_each_entry(after, |_, _| {
+                    seen += 1;
+                    Ok(())
+                })
+                .expect("reads");
             seen
         };
         assert_eq!((count(&a, 0), count(&a, 1190), count(&b, 0)), (1200, 10, 0));

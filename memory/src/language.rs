@@ -45,8 +45,22 @@ const STEMMED: &[(Lang, Language)] = &[
 
 /// Languages that are recognised beyond those, so that they are not mistaken for one of them.
 const UNSTEMMED: &[Lang] = &[
-    Lang::Cmn, Lang::Jpn, Lang::Kor, Lang::Pol, Lang::Ces, Lang::Slk, Lang::Ukr, Lang::Bul, Lang::Srp, Lang::Hrv,
-    Lang::Heb, Lang::Hin, Lang::Vie, Lang::Tha, Lang::Pes, Lang::Cat,
+    Lang::Cmn,
+    Lang::Jpn,
+    Lang::Kor,
+    Lang::Pol,
+    Lang::Ces,
+    Lang::Slk,
+    Lang::Ukr,
+    Lang::Bul,
+    Lang::Srp,
+    Lang::Hrv,
+    Lang::Heb,
+    Lang::Hin,
+    Lang::Vie,
+    Lang::Tha,
+    Lang::Pes,
+    Lang::Cat,
 ];
 
 impl Tongue {
@@ -63,7 +77,12 @@ impl Tongue {
     /// The language with this code, if it is one that is told apart.
     pub fn from_code(code: &str) -> Option<Self> {
         let lang = Lang::from_code(code)?;
-        STEMMED.iter().map(|(lang, _)| *lang).chain(UNSTEMMED.iter().copied()).find(|l| *l == lang).map(|l| Self(l.code()))
+        STEMMED
+            .iter()
+            .map(|(lang, _)| *lang)
+            .chain(UNSTEMMED.iter().copied())
+            .find(|l| *l == lang)
+            .map(|l| Self(l.code()))
     }
 
     /// The language a text is written in. Short or mixed texts in Latin letters count as English.
@@ -96,8 +115,10 @@ impl Tongue {
 
 /// Words, lower-cased; stop words are recognised and stems made while letters still carry their accents.
 fn build(language: Option<Language>) -> TextAnalyzer {
-    let mut chain =
-        TextAnalyzer::builder(Words::default()).filter(RemoveLongFilter::limit(LONGEST_WORD)).filter(LowerCaser).dynamic();
+    let mut chain = TextAnalyzer::builder(Words::default())
+        .filter(RemoveLongFilter::limit(LONGEST_WORD))
+        .filter(LowerCaser)
+        .dynamic();
     if let Some(language) = language {
         if let Some(stop) = StopWordFilter::new(language) {
             chain = chain.filter_dynamic(stop);
@@ -117,12 +138,83 @@ pub fn for_each_token(analyzer: &mut TextAnalyzer, text: &str, mut each: impl Fn
 
 /// English words that ask but do not describe what is asked for; beyond the index's stop words.
 const QUESTION_WORDS: &[&str] = &[
-    "what", "who", "whom", "whose", "which", "when", "where", "why", "how", "do", "does", "did", "done", "has", "have",
-    "had", "can", "could", "would", "should", "may", "might", "must", "shall", "i", "you", "he", "she", "we", "me",
-    "my", "your", "his", "her", "its", "our", "us", "them", "him", "about", "from", "were", "been", "being", "am",
-    "than", "so", "also", "any", "some", "tell", "please", "give", "know", "explain", "describe", "many", "much",
-    "there", "s", "t", "did", "anyone", "anything", "something", "someone", "let", "show", "find", "say", "says",
-    "said", "mean", "means", "really", "just", "other",
+    "what",
+    "who",
+    "whom",
+    "whose",
+    "which",
+    "when",
+    "where",
+    "why",
+    "how",
+    "do",
+    "does",
+    "did",
+    "done",
+    "has",
+    "have",
+    "had",
+    "can",
+    "could",
+    "would",
+    "should",
+    "may",
+    "might",
+    "must",
+    "shall",
+    "i",
+    "you",
+    "he",
+    "she",
+    "we",
+    "me",
+    "my",
+    "your",
+    "his",
+    "her",
+    "its",
+    "our",
+    "us",
+    "them",
+    "him",
+    "about",
+    "from",
+    "were",
+    "been",
+    "being",
+    "am",
+    "than",
+    "so",
+    "also",
+    "any",
+    "some",
+    "tell",
+    "please",
+    "give",
+    "know",
+    "explain",
+    "describe",
+    "many",
+    "much",
+    "there",
+    "s",
+    "t",
+    "did",
+    "anyone",
+    "anything",
+    "something",
+    "someone",
+    "let",
+    "show",
+    "find",
+    "say",
+    "says",
+    "said",
+    "mean",
+    "means",
+    "really",
+    "just",
+    "other",
 ];
 
 /// Whether a lower-case word only asks.

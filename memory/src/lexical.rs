@@ -11,9 +11,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use tantivy::directory::{MmapDirectory, RamDirectory};
-use tantivy::schema::{
-    Field, FAST, INDEXED, IndexRecordOption, STRING, Schema, TextFieldIndexing, TextOptions,
-};
+use tantivy::schema::{FAST, Field, INDEXED, IndexRecordOption, STRING, Schema, TextFieldIndexing, TextOptions};
 use tantivy::{Directory, Index, IndexReader, ReloadPolicy, TantivyError};
 
 use crate::error::MemoryError;
@@ -127,7 +125,10 @@ impl Lexical {
             let (lexical, _) = Self::open_in(RamDirectory::create())?;
             return Ok(Opened { lexical, applied_seq: None, set_aside: None });
         };
-        match Self::open_folder(dir) {
+        // Some damage makes the index library panic instead of saying so.
+        let opened = std::panic::catch_unwind(|| Self::open_folder(dir))
+            .unwrap_or_else(|_| Err(MemoryError::Index { reason: "it cannot be read".to_owned() }));
+        match opened {
             Ok((lexical, applied_seq)) => Ok(Opened { lexical, applied_seq, set_aside: None }),
             Err(damage) => {
                 tracing::error!(error = %damage, "index is damaged: set aside, rebuilding from the journal");
@@ -152,7 +153,7 @@ impl Lexical {
         std::fs::create_dir_all(dir).map_err(|error| MemoryError::Index { reason: error.to_string() })?;
         let directory = MmapDirectory::open(dir).map_err(TantivyError::from)?;
         let opened = Self::open_in(directory)?;
-        // Segments are mapped lazily: reading one word of each finds missing and cut files now and not in a query.
+        // Segments are mapped lazily: reading them whole finds damage now and not in a query.
         opened.0.index.validate_checksum().map_err(MemoryError::from).and_then(|damaged| match damaged.len() {
             0 => Ok(()),
             _ => Err(MemoryError::Index { reason: format!("checksums of {} files do not match", damaged.len()) }),
@@ -223,7 +224,11 @@ pub(crate) mod tests {
         index(&[
             document(1, "Wells", "The village well gives clear water to everybody in the valley."),
             document(2, "Mills", "The old mill grinds the corn of the village every autumn."),
-            document(3, "B\u{e4}ume", "Die alten B\u{e4}ume im Wald geben den Menschen im Dorf Schatten und frische Luft."),
+            document(
+                3,
+                "B\u{e4}ume",
+                "Die alten B\u{e4}ume im Wald geben den Menschen im Dorf Schatten und frische Luft.",
+            ),
         ])
     }
 

@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn malformed_input_is_plain_words() {
         let got = Question::parse(r#"what" is -5 - title: "" AND ( foo:bar"#);
-        assert_eq!(got.text, r#"what" is -5 - title "" AND ( foo:bar"#);
+        assert_eq!(got.text, r#"what" is -5 - title: "" AND ( foo:bar"#);
         assert_eq!((got.phrases.len(), got.excluded.len(), got.filters.len()), (0, 0, 0));
     }
 

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use aivillage_runtime::{
-    Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, Durability, Durable, Entity, Kind, KindOptions, Mail, Reply,
-    clock,
+    Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, Durability, Durable, Entity, Kind, KindOptions, Mail,
+    Reply, clock,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -53,7 +53,12 @@ impl Actor for Registry {
         Ok(cx.recover().await?)
     }
 
-    async fn handle(&self, _: ActorRef<Self::Msg>, mail: Self::Msg, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        mail: Self::Msg,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
         match mail.body {
             RegistryMsg::Ensure(name, reply) => match state.creation(name, clock::unix_ms()) {
                 Ok(None) => reply.send(()),

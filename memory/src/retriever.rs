@@ -7,9 +7,7 @@ mod merge;
 use std::sync::Arc;
 use std::time::Instant;
 
-use aivillage_runtime::{
-    Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Kind, Mail, MsgCx, Reply, Village,
-};
+use aivillage_runtime::{Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Kind, Mail, MsgCx, Reply, Village};
 use futures::future::join_all;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -56,7 +54,12 @@ impl Actor for Retriever {
         Ok(Searching { village: cx.village().clone(), tenant: cx.key().to_owned(), limits: config.limits, metrics })
     }
 
-    async fn handle(&self, _: ActorRef<Self::Msg>, mail: Self::Msg, searching: &mut Searching) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        mail: Self::Msg,
+        searching: &mut Searching,
+    ) -> Result<(), ActorProcessingErr> {
         match mail.body {
             RetrieverMsg::Query(query, reply) => searching.start(query, reply),
         }
@@ -128,7 +131,12 @@ impl Searching {
             let error = MemoryError::TooMany { what: what.to_owned(), count: count as u64, max: u64::from(max), key };
             if over { Err(error) } else { Ok(()) }
         };
-        too_many("characters of the question", query.text.chars().count(), self.limits.query_chars, "memory.limits.query_chars")?;
+        too_many(
+            "characters of the question",
+            query.text.chars().count(),
+            self.limits.query_chars,
+            "memory.limits.query_chars",
+        )?;
         too_many("passages wanted", query.k, self.limits.k, "memory.limits.k")
     }
 }

@@ -83,7 +83,12 @@ impl Actor for Shard {
         }
     }
 
-    async fn handle(&self, _: ActorRef<Self::Msg>, mail: Self::Msg, store: &mut Store) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        mail: Self::Msg,
+        store: &mut Store,
+    ) -> Result<(), ActorProcessingErr> {
         let shard = match store {
             Store::Open(shard) => shard,
             Store::Refused(error) => {
@@ -182,9 +187,16 @@ impl Serving {
         let limits = &self.config.limits;
         let bytes: u64 = put.documents.iter().map(|document| document.text.len() as u64 + 512).sum();
         let too_many = |count: u64, max: u32, what: &str, key| {
-            (count > u64::from(max)).then(|| MemoryError::TooMany { what: what.to_owned(), count, max: max.into(), key })
+            (count > u64::from(max)).then(|| MemoryError::TooMany {
+                what: what.to_owned(),
+                count,
+                max: max.into(),
+                key,
+            })
         };
-        if let Some(error) = too_many(put.documents.len() as u64, limits.batch, "documents in one request", "memory.limits.batch") {
+        if let Some(error) =
+            too_many(put.documents.len() as u64, limits.batch, "documents in one request", "memory.limits.batch")
+        {
             reply.fail(error);
             return Ok(());
         }

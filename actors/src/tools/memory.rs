@@ -107,7 +107,7 @@ impl Tool for Stats {
     type Out = StatsOut;
 
     async fn call(cx: ToolCx, args: StatsArgs) -> Result<StatsOut, ToolError> {
-        let collections = corpus::stats(&cx.village, &cx.tenant, args.collection).await?;
+        let collections = corpus::stats(&cx.village, &cx.tenant, args.collection.as_deref()).await?;
         Ok(StatsOut { collections })
     }
 

@@ -9,9 +9,7 @@ use serde_json::{Value, json};
 use crate::{Figures, store, village};
 
 pub(crate) async fn run(data: &Path, figures: &mut Figures) {
-    for (name, result) in
-        [("Cranfield", cranfield(data, figures).await), ("HotpotQA", hotpot(data, figures).await)]
-    {
+    for (name, result) in [("Cranfield", cranfield(data, figures).await), ("HotpotQA", hotpot(data, figures).await)] {
         if result.is_none() {
             println!("{name}: skipped, its files are not in {}", data.display());
         }
@@ -73,13 +71,15 @@ async fn cranfield(data: &Path, figures: &mut Figures) -> Option<()> {
     for question in &questions {
         foreign += u32::from(ask(&memory, &text(question, "question"), 8).await.answerable);
     }
-    figures.insert("HotpotQA questions answered from Cranfield".into(), json!(format!("{foreign}/{}", questions.len())));
+    figures
+        .insert("HotpotQA questions answered from Cranfield".into(), json!(format!("{foreign}/{}", questions.len())));
     Some(())
 }
 
 fn ndcg(ids: &[&str], relevant: &HashSet<String>) -> f64 {
     let gain = |rank: usize| 1.0 / (rank as f64 + 2.0).log2();
-    let got: f64 = ids.iter().take(10).enumerate().filter(|(_, id)| relevant.contains(**id)).map(|(rank, _)| gain(rank)).sum();
+    let got: f64 =
+        ids.iter().take(10).enumerate().filter(|(_, id)| relevant.contains(**id)).map(|(rank, _)| gain(rank)).sum();
     let best: f64 = (0..relevant.len().min(10)).map(gain).sum();
     got / best
 }
@@ -96,7 +96,8 @@ async fn hotpot(data: &Path, figures: &mut Figures) -> Option<()> {
         text: text(doc, "text"),
         ..Document::default()
     };
-    let documents: Vec<Document> = corpus.iter().map(document).filter(|document| !document.text.trim().is_empty()).collect();
+    let documents: Vec<Document> =
+        corpus.iter().map(document).filter(|document| !document.text.trim().is_empty()).collect();
     let support = |question: &Value| -> Vec<String> {
         question["supporting"].as_array().into_iter().flatten().filter_map(|t| t.as_str().map(str::to_owned)).collect()
     };

@@ -65,7 +65,10 @@ mod tests {
 
     #[test]
     fn abbreviations_and_initials_do_not_end_a_sentence() {
-        assert_eq!(split("Dr. Smith met J. R. Tolkien. They talked."), ["Dr. Smith met J. R. Tolkien.", "They talked."]);
+        assert_eq!(
+            split("Dr. Smith met J. R. Tolkien. They talked."),
+            ["Dr. Smith met J. R. Tolkien.", "They talked."]
+        );
         assert_eq!(split("See e.g. Fig. 3 for this. Done."), ["See e.g. Fig. 3 for this.", "Done."]);
     }
 

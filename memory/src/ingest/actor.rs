@@ -49,7 +49,12 @@ impl Actor for Ingest {
         Ok(Parsers { village: cx.village().clone(), config, running, metrics })
     }
 
-    async fn handle(&self, _: ActorRef<Self::Msg>, mail: Self::Msg, parsers: &mut Parsers) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        mail: Self::Msg,
+        parsers: &mut Parsers,
+    ) -> Result<(), ActorProcessingErr> {
         match mail.body {
             IngestMsg::Parse(raw, reply) => parsers.parse(raw, reply),
         }

@@ -97,7 +97,8 @@ fn by_content(bytes: &[u8]) -> FileType {
         return FileType::Json;
     }
     let mut lines = head.lines().filter(|line| !line.trim().is_empty());
-    if start.starts_with('{') && lines.next().is_some_and(|l| serde_json::from_str::<serde::de::IgnoredAny>(l).is_ok()) {
+    if start.starts_with('{') && lines.next().is_some_and(|l| serde_json::from_str::<serde::de::IgnoredAny>(l).is_ok())
+    {
         return FileType::JsonLines;
     }
     if head.lines().any(|line| line.starts_with("# ") || line.starts_with("## ")) && !head.starts_with("#!") {
@@ -178,10 +179,16 @@ mod tests {
     #[test]
     fn magic_bytes_win_over_the_name() {
         assert_eq!(detect("notes.txt", None, b"%PDF-1.7 ..."), Ok(FileType::Pdf));
-        assert_eq!(code(detect("notes.txt", None, b"PK\x03\x04aaaaaaaaaaaaaaaaaaaaaaaaaaaaa")), "unsupported_media_type");
+        assert_eq!(
+            code(detect("notes.txt", None, b"PK\x03\x04aaaaaaaaaaaaaaaaaaaaaaaaaaaaa")),
+            "unsupported_media_type"
+        );
         assert_eq!(code(detect("x.md", Some("text/markdown"), b"\x1f\x8b\x08\0\0\0\0")), "unsupported_media_type");
         assert_eq!(code(detect("x", None, b"\x89PNG\r\n\x1a\n")), "unsupported_media_type");
-        assert_eq!(code(detect("x", None, b"\x7fELF\x02\x01\x01\0aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")), "unsupported_media_type");
+        assert_eq!(
+            code(detect("x", None, b"\x7fELF\x02\x01\x01\0aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")),
+            "unsupported_media_type"
+        );
     }
 
     #[test]

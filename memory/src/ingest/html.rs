@@ -38,8 +38,9 @@ pub(super) fn parse(name: &str, html: &str) -> Document {
 }
 
 fn htmd_convert(html: &str) -> Option<String> {
-    let converter =
-        htmd::HtmlToMarkdown::builder().skip_tags(vec!["script", "style", "noscript", "template", "svg", "head"]).build();
+    let converter = htmd::HtmlToMarkdown::builder()
+        .skip_tags(vec!["script", "style", "noscript", "template", "svg", "head"])
+        .build();
     converter.convert(html).ok()
 }
 
@@ -71,10 +72,13 @@ fn void_elements(html: &str) -> usize {
     let lower = html.to_ascii_lowercase();
     let opened = |tag: &str| lower.matches(&format!("<{tag}")).count();
     let closed = |tag: &str| lower.matches(&format!("</{tag}")).count();
-    ["br", "img", "hr", "input", "meta", "link", "source", "wbr", "col", "p", "li", "td", "tr", "th", "dt", "dd", "option"]
-        .iter()
-        .map(|tag| opened(tag).saturating_sub(closed(tag)))
-        .sum()
+    [
+        "br", "img", "hr", "input", "meta", "link", "source", "wbr", "col", "p", "li", "td", "tr", "th", "dt", "dd",
+        "option",
+    ]
+    .iter()
+    .map(|tag| opened(tag).saturating_sub(closed(tag)))
+    .sum()
 }
 
 /// Text between tags, without a tree: for pages that no tree is built of.
@@ -101,7 +105,8 @@ mod tests {
 
     #[test]
     fn article_is_found_and_headings_survive() {
-        let filler = "The village well was dug in the year of the great drought, and it has given water since. ".repeat(8);
+        let filler =
+            "The village well was dug in the year of the great drought, and it has given water since. ".repeat(8);
         let page = format!(
             "<html><head><title>Wells - Village</title></head><body><nav><a href=/>Home</a><a href=/x>More</a></nav>\
              <article><h1>Wells</h1><p>{filler}</p><h2>Depth</h2><p>{filler}</p></article>\

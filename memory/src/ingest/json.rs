@@ -101,8 +101,9 @@ mod tests {
     #[test]
     fn long_text_fields_become_the_text() {
         let body = "words of the article ".repeat(10);
-        let documents = parse("x.json", &serde_json::json!({ "year": 1999, "body": body }).to_string(), 10).expect("valid");
-        assert!(documents[0].text.starts_with("year: 1999\n\nwords of") , "{}", documents[0].text);
+        let documents =
+            parse("x.json", &serde_json::json!({ "year": 1999, "body": body }).to_string(), 10).expect("valid");
+        assert!(documents[0].text.starts_with("year: 1999\n\nwords of"), "{}", documents[0].text);
     }
 
     #[test]

@@ -50,7 +50,8 @@ impl<'a> Records<'a> {
 /// Turns fields into a document: a long text field becomes the text, the others lines of `path: value` above it.
 pub(super) fn record(name: &str, number: usize, fields: Map<String, Value>) -> Document {
     let pick = |wanted: &[&str]| {
-        let find = |want: &&str| fields.iter().find(|(field, value)| field.eq_ignore_ascii_case(want) && is_plain(value));
+        let find =
+            |want: &&str| fields.iter().find(|(field, value)| field.eq_ignore_ascii_case(want) && is_plain(value));
         wanted.iter().find_map(find).map(|(field, value)| (field.clone(), plain(value)))
     };
     let id = pick(ID_FIELDS).map(|(_, value)| one_line(&value, 200)).filter(|id| !id.is_empty());

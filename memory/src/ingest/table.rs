@@ -11,7 +11,8 @@ use crate::error::MemoryError;
 /// # Errors
 /// `BadSyntax` naming the line, `TooMany` beyond `max` rows.
 pub(super) fn parse(name: &str, text: &str, separator: u8, max: usize) -> Result<Vec<Document>, MemoryError> {
-    let bad = |error: &csv::Error| MemoryError::BadSyntax { name: name.to_owned(), format: "CSV", reason: error.to_string() };
+    let bad =
+        |error: &csv::Error| MemoryError::BadSyntax { name: name.to_owned(), format: "CSV", reason: error.to_string() };
     let mut reader = csv::ReaderBuilder::new().delimiter(separator).flexible(true).from_reader(text.as_bytes());
     let columns = reader.headers().map_err(|error| bad(&error))?.clone();
     let mut records = Records::new(name, max);

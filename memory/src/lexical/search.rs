@@ -4,7 +4,9 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 use tantivy::collector::TopDocs;
-use tantivy::query::{BooleanQuery, DisjunctionMaxQuery, EmptyQuery, FuzzyTermQuery, Occur, PhraseQuery, Query, TermQuery};
+use tantivy::query::{
+    BooleanQuery, DisjunctionMaxQuery, EmptyQuery, FuzzyTermQuery, Occur, PhraseQuery, Query, TermQuery,
+};
 use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{DocAddress, Searcher, Term};
 
@@ -73,6 +75,7 @@ impl Plan {
         if tongues.is_empty() {
             tongues.push(Tongue::ENGLISH);
         }
+        own_tongue_first(&mut tongues, &question.text);
         let mut sought = words(&question.text, &tongues);
         let chunks = searcher.num_docs().max(1);
         for word in &mut sought {
@@ -118,6 +121,20 @@ fn hit(searcher: &Searcher, address: DocAddress, score: f32) -> Result<Hit, Memo
         ordinal: u32::try_from(ordinal).unwrap_or(0),
         score,
     })
+}
+
+/// Puts the language first that the question itself is in: the one that knows most of its words as stop words. Language
+/// statistics say little about so few words.
+fn own_tongue_first(tongues: &mut [Tongue], text: &str) {
+    let words = |tongue: &Tongue| {
+        let mut words = 0;
+        for_each_token(&mut tongue.analyzer(), text, |_| words += 1);
+        words
+    };
+    let own = tongues.iter().enumerate().min_by_key(|(_, tongue)| words(tongue)).map_or(0, |(at, _)| at);
+    if let Some(leading) = tongues.get_mut(..=own) {
+        leading.rotate_right(1);
+    }
 }
 
 /// Words of the question, each under the stems it has in the given languages. What the first language knows as a stop
@@ -170,7 +187,9 @@ fn idf(df: u64, chunks: u64) -> f32 {
 fn neighbours(terms: &[String], searcher: &Searcher, field: Field) -> Vec<String> {
     let mut near: Vec<(u32, String)> = Vec::new();
     for term in terms.iter().filter(|term| !term.chars().any(|c| c.is_ascii_digit())) {
-        let Ok(automaton) = FuzzyTermQuery::new(Term::from_field_text(field, term), 1, true).automaton() else { continue };
+        let Ok(automaton) = FuzzyTermQuery::new(Term::from_field_text(field, term), 1, true).automaton() else {
+            continue;
+        };
         for segment in searcher.segment_readers() {
             let Ok(inverted) = segment.inverted_index(field) else { continue };
             let Ok(mut found) = inverted.terms().search(&automaton).into_stream() else { continue };

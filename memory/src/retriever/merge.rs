@@ -78,7 +78,8 @@ fn candidates(answer: Answered, sought: &[Sought]) -> Vec<Candidate> {
     let places: Vec<Option<usize>> = sought.iter().map(place).collect();
     let normal = |score: f32| if found.score_max > 0.0 { (score / found.score_max).clamp(0.0, 1.0) } else { 0.0 };
     let make = |passage: FoundPassage| {
-        let covered = places.iter().map(|at| at.and_then(|at| passage.covered.get(at)).copied().unwrap_or(0.0)).collect();
+        let covered =
+            places.iter().map(|at| at.and_then(|at| passage.covered.get(at)).copied().unwrap_or(0.0)).collect();
         Candidate { collection: collection.clone(), score: normal(passage.score), covered, copies: 0, passage }
     };
     found.passages.into_iter().map(make).collect()
@@ -104,7 +105,8 @@ fn are_copies(a: &Candidate, b: &Candidate) -> bool {
     if a.passage.text == b.passage.text {
         return true;
     }
-    let original = |candidate: &Candidate| candidate.passage.duplicate_of.clone().unwrap_or(candidate.passage.doc.clone());
+    let original =
+        |candidate: &Candidate| candidate.passage.duplicate_of.clone().unwrap_or(candidate.passage.doc.clone());
     a.collection == b.collection
         && (a.passage.duplicate_of.is_some() || b.passage.duplicate_of.is_some())
         && original(a) == original(b)

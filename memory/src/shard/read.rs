@@ -87,7 +87,8 @@ pub(crate) struct Counts {
 
 impl Counts {
     pub(crate) fn of(known: &Known, journal_seq: u64) -> Self {
-        let mut languages: Vec<_> = known.languages.iter().filter(|(_, n)| **n > 0).map(|(l, n)| (l.clone(), *n)).collect();
+        let mut languages: Vec<_> =
+            known.languages.iter().filter(|(_, n)| **n > 0).map(|(l, n)| (l.clone(), *n)).collect();
         languages.sort_by_key(|(_, documents)| std::cmp::Reverse(*documents));
         Self { documents: known.live, duplicates: known.duplicates, languages, journal_seq }
     }

@@ -48,13 +48,26 @@ enum Ready {
         reply: Reply<PutReport>,
         arrived: Instant,
     },
-    Delete { delete: Delete, reply: Reply<DeleteReport> },
+    Delete {
+        delete: Delete,
+        reply: Reply<DeleteReport>,
+    },
 }
 
 /// An answer that waits for its write to be durable, or searchable.
 enum Answer {
-    Put { report: PutReport, wait: WaitFor, permit: Arc<OwnedSemaphorePermit>, reply: Reply<PutReport>, arrived: Instant },
-    Delete { report: DeleteReport, wait: WaitFor, reply: Reply<DeleteReport> },
+    Put {
+        report: PutReport,
+        wait: WaitFor,
+        permit: Arc<OwnedSemaphorePermit>,
+        reply: Reply<PutReport>,
+        arrived: Instant,
+    },
+    Delete {
+        report: DeleteReport,
+        wait: WaitFor,
+        reply: Reply<DeleteReport>,
+    },
 }
 
 impl Answer {
@@ -117,7 +130,22 @@ impl WriteSide {
     ) -> (Self, watch::Receiver<Counts>) {
         let Opened { indexer, known, log, .. } = opened;
         let (counts, seen) = watch::channel(Counts::of(&known, log.1));
-        (Self { name, village, journal, limits, keep_versions, metrics, counts, known, indexer, log, registered: false }, seen)
+        (
+            Self {
+                name,
+                village,
+                journal,
+                limits,
+                keep_versions,
+                metrics,
+                counts,
+                known,
+                indexer,
+                log,
+                registered: false,
+            },
+            seen,
+        )
     }
 
     /// The log entry up to which writes are searchable.
@@ -168,10 +196,13 @@ impl WriteSide {
         now.into_iter().for_each(|answer| answer.send(&self.metrics));
         let flush = !later.is_empty();
         self.answer_when_searchable(later, seq);
-        let (side, indexed) = village.blocking("memory.index", move || {
-            let indexed = self.index(changes, &permits, flush);
-            (self, indexed)
-        }).await.ok()?;
+        let (side, indexed) = village
+            .blocking("memory.index", move || {
+                let indexed = self.index(changes, &permits, flush);
+                (self, indexed)
+            })
+            .await
+            .ok()?;
         indexed.then_some(side)
     }
 
@@ -194,7 +225,13 @@ impl WriteSide {
             match job {
                 Ready::Put { documents, wait, permit, reply, arrived } => {
                     let results = documents.into_iter().map(|document| put(&mut decision, document, &self.metrics));
-                    answers.push(Answer::Put { report: PutReport { results: results.collect() }, wait, permit, reply, arrived });
+                    answers.push(Answer::Put {
+                        report: PutReport { results: results.collect() },
+                        wait,
+                        permit,
+                        reply,
+                        arrived,
+                    });
                 }
                 Ready::Delete { delete, reply } => match decision.delete(delete.ids) {
                     Ok(report) => {
@@ -207,7 +244,8 @@ impl WriteSide {
         }
         let written = decision.changes.len() as u64;
         // The newest entry the index has seen stays: it tells where numbers go on after a restart.
-        let forgotten = if written == 0 { 0 } else { searchable.saturating_sub(self.log.0).min(written + FORGET_AHEAD) };
+        let forgotten =
+            if written == 0 { 0 } else { searchable.saturating_sub(self.log.0).min(written + FORGET_AHEAD) };
         decision.forget(self.log.0..self.log.0 + forgotten);
         let (batch, seq, changes) = decision.finish();
         Some(Decided { batch, seq, changes, answers, forgotten })
@@ -247,7 +285,9 @@ impl WriteSide {
         let journal = self.journal.clone();
         let loaded = self
             .village
-            .blocking("memory.reload", move || Ok::<_, MemoryError>((Known::load(&journal)?, super::open::log_range(&journal)?)))
+            .blocking("memory.reload", move || {
+                Ok::<_, MemoryError>((Known::load(&journal)?, super::open::log_range(&journal)?))
+            })
             .await;
         let (known, log) = loaded.ok()?.ok()?;
         // Entries that were written after all are not in the index: only a restart replays them.

@@ -282,7 +282,7 @@ fn check(holds: bool, key: &str, message: impl FnOnce() -> String) -> Result<(),
     if holds { Ok(()) } else { Err(ConfigError::invalid(key, message())) }
 }
 
-fn within<V: PartialOrd + std::fmt::Display>(key: &str, value: V, least: V, most: V) -> Result<(), ConfigError> {
+fn within<V: PartialOrd + std::fmt::Display + Copy>(key: &str, value: V, least: V, most: V) -> Result<(), ConfigError> {
     check(value >= least && value <= most, key, || format!("{value} is not between {least} and {most}"))
 }
 

@@ -11,7 +11,7 @@ use crate::error::CallError;
 use crate::kind::Kind;
 use crate::mail::{Mail, drop_because};
 use crate::mailbox::Gauge;
-use crate::telemetry::{KindMetrics, Outcome};
+use crate::telemetry::{self, KindMetrics, Outcome};
 
 /// Latency is measured for one message in this many: a clock read costs as much as a tell.
 const TIMED_ONE_IN: u64 = 64;
@@ -57,10 +57,11 @@ where
             Ok(())
         } else {
             let cx = mail.cx.clone();
-            let span = cx
-                .trace()
-                .filter(|trace| trace.is_sampled())
-                .map_or_else(tracing::Span::none, |_| tracing::info_span!("actor.handle", kind = A::NAME));
+            let span = cx.trace().filter(|trace| trace.is_sampled()).map_or_else(tracing::Span::none, |trace| {
+                let span = tracing::info_span!("actor.handle", kind = A::NAME);
+                telemetry::set_parent(&span, trace);
+                span
+            });
             cx.scope(self.actor.handle(myself, mail, state).instrument(span)).await
         };
         self.gauge.handled();

@@ -25,12 +25,14 @@ use crate::config::{ConfigError, Period, Size};
 pub mod bench;
 mod checkpoint;
 mod disk;
+mod measured;
 mod memory;
 mod redo;
 mod repair;
 mod sled;
 
 pub use disk::DiskStore;
+pub(crate) use measured::Measured;
 pub use memory::MemoryStore;
 pub(crate) use redo::sync_dir;
 

@@ -442,9 +442,9 @@ mod tests {
         let log = Log::default();
         let spec = SupervisorSpec::new("test", Strategy::OneForOne)
             .child(slow("a", Duration::from_secs(1), &log))
-            .child(slow("b", Duration::from_secs(60), &log).shutdown(Shutdown::After(Duration::from_secs(2))))
-            .child(slow("c", Duration::from_secs(60), &log).shutdown(Shutdown::Infinite))
-            .child(slow("d", Duration::from_secs(60), &log).shutdown(Shutdown::Kill));
+            .child(slow("b", Duration::from_mins(1), &log).shutdown(Shutdown::After(Duration::from_secs(2))))
+            .child(slow("c", Duration::from_mins(1), &log).shutdown(Shutdown::Infinite))
+            .child(slow("d", Duration::from_mins(1), &log).shutdown(Shutdown::Kill));
         let supervisor = SupervisorHandle::start(spec, None).await.unwrap();
         let cells = supervisor.which_children().await.unwrap();
         let begin = Instant::now();

@@ -46,10 +46,9 @@ impl Telemetry {
     /// [`ConfigError::Invalid`] for a bad section, and if the process has a subscriber already.
     pub fn install(config: &TelemetryConfig, node: &str) -> Result<Self, ConfigError> {
         let form = match config.log_format {
-            LogFormat::Json => Form::Json,
             LogFormat::Text => Form::Text { colour: std::io::stderr().is_terminal() },
             LogFormat::Auto if std::io::stderr().is_terminal() => Form::Text { colour: true },
-            LogFormat::Auto => Form::Json,
+            LogFormat::Auto | LogFormat::Json => Form::Json,
         };
         let (telemetry, subscriber) = Self::build(config, node, form, std::io::stderr())?;
         tracing::subscriber::set_global_default(subscriber)

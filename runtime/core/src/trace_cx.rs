@@ -88,8 +88,9 @@ fn threshold(ratio: f64) -> u64 {
     (ratio.clamp(0.0, 1.0) * RANGE) as u64
 }
 
-fn is_recorded([.., a, b, c, d, e, f, g, h]: [u8; 16], below: u64) -> bool {
-    u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 1 < below
+fn is_recorded(trace_id: [u8; 16], below: u64) -> bool {
+    let low_half = u128::from_be_bytes(trace_id) & u128::from(u64::MAX);
+    low_half >> 1 < u128::from(below)
 }
 
 /// Random bytes that are not all zero; the generator need not be unpredictable, ids are no secrets.

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::actor_cx::ActorCx;
 use crate::addr::{Addr, Target};
 use crate::blob::{BlobError, Blobs};
+use crate::clock;
 use crate::config::{ConfigError, LimitsConfig, RuntimeConfig};
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::directory::Directory;
@@ -28,11 +29,14 @@ use crate::kind::{KIND_NAME_MAX, Kind};
 use crate::mail::Mail;
 use crate::node_id::NodeId;
 use crate::registry::{self, Expose, ExposeError, MessageInfo};
-use crate::store::{self, MemoryStore, Store, StoreConfig, StoreError};
+use crate::store::{self, Measured, MemoryStore, Store, StoreConfig, StoreError};
 use crate::supervisor::{ChildSpec, RestartPolicy, Strategy, SupervisorHandle, SupervisorSpec};
 use crate::task::{TaskHandle, Tasks};
-use crate::telemetry::{MetricSet, Metrics, RuntimeMetrics};
+use crate::telemetry::{MetricSet, Metrics, RuntimeMetrics, StoreMetrics};
 use crate::topic::{Topic, TopicActor};
+
+/// Blobs live 24 hours unreferenced, so an hour more or less does not matter.
+const BLOB_GC_EVERY: Duration = Duration::from_secs(3600);
 
 /// A handle to this process's node. Cheap to clone.
 #[derive(Clone)]
@@ -53,6 +57,8 @@ struct Inner {
     tasks: Tasks,
     live: AtomicUsize,
     draining: AtomicBool,
+    /// Why the root supervisor gave up, once it has.
+    given_up: watch::Sender<Option<String>>,
     running: std::sync::OnceLock<Running>,
 }
 
@@ -211,7 +217,8 @@ impl VillageBuilder {
         check_names(&self.kinds)?;
         self.kinds.insert(0, (TopicActor::NAME, topic_kind()));
         let config = RuntimeConfig::from_table(&self.config)?;
-        let (store, blobs) = open_store(self.data_dir.as_deref(), &self.config)?;
+        let metrics = Metrics::new();
+        let (store, blobs) = open_store(self.data_dir.as_deref(), &self.config, &metrics)?;
         let node = NodeId::load(store.as_ref()).await?;
         let mut messages = self.described()?;
         let village = Village(Arc::new(Inner {
@@ -224,11 +231,12 @@ impl VillageBuilder {
             drain_limit: ArcSwap::from_pointee(config.drain.timeout.0),
             store,
             blobs,
-            metrics: Metrics::new(),
+            metrics,
             dead_letters: Arc::default(),
             tasks: Tasks::default(),
             live: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
+            given_up: watch::Sender::new(None),
             running: std::sync::OnceLock::new(),
         }));
         let order: Vec<_> = self.kinds.iter().map(|(name, _)| *name).collect();
@@ -238,10 +246,11 @@ impl VillageBuilder {
             .map(|(name, make)| make(&village, messages.remove(name).unwrap_or_default()))
             .collect();
         let children = kinds.iter().map(|kind| kind.clone().child(village.clone())).collect();
-        let root = start_tree(children).await?;
+        let root = start_tree(children, village.0.given_up.clone()).await?;
         let kinds = order.iter().copied().zip(kinds).collect();
         let running = Running { kinds, order, root };
         assert!(village.0.running.set(running).is_ok(), "a node starts once");
+        village.collect_blobs();
         tracing::info!(node = %node, "village started");
         Ok(village)
     }
@@ -283,21 +292,36 @@ fn check_names(kinds: &[(&'static str, MakeKind)]) -> Result<(), StartError> {
     Ok(())
 }
 
-fn open_store(dir: Option<&Path>, config: &toml::Table) -> Result<(Arc<dyn Store>, Blobs), StartError> {
+fn open_store(
+    dir: Option<&Path>,
+    config: &toml::Table,
+    metrics: &Metrics,
+) -> Result<(Arc<dyn Store>, Blobs), StartError> {
     let config: StoreConfig = crate::config::section(config, "store")?;
     let Some(dir) = dir else {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
         return Ok((store.clone(), Blobs::in_memory(store)));
     };
-    let store = store::open(dir, &config)?;
+    let store: Arc<dyn Store> = Arc::new(Measured { store: store::open(dir, &config)?, metrics: metrics.set::<StoreMetrics>() });
     let blobs = Blobs::open(&dir.join("blobs"), store.clone())?;
     Ok((store, blobs))
 }
 
+/// Bytes free on the disk of a folder.
+fn free_bytes(dir: &Path) -> Option<i64> {
+    let disk = rustix::fs::statvfs(dir).ok()?;
+    i64::try_from(disk.f_bavail.saturating_mul(disk.f_frsize)).ok()
+}
+
 /// root (one for one) over the hosts of all kinds.
-async fn start_tree(children: Vec<ChildSpec>) -> Result<SupervisorHandle, StartError> {
+async fn start_tree(
+    children: Vec<ChildSpec>,
+    given_up: watch::Sender<Option<String>>,
+) -> Result<SupervisorHandle, StartError> {
     let policy = RestartPolicy { max_restarts: 3, window: Duration::from_secs(10), ..RestartPolicy::default() };
-    let root = SupervisorSpec::new("root", Strategy::OneForOne).policy(policy);
+    let root = SupervisorSpec::new("root", Strategy::OneForOne)
+        .policy(policy)
+        .on_give_up(move |why| drop(given_up.send_replace(Some(why.to_string()))));
     let root = children.into_iter().fold(root, SupervisorSpec::child);
     SupervisorHandle::start(root, None).await.map_err(|e| StartError::Tree(e.to_string()))
 }
@@ -411,6 +435,12 @@ impl Village {
 
     /// All metrics in the Prometheus text format.
     pub fn encode_metrics(&self) -> String {
+        let (store, stats) = (self.0.metrics.set::<StoreMetrics>(), self.0.store.stats());
+        store.redo_bytes.set(i64::try_from(stats.redo_bytes).unwrap_or(i64::MAX));
+        store.rebuilds.inc_by(stats.rebuilds.saturating_sub(store.rebuilds.get()));
+        if let Some(free) = self.0.data_dir.as_deref().and_then(free_bytes) {
+            store.free_bytes.set(free);
+        }
         self.0.metrics.encode()
     }
 
@@ -510,6 +540,31 @@ impl Village {
         self.0.store.checkpoint().await?;
         tracing::info!("village stopped");
         drained
+    }
+
+    /// Completes when the supervision tree has given up, with the reason: the process should end then.
+    ///
+    /// # Cancel safety
+    /// Safe: the reason stays.
+    pub async fn given_up(&self) -> String {
+        let mut given_up = self.0.given_up.subscribe();
+        let why = given_up.wait_for(Option::is_some).await;
+        why.ok().and_then(|why| why.clone()).unwrap_or_default()
+    }
+
+    /// Removes unreferenced blobs now and then.
+    fn collect_blobs(&self) {
+        let village = self.clone();
+        let collect = async move {
+            loop {
+                tokio::time::sleep(BLOB_GC_EVERY).await;
+                match village.blobs().gc(clock::unix_ms()).await {
+                    Ok(collected) => tracing::debug!(?collected, "blobs collected"),
+                    Err(error) => tracing::warn!(%error, "blobs not collected"),
+                }
+            }
+        };
+        self.task("blob.gc", collect).detach();
     }
 
     fn kind(&self, name: &str) -> Option<&Arc<dyn HostedKind>> {

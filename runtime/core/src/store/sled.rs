@@ -284,3 +284,89 @@ fn chunk_keys(key: &[u8], len: usize) -> impl Iterator<Item = Vec<u8>> {
         chunk
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Batch, TreeId};
+    use super::*;
+
+    const CACHE: u64 = 8 << 20;
+    const TREE: TreeId = TreeId(7);
+
+    fn apply(index: &mut SledIndex, lsn: u64, batch: &Batch) {
+        index.apply(Lsn(lsn), &mut batch.ops.iter()).unwrap();
+    }
+
+    /// An index of three keys, the last with chunks, whose database was then changed behind its back.
+    fn tampered(change: impl FnOnce(&sled::Db)) -> Result<SledIndex, IndexError> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = SledIndex::open(dir.path(), CACHE).unwrap();
+        apply(&mut index, 1, &Batch::new().put(TREE, *b"a", *b"old").put(TREE, *b"b", *b"value"));
+        apply(&mut index, 2, &Batch::new().put(TREE, *b"a", *b"new").put(TREE, *b"c", vec![1; 2 * CHUNK]));
+        change(&index.db);
+        Box::new(index).close();
+        SledIndex::open(dir.path(), CACHE)
+    }
+
+    fn key(key: &[u8]) -> Vec<u8> {
+        super::super::index_key(TREE, key)
+    }
+
+    #[test]
+    fn what_was_written_is_trusted() {
+        let index = tampered(|_| ()).unwrap();
+        assert_eq!(index.applied(), Lsn(2));
+        assert_eq!(index.get(&key(b"a")).unwrap().unwrap(), b"new"[..]);
+        assert_eq!(index.get(&key(b"c")).unwrap().unwrap(), vec![1; 2 * CHUNK]);
+    }
+
+    #[test]
+    fn whole_values_that_are_not_the_newest_are_not_trusted() {
+        // Each of these passes every checksum of sled and of the values.
+        let older = |db: &sled::Db| drop(db.insert(key(b"a"), seal(&key(b"a"), INLINE, b"old")).unwrap());
+        let vanished = |db: &sled::Db| drop(db.remove(key(b"b")).unwrap());
+        let risen = |db: &sled::Db| drop(db.insert(key(b"d"), seal(&key(b"d"), INLINE, b"dead")).unwrap());
+        let no_chunk = |db: &sled::Db| drop(db.remove(chunk_keys(&key(b"c"), 1).next().unwrap()).unwrap());
+        let no_meta = |db: &sled::Db| drop(db.remove(META).unwrap());
+        let swapped = |db: &sled::Db| {
+            let (a, b) = (db.get(key(b"a")).unwrap().unwrap(), db.get(key(b"b")).unwrap().unwrap());
+            db.insert(key(b"a"), b).unwrap();
+            db.insert(key(b"b"), a).unwrap();
+        };
+        let changes: [&dyn Fn(&sled::Db); 6] = [&older, &vanished, &risen, &no_chunk, &no_meta, &swapped];
+        for (number, change) in changes.into_iter().enumerate() {
+            assert!(tampered(change).is_err(), "change {number}");
+        }
+    }
+
+    #[test]
+    fn swapped_values_and_missing_chunks_are_noticed_by_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = SledIndex::open(dir.path(), CACHE).unwrap();
+        apply(&mut index, 1, &Batch::new().put(TREE, *b"a", *b"1").put(TREE, *b"c", vec![1; 2 * CHUNK]));
+        index.db.insert(key(b"b"), index.db.get(key(b"a")).unwrap().unwrap()).unwrap();
+        index.db.remove(chunk_keys(&key(b"c"), 2 * CHUNK).nth(1).unwrap()).unwrap();
+        assert!(index.get(&key(b"b")).is_err());
+        assert!(index.get(&key(b"c")).is_err());
+        assert!(index.get(&key(b"a")).is_ok());
+    }
+
+    #[test]
+    fn replaced_chunks_leave_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut index = SledIndex::open(dir.path(), CACHE).unwrap();
+        for (lsn, len) in [(1, 5 * CHUNK), (2, 2 * CHUNK), (3, 3 * CHUNK + 1), (4, 10)] {
+            apply(&mut index, lsn, &Batch::new().put(TREE, *b"c", vec![1; len]));
+            let chunks = if len > CHUNK { len.div_ceil(CHUNK) } else { 0 };
+            assert_eq!(index.db.len(), 2 + chunks);
+        }
+        apply(&mut index, 5, &Batch::new().put(TREE, *b"c", vec![1; 2 * CHUNK]).delete(TREE, *b"c"));
+        assert_eq!((index.db.len(), index.digest), (1, 0));
+    }
+
+    #[test]
+    fn panic_becomes_an_error() {
+        let caught: Result<(), _> = guard(|| panic!("assertion of {}", "sled"));
+        assert_eq!(caught.unwrap_err().detail, "sled panicked: assertion of sled");
+    }
+}

@@ -213,7 +213,7 @@ impl Model {
         let delay = match kid.crashes.len() {
             0 => 0,
             k => {
-                let doubled = self.plan.base_ms as f64 * 2_f64.powi(k as i32 - 1);
+                let doubled = self.plan.base_ms as f64 * 2_f64.powf(k as f64 - 1.0);
                 (doubled.min(10_000.0) * self.rng.random_range(0.8..1.2)) as u64
             }
         };
@@ -432,7 +432,7 @@ impl Actor for Witness {
 
 /// Lets everything that is ready run, without time passing.
 async fn settle() {
-    for _ in 0..300 {
+    for _ in 0..100 {
         tokio::task::yield_now().await;
     }
 }

@@ -33,7 +33,7 @@ impl RestartPolicy {
         window: Duration::from_secs(5),
         backoff_base: Duration::from_millis(50),
         backoff_max: Duration::from_secs(10),
-        healthy_after: Duration::from_secs(60),
+        healthy_after: Duration::from_mins(1),
     };
 
     /// The policy of a host of many activations: 100 restarts in 10 s, delays as in [`Self::SYSTEM`].
@@ -238,7 +238,7 @@ mod tests {
         let wait = delay(&mut tracker, now, &mut rng);
         assert!(wait >= Duration::from_secs(80));
         assert!(!tracker.healthy(now + wait + Duration::from_secs(59)));
-        assert!(tracker.healthy(now + wait + Duration::from_secs(60)));
+        assert!(tracker.healthy(now + wait + Duration::from_mins(1)));
     }
 
     #[test]

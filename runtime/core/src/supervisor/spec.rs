@@ -140,6 +140,9 @@ impl fmt::Debug for ChildSpec {
     }
 }
 
+/// Is told that a supervisor gave up.
+type GiveUpFn = dyn Fn(&IntensityExceeded) + Send + Sync;
+
 /// A whole supervisor: the arguments of [`Supervisor`].
 #[derive(Clone)]
 pub struct SupervisorSpec {
@@ -149,7 +152,7 @@ pub struct SupervisorSpec {
     pub(super) policy: RestartPolicy,
     pub(super) children: Vec<ChildSpec>,
     pub(super) seed: Option<u64>,
-    pub(super) on_give_up: Option<Arc<dyn Fn(&IntensityExceeded) + Send + Sync>>,
+    pub(super) on_give_up: Option<Arc<GiveUpFn>>,
 }
 
 impl SupervisorSpec {

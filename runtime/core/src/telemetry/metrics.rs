@@ -1,4 +1,4 @@
-//! The node's metrics: one registry, filled by each crate's own table ([`MetricSet`]) and written as OpenMetrics text.
+//! The node's metrics: one registry, filled by each crate's own table ([`MetricSet`]) and written as `OpenMetrics` text.
 //!
 //! Handles are made once and kept; on the message path a metric is an atomic add. Names are `area_noun_unit`, prefixed with
 //! `village_` by the registry; `_total` and the unit are added when written. Labels come from bounded sets: a kind, an
@@ -72,7 +72,7 @@ impl Metrics {
         Arc::clone(set).downcast().expect("sets are stored under the id of their type")
     }
 
-    /// The present values as OpenMetrics text, `application/openmetrics-text; version=1.0.0; charset=utf-8`.
+    /// The present values as `OpenMetrics` text, `application/openmetrics-text; version=1.0.0; charset=utf-8`.
     #[must_use]
     pub fn encode(&self) -> String {
         let inner = self.inner.lock();

@@ -17,7 +17,7 @@ const USER_HZ: f64 = 100.0;
 #[derive(Debug)]
 pub(crate) struct ProcessMetrics;
 
-/// The figures of `/proc/self/stat` (man proc_pid_stat) that are exported.
+/// The figures of `/proc/self/stat` (man `proc_pid_stat`) that are exported.
 #[derive(Debug, PartialEq)]
 struct Stat {
     cpu_seconds: f64,

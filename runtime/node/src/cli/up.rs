@@ -96,7 +96,7 @@ impl Up {
     fn sources(&self, global: &Global) -> Sources {
         let mut sets = self.sets.clone();
         if let Some(data) = &global.data {
-            sets.push(format!("node.data={}", toml::Value::from(data.to_string_lossy())));
+            sets.push(format!("node.data={}", toml::Value::from(&*data.to_string_lossy())));
         }
         if let Some(listen) = self.listen {
             sets.push(format!("edge.listen={listen}"));

@@ -7,7 +7,7 @@ use std::{
     fs,
     io::{IsTerminal as _, Read as _},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clap::Args;
@@ -25,8 +25,10 @@ use crate::cli::{
 
 /// Files on their way at once: keeps two parsers and the disk busy, holds at most four files in memory.
 const IN_FLIGHT: usize = 4;
-/// How often a file that became a job is looked after.
-const JOB_POLL: Duration = Duration::from_millis(200);
+/// How often a file that became a job, or the index, is looked after.
+const JOB_POLL: Duration = Duration::from_millis(100);
+/// Longest wait for the index.
+const SETTLE: Duration = Duration::from_secs(30);
 /// Errors shown in full; more are counted (`--json` lists all).
 const ERRORS_SHOWN: usize = 20;
 
@@ -106,6 +108,10 @@ impl Add {
                 Err(failure) => tally.failed.push((name, failure.message)),
             }
         }
+        bar.set_message("making it searchable");
+        if tally.created + tally.updated > 0 {
+            searchable(client).await?;
+        }
         bar.finish_and_clear();
         if as_json {
             output::json(&tally.as_json());
@@ -179,6 +185,21 @@ async fn finished(client: &Client, mut answer: Value) -> Result<Value, Failure> 
         answer = client.get(&["v1", "jobs", &id], &[]).await?;
     }
     Ok(answer)
+}
+
+/// Waits until a question finds what was stored. Writes are durable before; the index follows within half a second, or later
+/// while the village is busy, and then the person need not wait for it.
+async fn searchable(client: &Client) -> Outcome {
+    let started = Instant::now();
+    loop {
+        let stats = client.get(&["v1", "memory", "stats"], &[]).await?;
+        let seq = |collection: &Value, name: &str| collection.get(name).and_then(Value::as_u64).unwrap_or_default();
+        let behind = items(&stats, "collections").iter().any(|of| seq(of, "searchable_seq") < seq(of, "journal_seq"));
+        if !behind || started.elapsed() > SETTLE {
+            return Ok(());
+        }
+        tokio::time::sleep(JOB_POLL).await;
+    }
 }
 
 struct Sent {

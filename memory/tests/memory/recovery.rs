@@ -15,7 +15,9 @@ fn crash<T>(dir: &Path, work: impl AsyncFnOnce(Village) -> T) -> T {
 }
 
 fn many(range: std::ops::Range<usize>) -> Vec<Document> {
-    range.map(|n| document(&format!("d{n}"), &format!("Note number{n} speaks of topic{n} and of nothing else."))).collect()
+    range
+        .map(|n| document(&format!("d{n}"), &format!("Note number{n} speaks of topic{n} and of nothing else.")))
+        .collect()
 }
 
 fn index_folder(dir: &Path) -> PathBuf {
@@ -43,7 +45,10 @@ fn acknowledged_documents_survive_a_crash() {
             let documents = many(start..start + 100);
             memory.put(Put { documents, wait: WaitFor::Durable, ..Put::default() }).await.expect("durable");
         }
-        memory.put(Put { documents: vec![document("gone", "topic0 topic1")], ..Put::default() }).await.expect("durable");
+        memory
+            .put(Put { documents: vec![document("gone", "topic0 topic1")], ..Put::default() })
+            .await
+            .expect("durable");
         memory.delete("main", vec!["gone".to_owned()]).await.expect("deleted");
     });
     crash(dir.path(), async |village| check_all(&village, 200).await);

@@ -10,7 +10,10 @@ async fn village_notes() -> Memory {
         ("well", "The village well is twelve metres deep. It was dug by Ada Brown in the dry summer of 1871."),
         ("mill", "The mill on the river grinds the corn of four farms. Its wheel was replaced in 1902."),
         ("school", "The school has two rooms and forty pupils. The teacher is called Henrik Vass."),
-        ("baum", "Die alte Linde am Dorfplatz ist \u{fc}ber dreihundert Jahre alt und spendet allen Menschen Schatten."),
+        (
+            "baum",
+            "Die alte Linde am Dorfplatz ist \u{fc}ber dreihundert Jahre alt und spendet allen Menschen Schatten.",
+        ),
         ("market", "Every Friday farmers sell cheese, honey and apples at the market under the lime tree."),
         ("jing", "\u{6751}\u{5b50}\u{91cc}\u{7684}\u{4e95}\u{5f88}\u{6df1}\u{3002}"),
     ];
@@ -59,7 +62,10 @@ async fn questions_without_support_are_not_answered() {
 async fn gaps_name_what_is_missing() {
     let memory = village_notes().await;
     let context = memory.query(Query::new("Was the well dug by Zacharias?")).await.expect("answers");
-    assert_eq!(context.gaps.iter().map(|gap| (gap.kind, gap.text.as_str())).collect::<Vec<_>>(), [(GapKind::UnknownEntity, "Zacharias")]);
+    assert_eq!(
+        context.gaps.iter().map(|gap| (gap.kind, gap.text.as_str())).collect::<Vec<_>>(),
+        [(GapKind::UnknownEntity, "Zacharias")]
+    );
 }
 
 #[tokio::test]
@@ -71,8 +77,13 @@ async fn typing_errors_are_forgiven() {
 #[tokio::test]
 async fn any_text_is_a_question() {
     let memory = village_notes().await;
-    for question in ["AND OR NOT (", "\"", "title:", "a\u{0}b", "-", "\u{1f600} well", "source:\"", "[* TO *]", "well~^2"] {
+    for question in
+        ["AND OR NOT (", "\"", "title:", "a\u{0}b", "-", "\u{1f600} well", "source:\"", "[* TO *]", "well~^2"]
+    {
         let answer = memory.query(Query::new(question)).await;
-        assert!(answer.as_ref().is_ok_and(|_| true) || answer.as_ref().is_err_and(|e| e.code() == "memory_empty"), "{question}: {answer:?}");
+        assert!(
+            answer.as_ref().is_ok_and(|_| true) || answer.as_ref().is_err_and(|e| e.code() == "memory_empty"),
+            "{question}: {answer:?}"
+        );
     }
 }

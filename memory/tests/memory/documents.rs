@@ -33,7 +33,10 @@ async fn other_text_is_a_new_version_and_the_same_is_none() {
     assert_eq!((other.results[0].status, other.results[0].version), (PutStatus::Updated, Some(2)));
 
     let found = memory.query(Query::new("mill corn")).await.expect("answers");
-    assert_eq!(found.passages.iter().map(|p| (p.version, p.text.as_str())).collect::<Vec<_>>(), [(2, "The mill burnt down.")]);
+    assert_eq!(
+        found.passages.iter().map(|p| (p.version, p.text.as_str())).collect::<Vec<_>>(),
+        [(2, "The mill burnt down.")]
+    );
     let first = memory.get("main", "a", Some(1)).await.expect("kept");
     assert_eq!((first.text.as_str(), first.versions), ("The mill grinds corn.", vec![1, 2]));
     assert_eq!(memory.get("main", "a", Some(3)).await.unwrap_err().code(), "not_found");
@@ -95,7 +98,11 @@ async fn tenants_and_collections_are_apart() {
     let village = village(None).await;
     let (ada, bob) = (Memory::new(&village, "ada"), Memory::new(&village, "bob"));
     put(&ada, vec![document("a", "The secret of the well.")]).await;
-    let notes = Put { collection: Some("notes".to_owned()), documents: vec![document("a", "A note on wells.")], wait: WaitFor::Searchable };
+    let notes = Put {
+        collection: Some("notes".to_owned()),
+        documents: vec![document("a", "A note on wells.")],
+        wait: WaitFor::Searchable,
+    };
     ada.put(notes).await.expect("stored");
     assert!(bob.query(Query::new("well")).await.expect("answers").passages.is_empty());
     assert_eq!(bob.get("main", "a", None).await.unwrap_err().code(), "collection_not_found");
@@ -113,7 +120,8 @@ async fn messages_are_callable_as_json() {
     let village = village(None).await;
     let body = serde_json::json!({ "Put": [{ "documents": [{ "id": "a", "text": "hello wells" }], "wait": "searchable" }, null] });
     let options = aivillage_runtime::CallOptions::default;
-    let reply = village.send_json("memory.shard", "local:main:0", body, options()).await.expect("stored").expect("answer");
+    let reply =
+        village.send_json("memory.shard", "local:main:0", body, options()).await.expect("stored").expect("answer");
     assert_eq!(reply["results"][0]["status"], "created");
     let body = serde_json::json!({ "Query": [{ "text": "wells" }, null] });
     let reply = village.send_json("memory.retriever", "local", body, options()).await.expect("found").expect("answer");

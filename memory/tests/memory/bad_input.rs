@@ -33,7 +33,8 @@ async fn unreadable_files_are_refused_with_a_code() {
 #[tokio::test]
 async fn bad_documents_of_a_batch_are_listed_and_good_ones_stored() {
     let memory = Memory::new(&village(None).await, "local");
-    let report = put(&memory, vec![document("a", "A good one."), document("b", " \u{0} "), document("c\n", "bad id")]).await;
+    let report =
+        put(&memory, vec![document("a", "A good one."), document("b", " \u{0} "), document("c\n", "bad id")]).await;
     let codes: Vec<_> = report.results.iter().map(|r| r.error.as_ref().map(|e| e.code.as_str())).collect();
     assert_eq!(codes, [None, Some("memory_empty"), Some("bad_name")]);
     assert_eq!(report.results[1].status, PutStatus::Failed);
@@ -58,7 +59,10 @@ async fn requests_over_a_limit_are_refused_whole() {
 async fn a_key_that_is_no_shard_is_told_so() {
     let village = village(None).await;
     let body = serde_json::json!({ "Stats": null });
-    let error = village.send_json("memory.shard", "nonsense", body, aivillage_runtime::CallOptions::default()).await.unwrap_err();
+    let error = village
+        .send_json("memory.shard", "nonsense", body, aivillage_runtime::CallOptions::default())
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), "bad_name");
 }
 
