@@ -148,7 +148,6 @@ pub(crate) async fn ask(
     let place = Place::take(&door, "ask")?;
     let turn = turn::stream(&door, &caller, id, request).await?;
     let turn = turn::begin(Box::pin(turn)).await?;
-    let stop = door.stop.clone();
     let trace = caller.trace.trace_hex();
     let events = turn.map(move |turn| {
         let _held = &place;
@@ -163,9 +162,7 @@ pub(crate) async fn ask(
         }
     });
     let opening = futures::stream::once(std::future::ready(live::opening()));
-    let drained = futures::stream::once(std::future::ready(live::event("drain", &json!({}))));
-    let told = stop.is_cancelled();
-    Ok(live::respond(opening.chain(events).chain(drained.filter(move |_| std::future::ready(told)))))
+    Ok(live::respond(opening.chain(events)))
 }
 
 fn problem(error: CallError, trace: &str) -> Value {
