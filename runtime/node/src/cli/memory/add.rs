@@ -65,7 +65,7 @@ struct Tally {
     bytes: u64,
     /// File and why it could not be read or parsed.
     failed: Vec<(String, String)>,
-    /// File of a type that holds no text.
+    /// File that holds no text.
     skipped: Vec<(String, String)>,
 }
 
@@ -102,7 +102,7 @@ impl Add {
                     bar.finish_and_clear();
                     return Err(failure.hint("the files sent so far are in; run the same command again for the rest"));
                 }
-                Err(failure) if failure.code.as_deref().is_some_and(is_unsupported) => {
+                Err(failure) if failure.code.as_deref().is_some_and(has_no_text) => {
                     tally.skipped.push((name, failure.message))
                 }
                 Err(failure) => tally.failed.push((name, failure.message)),
@@ -207,8 +207,9 @@ struct Sent {
     bytes: u64,
 }
 
-fn is_unsupported(code: &str) -> bool {
-    code.contains("unsupported")
+/// A picture or an empty file in a folder is no failure of the folder.
+fn has_no_text(code: &str) -> bool {
+    matches!(code, "unsupported_media_type" | "memory_empty")
 }
 
 /// The files under a path; a path named on the command line is taken even if it is hidden or ignored.
@@ -272,7 +273,7 @@ impl Tally {
         let error = result.get("error").unwrap_or(&Value::Null);
         let reason = [text(error, "message"), text(error, "detail"), error.as_str().unwrap_or_default(), "refused"];
         let reason = reason.into_iter().find(|reason| !reason.is_empty()).unwrap_or_default().to_owned();
-        let list = if is_unsupported(text(error, "code")) { &mut self.skipped } else { &mut self.failed };
+        let list = if has_no_text(text(error, "code")) { &mut self.skipped } else { &mut self.failed };
         list.push((name.to_owned(), reason));
     }
 
