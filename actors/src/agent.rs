@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aivillage_runtime::{
-    Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, CallError, Durability, Entity, Expose, Kind, KindOptions, Mail, MsgCx,
-    Reply, clock,
+    Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, CallError, Durability, Entity, Expose, Kind, KindOptions,
+    Mail, MsgCx, Reply, clock,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -135,7 +135,7 @@ impl Kind for Agent {
     type Body = AgentMsg;
 
     fn options() -> KindOptions {
-        KindOptions::default().durable(Durability::Local).idle(Duration::from_secs(900))
+        KindOptions::default().durable(Durability::Local).idle(Duration::from_mins(15))
     }
 }
 
@@ -176,7 +176,12 @@ impl Actor for Agent {
         })
     }
 
-    async fn handle(&self, _: ActorRef<Self::Msg>, mail: Self::Msg, state: &mut AgentState) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        mail: Self::Msg,
+        state: &mut AgentState,
+    ) -> Result<(), ActorProcessingErr> {
         let Some(spec) = state.spec.clone() else {
             refuse(mail.body, &self.shared.unknown_agent(&state.id));
             return Ok(());
@@ -186,7 +191,9 @@ impl Actor for Agent {
             AgentMsg::CallTool(request, reply) => state.call_tool(self.shared.clone(), spec, request, reply),
             AgentMsg::Describe(reply) => reply.send(spec.card()),
             AgentMsg::Remember(note, reply) => reply.complete(state.remember(&mail.cx, note).await),
-            AgentMsg::Recall(query, reply) => reply.send(state.notes.recall(&query.text, query.limit.min(MAX_RECALL) as usize)),
+            AgentMsg::Recall(query, reply) => {
+                reply.send(state.notes.recall(&query.text, query.limit.min(MAX_RECALL) as usize))
+            }
             AgentMsg::Forget(id, reply) => reply.complete(state.forget(id).await),
         }
         Ok(())
@@ -237,7 +244,9 @@ impl AgentState {
         let work = async move {
             let _admitted = admitted;
             let done = turn.call_tool(&request.tool, request.args).await;
-            reply.complete(done.map(|seen| seen.value).map_err(|error| AppError::new(error.code().to_owned(), error.to_string())));
+            reply.complete(
+                done.map(|seen| seen.value).map_err(|error| AppError::new(error.code().to_owned(), error.to_string())),
+            );
         };
         self.cx.village().task("agent.call_tool", work).detach();
     }

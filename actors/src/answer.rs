@@ -246,7 +246,12 @@ mod tests {
     use super::*;
 
     fn passage() -> Evidence {
-        Evidence { doc: "d".into(), text: "Äpfel sind rot. Birnen sind grün.".into(), span: (100, 133), ..Evidence::default() }
+        Evidence {
+            doc: "d".into(),
+            text: "Äpfel sind rot. Birnen sind grün.".into(),
+            span: (100, 133),
+            ..Evidence::default()
+        }
     }
 
     #[test]

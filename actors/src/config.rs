@@ -61,7 +61,7 @@ pub struct TurnConfig {
 
 impl Default for TurnConfig {
     fn default() -> Self {
-        Self { max_steps: 8, max_tool_calls: 16, timeout: Duration::from_secs(120).into(), max_tokens: 4096 }
+        Self { max_steps: 8, max_tool_calls: 16, timeout: Duration::from_mins(2).into(), max_tokens: 4096 }
     }
 }
 
@@ -79,7 +79,7 @@ impl Default for PersonalConfig {
     }
 }
 
-/// `[[agents.provider]]`: an endpoint that speaks the OpenAI chat protocol.
+/// `[[agents.provider]]`: an endpoint that speaks the `OpenAI` chat protocol.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ProviderConfig {
@@ -114,7 +114,7 @@ impl Default for ProviderConfig {
             context: 8192,
             tools: true,
             max_concurrency: 32,
-            timeout: Duration::from_secs(60).into(),
+            timeout: Duration::from_mins(1).into(),
         }
     }
 }
@@ -190,7 +190,10 @@ mod tests {
             ("max_turns = 0", "agents.max_turns: 0 is not 1 to 1000000"),
             ("[[provider]]\nid = \"x\"", "agents.provider.id: `x` is not openai:<name>"),
             ("[[provider]]\n[[provider]]", "agents.provider.id: `openai:main` is there twice"),
-            ("[[provider]]\nbase_url = \"ftp://x\"", "agents.provider.base_url: `ftp://x` is not an http or https address"),
+            (
+                "[[provider]]\nbase_url = \"ftp://x\"",
+                "agents.provider.base_url: `ftp://x` is not an http or https address",
+            ),
         ] {
             let config: AgentsConfig = toml::from_str(text).unwrap();
             assert_eq!(config.validate().unwrap_err().to_string(), expected);

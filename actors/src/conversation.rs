@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use aivillage_runtime::{
-    Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Durability, Durable, Entity, Expose, Kind, KindOptions, Mail, MsgCx,
-    Reply,
+    Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Durability, Durable, Entity, Expose, Kind, KindOptions,
+    Mail, MsgCx, Reply,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -119,7 +119,12 @@ impl Actor for Conversation {
         Ok(cx.recover().await?)
     }
 
-    async fn handle(&self, _: ActorRef<Self::Msg>, mail: Self::Msg, said: &mut Self::State) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        mail: Self::Msg,
+        said: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
         match mail.body {
             ConversationMsg::Append(messages, reply) => reply.complete(append(said, &mail.cx, messages).await),
             ConversationMsg::History(query, reply) => reply.send(said.newest(query.limit as usize)),

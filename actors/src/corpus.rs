@@ -35,7 +35,11 @@ fn evidence(passage: Passage) -> Evidence {
 }
 
 /// Sizes of one collection or of all.
-pub(crate) async fn stats(village: &Village, tenant: &str, collection: Option<&str>) -> Result<Vec<CollectionSize>, CallError> {
+pub(crate) async fn stats(
+    village: &Village,
+    tenant: &str,
+    collection: Option<&str>,
+) -> Result<Vec<CollectionSize>, CallError> {
     let size = |stats: CollectionStats| CollectionSize {
         collection: stats.collection,
         documents: stats.documents,

@@ -14,7 +14,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 /// Handles of all metrics of this crate.
 #[derive(Debug)]
-pub struct AgentMetrics {
+pub(crate) struct AgentMetrics {
     turns: Family<ByOutcome, Counter>,
     seconds: Histogram,
     running: Gauge,
@@ -63,13 +63,20 @@ impl MetricSet for AgentMetrics {
 impl AgentMetrics {
     /// Counts a turn that begins; the guard counts its end, by panic too.
     #[must_use]
-    pub fn turn_started(&self) -> Running<'_> {
+    pub(crate) fn turn_started(&self) -> Running<'_> {
         self.running.inc();
         Running(self)
     }
 
     /// Counts a finished turn.
-    pub fn turn_done(&self, outcome: &'static str, took: Duration, steps: u64, citations: u64, answerable: bool) {
+    pub(crate) fn turn_done(
+        &self,
+        outcome: &'static str,
+        took: Duration,
+        steps: u64,
+        citations: u64,
+        answerable: bool,
+    ) {
         self.turns.get_or_create(&ByOutcome { outcome }).inc();
         self.seconds.observe(took.as_secs_f64());
         self.steps.inc_by(steps);
@@ -80,12 +87,12 @@ impl AgentMetrics {
     }
 
     /// Counts a tool call.
-    pub fn tool_done(&self, tool: &'static str, ok: bool) {
+    pub(crate) fn tool_done(&self, tool: &'static str, ok: bool) {
         self.tools.get_or_create(&ByTool { tool, outcome: outcome(ok) }).inc();
     }
 
     /// Counts a generation.
-    pub fn model_done(&self, ok: bool) {
+    pub(crate) fn model_done(&self, ok: bool) {
         self.models.get_or_create(&ByOutcome { outcome: outcome(ok) }).inc();
     }
 }
@@ -96,7 +103,7 @@ fn outcome(ok: bool) -> &'static str {
 
 /// Lowers the gauge of running turns when dropped.
 #[derive(Debug)]
-pub struct Running<'a>(&'a AgentMetrics);
+pub(crate) struct Running<'a>(&'a AgentMetrics);
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {

@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use aivillage_runtime::{Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, Kind, KindOptions, Mail, Reply, Topic};
+use aivillage_runtime::{
+    Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, Kind, KindOptions, Mail, Reply, Topic,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc};
@@ -79,7 +81,12 @@ impl Actor for ModelActor {
         Ok(Model { cx, client, free: Arc::new(Semaphore::new(free)), breaker: Breaker::default(), metrics })
     }
 
-    async fn handle(&self, myself: ActorRef<Self::Msg>, mail: Self::Msg, model: &mut Model) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        mail: Self::Msg,
+        model: &mut Model,
+    ) -> Result<(), ActorProcessingErr> {
         match mail.body {
             ModelMsg::Generate(request, reply) => model.generate(myself, request, reply),
             ModelMsg::Health(reply) => reply.send(model.health()),
@@ -114,7 +121,8 @@ impl Model {
                 () = reply.closed() => return,
             };
             // A refused request says nothing about the provider's health.
-            let ok = !matches!(done, Err(ModelError::Unavailable { .. })) && !done.as_ref().is_ok_and(|answer| answer.cut);
+            let ok =
+                !matches!(done, Err(ModelError::Unavailable { .. })) && !done.as_ref().is_ok_and(|answer| answer.cut);
             metrics.model_done(done.is_ok());
             ended.told(ok);
             reply.complete(done.map_err(AppError::from));

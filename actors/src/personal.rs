@@ -86,7 +86,8 @@ impl Notes {
         }
         let notes: Vec<&Note> = newest_first.collect();
         let index = Index::new(&notes.iter().map(|note| text::terms(&note.text)).collect::<Vec<_>>());
-        let mut scored: Vec<(f32, &Note)> = index.cosine(&query).into_iter().zip(notes).filter(|(score, _)| *score > 0.0).collect();
+        let mut scored: Vec<(f32, &Note)> =
+            index.cosine(&query).into_iter().zip(notes).filter(|(score, _)| *score > 0.0).collect();
         // Stable: of equal scores the newer note stays first.
         scored.sort_by(|a, b| b.0.total_cmp(&a.0));
         scored.into_iter().take(limit).map(|(_, note)| note.clone()).collect()

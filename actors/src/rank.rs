@@ -74,7 +74,10 @@ impl Index {
             *counts.entry(term.clone()).or_default() += 1.0;
         }
         let norm = self.norm(&counts);
-        self.entries.iter().map(|entry| self.dot(&counts, &entry.counts) / (norm * entry.norm).max(f32::EPSILON)).collect()
+        self.entries
+            .iter()
+            .map(|entry| self.dot(&counts, &entry.counts) / (norm * entry.norm).max(f32::EPSILON))
+            .collect()
     }
 
     /// Cosine between two of the texts, 0 to 1.
@@ -106,7 +109,11 @@ mod tests {
     use super::*;
 
     fn index() -> Index {
-        Index::new(&[crate::text::terms("red bees fly"), crate::text::terms("blue birds sing"), crate::text::terms("red red wine")])
+        Index::new(&[
+            crate::text::terms("red bees fly"),
+            crate::text::terms("blue birds sing"),
+            crate::text::terms("red red wine"),
+        ])
     }
 
     #[test]

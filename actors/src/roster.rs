@@ -52,7 +52,9 @@ impl Actor for RosterActor {
         match mail.body {
             RosterMsg::List(reply) => reply.send(self.shared.roster.iter().map(|spec| spec.card()).collect()),
             RosterMsg::Card(id, reply) => {
-                reply.complete(self.shared.roster.get(&id).map(|spec| spec.card()).ok_or_else(|| self.shared.unknown_agent(&id)));
+                reply.complete(
+                    self.shared.roster.get(&id).map(|spec| spec.card()).ok_or_else(|| self.shared.unknown_agent(&id)),
+                );
             }
         }
         Ok(())

@@ -200,7 +200,8 @@ impl Roster {
                 return Err(value(file, "workflow.route", format!("`{route}` is not another agent")));
             }
         }
-        let agents: BTreeMap<String, Arc<AgentSpec>> = files.into_iter().map(|(id, (_, spec))| (id, Arc::new(spec))).collect();
+        let agents: BTreeMap<String, Arc<AgentSpec>> =
+            files.into_iter().map(|(id, (_, spec))| (id, Arc::new(spec))).collect();
         let profiles = Profiles::of(&agents);
         Ok(Self { agents, profiles })
     }
@@ -219,7 +220,8 @@ impl Roster {
     /// Up to three ids that look like `id`.
     #[must_use]
     pub fn nearest(&self, id: &str) -> Vec<&str> {
-        let mut scored: Vec<(usize, &str)> = self.agents.keys().map(|known| (distance(id, known), known.as_str())).collect();
+        let mut scored: Vec<(usize, &str)> =
+            self.agents.keys().map(|known| (distance(id, known), known.as_str())).collect();
         scored.sort_unstable();
         scored.into_iter().take(3).map(|(_, known)| known).collect()
     }
@@ -255,8 +257,8 @@ type Files = BTreeMap<String, (String, AgentSpec)>;
 fn read(texts: impl Iterator<Item = (String, String)>, tools: &ToolSet) -> Result<Files, SpecError> {
     let mut files = Files::new();
     for (file, text) in texts {
-        let spec: AgentSpec =
-            toml::from_str(&text).map_err(|error| SpecError::Shape { file: file.clone(), detail: error.to_string() })?;
+        let spec: AgentSpec = toml::from_str(&text)
+            .map_err(|error| SpecError::Shape { file: file.clone(), detail: error.to_string() })?;
         check(&file, &spec, tools)?;
         if let Some((other, _)) = files.get(&spec.id) {
             return Err(value(&file, "id", format!("`{}` is already the id of {other}", spec.id)));
@@ -283,7 +285,10 @@ fn texts_in(dir: &Path) -> Result<Vec<(String, String)>, SpecError> {
         let file = path.display().to_string();
         let size = std::fs::metadata(&path).map_err(failed(&path))?.len();
         if size > MAX_SPEC_BYTES {
-            return Err(SpecError::Shape { file, detail: format!("{size} bytes; a spec has at most {MAX_SPEC_BYTES}") });
+            return Err(SpecError::Shape {
+                file,
+                detail: format!("{size} bytes; a spec has at most {MAX_SPEC_BYTES}"),
+            });
         }
         texts.push((file, std::fs::read_to_string(&path).map_err(failed(&path))?));
     }
@@ -296,7 +301,9 @@ fn check(file: &str, spec: &AgentSpec, tools: &ToolSet) -> Result<(), SpecError>
     if spec.id.is_empty() || spec.id.len() > 64 || !spec.id.chars().all(word) {
         return Err(value(file, "id", format!("`{}`: lower-case letters, digits and dashes, 1 to 64", spec.id)));
     }
-    for (key, text) in [("name", &spec.name), ("category", &spec.category), ("purpose", &spec.purpose), ("persona", &spec.persona)] {
+    for (key, text) in
+        [("name", &spec.name), ("category", &spec.category), ("purpose", &spec.purpose), ("persona", &spec.persona)]
+    {
         if text.trim().is_empty() {
             return Err(value(file, key, "must not be empty".to_owned()));
         }
@@ -304,7 +311,11 @@ fn check(file: &str, spec: &AgentSpec, tools: &ToolSet) -> Result<(), SpecError>
     for action in &spec.policy.actions {
         if !tools.actions().any(|known| known == action) {
             let known: Vec<&str> = tools.actions().collect();
-            return Err(value(file, "policy.actions", format!("unknown action `{action}`; known: {}", known.join(", "))));
+            return Err(value(
+                file,
+                "policy.actions",
+                format!("unknown action `{action}`; known: {}", known.join(", ")),
+            ));
         }
     }
     for name in &spec.tools {
@@ -404,7 +415,8 @@ mod tests {
             let error = load_with(&sage().replacen(from, to, 1)).unwrap_err().to_string();
             assert!(error.contains("x.toml") && error.contains(expected), "{error}");
         }
-        let missing: String = sage().lines().filter(|line| !line.starts_with("purpose")).map(|line| format!("{line}\n")).collect();
+        let missing: String =
+            sage().lines().filter(|line| !line.starts_with("purpose")).map(|line| format!("{line}\n")).collect();
         let error = load_with(&missing).unwrap_err().to_string();
         assert!(error.contains("missing field `purpose`"), "{error}");
     }

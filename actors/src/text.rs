@@ -10,16 +10,16 @@ use unicode_segmentation::UnicodeSegmentation;
 
 /// Function words and light verbs that carry no topic, sorted for binary search.
 const STOP: &[&str] = &[
-    "a", "about", "after", "again", "all", "also", "am", "an", "and", "any", "are", "as", "at", "be", "because", "been",
-    "before", "being", "between", "both", "but", "by", "can", "could", "did", "do", "does", "doing", "done", "during",
-    "each", "either", "else", "ever", "every", "explain", "few", "find", "for", "from", "get", "give", "given", "go",
-    "got", "had", "has", "have", "having", "he", "her", "here", "hers", "him", "his", "how", "i", "if", "in", "into",
-    "is", "it", "its", "itself", "just", "know", "let", "like", "many", "may", "me", "might", "more", "most", "much",
-    "must", "my", "no", "nor", "not", "now", "of", "off", "on", "one", "only", "or", "other", "our", "out", "over", "own",
-    "please", "said", "same", "say", "says", "shall", "she", "should", "so", "some", "such", "tell", "than", "that",
-    "the", "their", "them", "then", "there", "these", "they", "this", "those", "through", "to", "too", "under", "until",
-    "up", "us", "use", "used", "very", "was", "we", "were", "what", "when", "where", "which", "while", "who", "whom",
-    "whose", "why", "will", "with", "would", "you", "your",
+    "a", "about", "after", "again", "all", "also", "am", "an", "and", "any", "are", "as", "at", "be", "because",
+    "been", "before", "being", "between", "both", "but", "by", "can", "could", "did", "do", "does", "doing", "done",
+    "during", "each", "either", "else", "ever", "every", "explain", "few", "find", "for", "from", "get", "give",
+    "given", "go", "got", "had", "has", "have", "having", "he", "her", "here", "hers", "him", "his", "how", "i", "if",
+    "in", "into", "is", "it", "its", "itself", "just", "know", "let", "like", "many", "may", "me", "might", "more",
+    "most", "much", "must", "my", "no", "nor", "not", "now", "of", "off", "on", "one", "only", "or", "other", "our",
+    "out", "over", "own", "please", "said", "same", "say", "says", "shall", "she", "should", "so", "some", "such",
+    "tell", "than", "that", "the", "their", "them", "then", "there", "these", "they", "this", "those", "through", "to",
+    "too", "under", "until", "up", "us", "use", "used", "very", "was", "we", "were", "what", "when", "where", "which",
+    "while", "who", "whom", "whose", "why", "will", "with", "would", "you", "your",
 ];
 
 /// Words whose dot does not end a sentence.
@@ -156,7 +156,9 @@ mod tests {
 
     #[test]
     fn inflections_share_a_stem() {
-        for group in [["builds", "building"], ["study", "studies"], ["stopped", "stops"], ["making", "makes"], ["boxes", "box"]] {
+        for group in
+            [["builds", "building"], ["study", "studies"], ["stopped", "stops"], ["making", "makes"], ["boxes", "box"]]
+        {
             assert_eq!(stem(group[0]), stem(group[1]), "{group:?}");
         }
         assert_eq!(stem("glass"), "glass");

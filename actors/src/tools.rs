@@ -224,7 +224,10 @@ impl ToolEntry {
     /// `BadArgs` with the place.
     pub fn check(&self, args: &Value) -> Result<(), ToolError> {
         if args.to_string().len() > MAX_ARGS_BYTES {
-            return Err(ToolError::BadArgs { pointer: String::new(), detail: format!("larger than {MAX_ARGS_BYTES} bytes") });
+            return Err(ToolError::BadArgs {
+                pointer: String::new(),
+                detail: format!("larger than {MAX_ARGS_BYTES} bytes"),
+            });
         }
         match self.validator.iter_errors(args).next() {
             Some(error) => {

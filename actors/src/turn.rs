@@ -26,9 +26,9 @@ mod modelled;
 mod ruled;
 
 /// Longest request, bytes.
-pub const MAX_INPUT_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_INPUT_BYTES: usize = 64 * 1024;
 /// Prefix of the topics that a turn may be told on.
-pub const TOPIC_PREFIX: &str = "agents.turn.";
+pub(crate) const TOPIC_PREFIX: &str = "agents.turn.";
 /// Provider named in answers that are a tool's own words.
 pub(crate) const RULES: &str = "rules";
 /// Characters of a result that a step shows.
@@ -162,13 +162,17 @@ impl Turn {
         if let Some(id) = &self.request.conversation {
             let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
             if id.is_empty() || id.len() > MAX_CONVERSATION_BYTES || !id.chars().all(plain) {
-                return bad("bad_request", format!("`conversation`: letters, digits, -_. and at most {MAX_CONVERSATION_BYTES}"));
+                return bad(
+                    "bad_request",
+                    format!("`conversation`: letters, digits, -_. and at most {MAX_CONVERSATION_BYTES}"),
+                );
             }
         }
-        if let Some(provider) = &self.request.provider {
-            if provider != EXTRACTIVE && self.config.provider(provider).is_none() {
-                return bad("model_not_found", format!("no provider `{provider}` is configured"));
-            }
+        if let Some(provider) = &self.request.provider
+            && provider != EXTRACTIVE
+            && self.config.provider(provider).is_none()
+        {
+            return bad("model_not_found", format!("no provider `{provider}` is configured"));
         }
         Ok(())
     }
@@ -181,14 +185,17 @@ impl Turn {
                 return Ok(self.by_rules(None).await);
             }
             let tools = self.config.provider(&provider).is_some_and(|provider| provider.tools);
-            let plans = tools && self.spec.workflow.planner == PlannerChoice::Auto && !self.request.input.trim_start().starts_with('/');
+            let plans = tools
+                && self.spec.workflow.planner == PlannerChoice::Auto
+                && !self.request.input.trim_start().starts_with('/');
             let drafted = if plans { self.by_model(&provider).await } else { Ok(self.by_rules(Some(&provider)).await) };
             match drafted {
                 Ok(draft) => return Ok(draft),
                 Err(error) => failed = Some(error),
             }
         }
-        Err(failed.unwrap_or_else(|| AppError::new("model_unavailable", "no provider of the chain is configured").into()))
+        Err(failed
+            .unwrap_or_else(|| AppError::new("model_unavailable", "no provider of the chain is configured").into()))
     }
 
     /// Providers to try, in order.
@@ -227,7 +234,12 @@ impl Turn {
             return Ok(String::new());
         }
         let id = self.request.conversation.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
-        let message = |role, text: &str| Message { role, agent: self.spec.id.clone(), text: text.to_owned(), at_ms: clock::unix_ms() };
+        let message = |role, text: &str| Message {
+            role,
+            agent: self.spec.id.clone(),
+            text: text.to_owned(),
+            at_ms: clock::unix_ms(),
+        };
         let said = vec![message(Role::User, &self.request.input), message(Role::Agent, answer)];
         let addr = self.village.addr::<Conversation>(format!("{}:{id}", self.tenant));
         addr.ask(|reply| ConversationMsg::Append(said, reply)).await?;
@@ -257,7 +269,9 @@ impl Turn {
     async fn permitted_call(&mut self, name: &str, args: Value) -> Result<Observation, ToolError> {
         let listed = self.spec.tools.iter().any(|own| own == name);
         let tool = self.shared.tools.get(name).filter(|_| listed);
-        let tool = tool.ok_or_else(|| ToolError::Denied { action: format!("`{name}` is not a tool of {}", self.spec.id) })?.clone();
+        let tool = tool
+            .ok_or_else(|| ToolError::Denied { action: format!("`{name}` is not a tool of {}", self.spec.id) })?
+            .clone();
         let granted = self.spec.policy.actions.iter().any(|action| action == tool.action);
         if !granted || tool.class == Class::Admin {
             return Err(ToolError::Denied { action: tool.action.to_owned() });
@@ -285,7 +299,15 @@ impl Turn {
     }
 
     /// Notes a step and tells it.
-    pub(crate) async fn step(&mut self, kind: &str, name: Option<&str>, args: Option<Value>, ok: bool, since: Instant, detail: &str) {
+    pub(crate) async fn step(
+        &mut self,
+        kind: &str,
+        name: Option<&str>,
+        args: Option<Value>,
+        ok: bool,
+        since: Instant,
+        detail: &str,
+    ) {
         let n = u32::try_from(self.steps.len() + 1).unwrap_or(u32::MAX);
         self.steps.push(Step {
             n,

@@ -52,12 +52,14 @@ pub struct Chunk {
 
 impl Chunk {
     /// The chunk's text.
+    #[must_use]
     pub fn of<'a>(&self, text: &'a str) -> &'a str {
         text.get(self.bytes.0 as usize..self.bytes.1 as usize).unwrap_or_default()
     }
 }
 
 /// Cuts normalised text into chunks, in order. Texts must be smaller than 4 GiB.
+#[must_use]
 pub fn chunks(text: &str, format: Format, size: ChunkSize) -> Vec<Chunk> {
     let paged = text.contains(PAGE_BREAK);
     let mut place = Place::default();

@@ -126,12 +126,14 @@ impl MemoryConfig {
     }
 
     /// Sizes of chunks.
+    #[must_use]
     pub fn chunk_size(&self) -> ChunkSize {
         let size = |tokens: u32| tokens as usize;
         ChunkSize { min: size(self.chunk.min), max: size(self.chunk.max), overlap: size(self.chunk.overlap) }
     }
 
     /// What one file may hold.
+    #[must_use]
     pub fn parse_limits(&self) -> ParseLimits {
         ParseLimits { bytes: self.limits.document.bytes(), records: self.limits.records as usize }
     }

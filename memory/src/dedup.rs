@@ -26,6 +26,7 @@ pub struct Signature(Box<[u32; PERMUTATIONS]>);
 
 impl Signature {
     /// The signature of a text; `None` if it has no word.
+    #[must_use]
     pub fn of(text: &str) -> Option<Self> {
         let mut minima = Box::new([u32::MAX; PERMUTATIONS]);
         let mut window = [0u64; SHINGLE];
@@ -48,17 +49,20 @@ impl Signature {
     }
 
     /// Estimated Jaccard similarity of the texts' shingle sets, in `[0, 1]`; standard error at most 0.045.
+    #[must_use]
     pub fn similarity(&self, other: &Self) -> f64 {
         let equal = self.0.iter().zip(other.0.iter()).filter(|(a, b)| a == b).count();
         f64::from(u32::try_from(equal).unwrap_or(0)) / 128.0
     }
 
     /// The stored form: 128 little-endian `u32`.
+    #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         self.0.iter().flat_map(|minimum| minimum.to_le_bytes()).collect()
     }
 
     /// Reads the stored form.
+    #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         if bytes.len() != PERMUTATIONS * 4 {
             return None;
@@ -140,6 +144,7 @@ impl Lsh {
     }
 
     /// Documents that share a band with the signature, each once, those sharing most bands first.
+    #[must_use]
     pub fn candidates(&self, signature: &Signature) -> Vec<u32> {
         let mut shared: HashMap<u32, u32> = HashMap::new();
         for band in signature.bands() {
@@ -158,6 +163,7 @@ impl Lsh {
 
 /// Share of the shorter text's word 3-grams that the other one contains, in `[0, 1]`: tells copies of a passage apart
 /// from other passages of the same document.
+#[must_use]
 pub fn containment(a: &str, b: &str) -> f64 {
     let grams = |text: &str| -> std::collections::HashSet<u64> {
         let hashes: Vec<u64> = words(text).map(hash_word).collect();

@@ -128,6 +128,7 @@ pub enum MemoryError {
 
 impl MemoryError {
     /// The stable `snake_case` name of this error.
+    #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
             Self::Empty { .. } => "memory_empty",

@@ -45,6 +45,7 @@ pub struct DocKey(pub [u8; 16]);
 
 impl DocKey {
     /// The key of a document by its external id.
+    #[must_use]
     pub fn of(tenant: &str, collection: &str, id: &str) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(tenant.as_bytes()).update(&[0]).update(collection.as_bytes()).update(&[0]).update(id.as_bytes());
@@ -52,6 +53,7 @@ impl DocKey {
     }
 
     /// Upper and lower half.
+    #[must_use]
     pub fn halves(self) -> (u64, u64) {
         let number = u128::from_be_bytes(self.0);
         let low = number & u128::from(u64::MAX);
@@ -59,6 +61,7 @@ impl DocKey {
     }
 
     /// Puts the halves together.
+    #[must_use]
     pub fn from_halves(high: u64, low: u64) -> Self {
         Self((u128::from(high) << 64 | u128::from(low)).to_be_bytes())
     }
@@ -295,6 +298,7 @@ impl Journal {
     }
 
     /// Begins a batch of writes.
+    #[must_use]
     pub fn batch(&self) -> JournalBatch<'_> {
         JournalBatch { journal: self, batch: Batch::new() }
     }
@@ -388,6 +392,7 @@ impl JournalBatch<'_> {
     }
 
     /// The batch for the store.
+    #[must_use]
     pub fn into_batch(self) -> Batch {
         self.batch
     }

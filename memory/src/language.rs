@@ -70,11 +70,13 @@ impl Tongue {
     pub const UNKNOWN: Self = Self("und");
 
     /// The ISO 639-3 code.
+    #[must_use]
     pub fn code(self) -> &'static str {
         self.0
     }
 
     /// The language with this code, if it is one that is told apart.
+    #[must_use]
     pub fn from_code(code: &str) -> Option<Self> {
         let lang = Lang::from_code(code)?;
         STEMMED

@@ -170,6 +170,7 @@ impl Lexical {
     }
 
     /// Number of chunks that a query sees.
+    #[must_use]
     pub fn chunks(&self) -> u64 {
         self.reader.searcher().num_docs()
     }

@@ -1,4 +1,4 @@
-//! HyperRAG: documents in, cited passages out.
+//! `HyperRAG`: documents in, cited passages out.
 //!
 //! A [`Memory`] puts documents into collections, and answers questions with passages of them: verbatim, with their place
 //! in the stored text, and with a judgement of whether they answer the question at all.

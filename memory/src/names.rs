@@ -42,11 +42,13 @@ impl ShardName {
     }
 
     /// The key of the shard actor.
+    #[must_use]
     pub fn key(&self) -> String {
         format!("{}:{}:0", self.tenant, self.collection)
     }
 
     /// The folder of its index.
+    #[must_use]
     pub fn folder(&self, data: &Path) -> PathBuf {
         let tenant = blake3::hash(self.tenant.as_bytes()).to_hex();
         data.join("memory").join(&tenant[..16]).join(&self.collection).join("0").join("lexical")

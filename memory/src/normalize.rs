@@ -8,6 +8,7 @@ use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 pub const PAGE_BREAK: char = '\u{c}';
 
 /// Brings text into the stored form. Idempotent.
+#[must_use]
 pub fn normalize(text: &str) -> String {
     let cleaned = clean(text);
     match is_nfc_quick(cleaned.chars()) {

@@ -23,6 +23,7 @@ pub struct Question {
 
 impl Question {
     /// Reads a query.
+    #[must_use]
     pub fn parse(query: &str) -> Self {
         let line = one_line(query, usize::MAX);
         let mut question = Self::default();

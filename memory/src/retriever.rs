@@ -116,7 +116,7 @@ impl Searching {
             return Err(error);
         }
         coverage.answered = u32::try_from(found.len()).unwrap_or(u32::MAX);
-        let trace = MsgCx::current().trace().map(|trace| trace.trace_hex());
+        let trace = MsgCx::current().trace().map(aivillage_runtime::TraceCx::trace_hex);
         Ok(merge(found, query.k, coverage, trace))
     }
 

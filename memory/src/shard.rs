@@ -209,12 +209,11 @@ impl Serving {
         let queue = limits.queue.bytes();
         // What is larger than the whole queue takes all of it.
         let permits = u32::try_from(bytes.min(queue) / 1024).unwrap_or(u32::MAX).max(1);
-        match self.queue.clone().try_acquire_many_owned(permits) {
-            Ok(permit) => self.write(Job::Put { documents: put.documents, wait: put.wait, permit, reply }),
-            Err(_) => {
-                reply.fail(CallError::Overloaded { retry_after_ms: BUSY_RETRY_MS });
-                Ok(())
-            }
+        if let Ok(permit) = self.queue.clone().try_acquire_many_owned(permits) {
+            self.write(Job::Put { documents: put.documents, wait: put.wait, permit, reply })
+        } else {
+            reply.fail(CallError::Overloaded { retry_after_ms: BUSY_RETRY_MS });
+            Ok(())
         }
     }
 

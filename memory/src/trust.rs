@@ -7,6 +7,7 @@ const WEB: f32 = 0.5;
 
 /// Trust in a document's source, in `[0, 1]`. Who puts a document is always known here; what is on a web page is the
 /// page's word, whoever puts it.
+#[must_use]
 pub fn prior(url: Option<&str>) -> f32 {
     if url.is_some_and(|url| url.starts_with("http")) { WEB } else { AUTHENTICATED }
 }

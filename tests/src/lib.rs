@@ -12,7 +12,7 @@ pub use place::{Place, Ran};
 use std::{io::Write as _, time::Duration};
 
 /// Longest wait for anything a test waits for. Generous: the machine may be compiling beside the tests.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Says that a check did not run and why. Goes past the capture of test output, so that it shows in any log.
 pub fn skipped(check: &str, why: &str) {

@@ -92,6 +92,7 @@ impl Place {
     }
 
     /// The village program, not yet given any argument.
+    #[must_use]
     pub fn village(&self) -> Command {
         self.command(self.bin.path().join("village"))
     }

@@ -39,7 +39,8 @@ pub enum CommandError {
 pub fn parse(text: &str) -> Result<Option<Command>, CommandError> {
     let Some(rest) = text.trim().strip_prefix('/') else { return Ok(None) };
     let (tool, rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-    let named = tool.contains('.') && tool.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c));
+    let named =
+        tool.contains('.') && tool.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c));
     if !named {
         return Ok(None);
     }
@@ -57,7 +58,8 @@ fn pairs(tool: &str, text: &str) -> Result<Map<String, Value>, CommandError> {
     let mut rest = text;
     while !rest.is_empty() {
         let word = || rest.split_whitespace().next().unwrap_or(rest).to_owned();
-        let Some((key, after)) = rest.split_once('=').filter(|(key, _)| !key.is_empty() && !key.contains(char::is_whitespace))
+        let Some((key, after)) =
+            rest.split_once('=').filter(|(key, _)| !key.is_empty() && !key.contains(char::is_whitespace))
         else {
             return Err(CommandError::Pair { tool: tool.to_owned(), word: word() });
         };

@@ -22,8 +22,8 @@ const FOREIGN: f32 = 0.4;
 const LEADING: usize = 8;
 /// Words that only carry a sentence, stemmed.
 const CARRIERS: &[&str] = &[
-    "a", "an", "the", "is", "ar", "be", "do", "you", "hav", "has", "me", "some", "giv", "in", "on", "of", "it", "we", "my", "your",
-    "to", "for", "and", "at", "let", "what",
+    "a", "an", "the", "is", "ar", "be", "do", "you", "hav", "has", "me", "some", "giv", "in", "on", "of", "it", "we",
+    "my", "your", "to", "for", "and", "at", "let", "what",
 ];
 /// Courtesy before a request.
 const POLITE: &[&str] = &["please", "can", "could", "would", "will", "you", "kindly", "hey", "ok", "and", "then"];
@@ -76,7 +76,12 @@ impl Classifier {
         let known: Vec<&Example> = examples.iter().filter(|example| !example.held_out).collect();
         let texts: Vec<Vec<String>> = known.iter().map(|example| features(&example.text, &names)).collect();
         let substances = texts.iter().map(|text| substance(text)).collect();
-        Self { index: Index::new(&texts), substances, labels: known.iter().map(|example| example.tool.clone()).collect(), names }
+        Self {
+            index: Index::new(&texts),
+            substances,
+            labels: known.iter().map(|example| example.tool.clone()).collect(),
+            names,
+        }
     }
 
     /// Judges a request among the tools that `allowed` admits; *none* is always a class.

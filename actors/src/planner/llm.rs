@@ -132,7 +132,8 @@ mod tests {
 
     #[test]
     fn a_cited_answer_quotes_the_sentence_that_fits() {
-        let (text, citations) = cited("Honey is made in summer [1]. The tower is 38 m. [2] And dragons exist [7].", &evidence());
+        let (text, citations) =
+            cited("Honey is made in summer [1]. The tower is 38 m. [2] And dragons exist [7].", &evidence());
         assert_eq!(text, "Honey is made in summer [1]. The tower is 38 m. [2] And dragons exist.");
         assert_eq!(citations[0].quote, "They make honey in summer.");
         assert_eq!(check_citations(&text, &citations, &evidence()), Ok(()));

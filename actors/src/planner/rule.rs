@@ -62,9 +62,11 @@ pub struct RulePlanner {
     agents: Vec<String>,
 }
 
-static NUMBERED: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"(?m)^\s*\d{1,2}[.)]\s+").expect("the pattern is a constant"));
-static THEN: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"(?i)\s*;\s*(?:and\s+)?(?:then\s+)?|,?\s+(?:and\s+)?then\s+").expect("the pattern is a constant"));
+static NUMBERED: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"(?m)^\s*\d{1,2}[.)]\s+").expect("the pattern is a constant"));
+static THEN: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"(?i)\s*;\s*(?:and\s+)?(?:then\s+)?|,?\s+(?:and\s+)?then\s+").expect("the pattern is a constant")
+});
 
 impl RulePlanner {
     /// Makes the planner from a classifier and the ids of the agents.
@@ -91,7 +93,9 @@ impl RulePlanner {
         match command::parse(part) {
             Ok(Some(command)) => return Move::Call { tool: command.tool, args: command.args },
             Ok(None) => {}
-            Err(error @ (CommandError::Json { .. } | CommandError::Pair { .. })) => return Move::Refuse(error.to_string()),
+            Err(error @ (CommandError::Json { .. } | CommandError::Pair { .. })) => {
+                return Move::Refuse(error.to_string());
+            }
         }
         let routes = spec.workflow.route.is_some();
         // An agent that routes also hears requests for tools of others.
@@ -133,7 +137,9 @@ impl RulePlanner {
 
     fn route(&self, part: &str, spec: &AgentSpec, roster: &Roster, tool: Option<&str>) -> Move {
         let expert = tool.and_then(|tool| roster.known_for(tool)).filter(|expert| expert.id != spec.id);
-        let expert = expert.or_else(|| roster.best_for(part, &spec.id).filter(|best| best.tools.iter().all(|own| Some(own.as_str()) != tool)));
+        let expert = expert.or_else(|| {
+            roster.best_for(part, &spec.id).filter(|best| best.tools.iter().all(|own| Some(own.as_str()) != tool))
+        });
         let agent = expert.map(|expert| expert.id.clone()).or_else(|| spec.workflow.route.clone());
         match agent {
             Some(agent) => Move::Route { agent, input: part.to_owned() },
@@ -148,8 +154,10 @@ fn parts(request: &str) -> Vec<String> {
         return vec![request.to_owned()];
     }
     let numbered: Vec<&str> = NUMBERED.split(request).map(str::trim).filter(|part| !part.is_empty()).collect();
-    let pieces: Vec<&str> = if numbered.len() > 1 && NUMBERED.is_match(request) { numbered } else { THEN.split(request).collect() };
-    let parts: Vec<String> = pieces.into_iter().map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect();
+    let pieces: Vec<&str> =
+        if numbered.len() > 1 && NUMBERED.is_match(request) { numbered } else { THEN.split(request).collect() };
+    let parts: Vec<String> =
+        pieces.into_iter().map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect();
     if parts.len() > MAX_PARTS { vec![request.to_owned()] } else { parts }
 }
 

@@ -86,29 +86,71 @@ pattern!(BLOCK, r"(?s)```([A-Za-z0-9_+-]*)\n(.*?)```");
 pattern!(QUOTED, r#""([^"\n]+)"|“([^”\n]+)”|«([^»\n]+)»|(?:^|\s)'([^'\n]+)'(?:$|[\s.,;!?])"#);
 pattern!(EMAIL, r"\b[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}\b");
 pattern!(URL, r"\bhttps?://[^\s<>\x22)]+");
-pattern!(MONEY, r"(?i)(?:([$€£¥])\s?(\d[\d,]*(?:\.\d+)?))|(?:(\d[\d,]*(?:\.\d+)?)\s?(€|£|dollars?|euros?|pounds sterling|usd|eur|gbp|yen|jpy|chf|francs?)(?:\W|$))");
+pattern!(
+    MONEY,
+    r"(?i)(?:([$€£¥])\s?(\d[\d,]*(?:\.\d+)?))|(?:(\d[\d,]*(?:\.\d+)?)\s?(€|£|dollars?|euros?|pounds sterling|usd|eur|gbp|yen|jpy|chf|francs?)(?:\W|$))"
+);
 pattern!(PERCENT, r"(?i)(-?\d+(?:\.\d+)?)\s?(?:%|percent\b|per cent\b)");
-pattern!(DURATION, r"(?i)\b(\d+(?:\.\d+)?)\s?(seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|weeks?|months?|years?)\b");
+pattern!(
+    DURATION,
+    r"(?i)\b(\d+(?:\.\d+)?)\s?(seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|weeks?|months?|years?)\b"
+);
 pattern!(ISO_DATE, r"\b(\d{4})-(\d{2})-(\d{2})\b");
-pattern!(DAY_MONTH, r"(?i)\b(\d{1,2})(?:st|nd|rd|th)?\s+(?:of\s+)?(january|february|march|april|may|june|july|august|september|october|november|december)(?:,?\s+(\d{4}))?\b");
-pattern!(MONTH_DAY, r"(?i)\b(january|february|march|april|may|june|july|august|september|october|november|december)\s+(\d{1,2})(?:st|nd|rd|th)?(?:,?\s+(\d{4}))?\b");
+pattern!(
+    DAY_MONTH,
+    r"(?i)\b(\d{1,2})(?:st|nd|rd|th)?\s+(?:of\s+)?(january|february|march|april|may|june|july|august|september|october|november|december)(?:,?\s+(\d{4}))?\b"
+);
+pattern!(
+    MONTH_DAY,
+    r"(?i)\b(january|february|march|april|may|june|july|august|september|october|november|december)\s+(\d{1,2})(?:st|nd|rd|th)?(?:,?\s+(\d{4}))?\b"
+);
 pattern!(RELATIVE_DAY, r"(?i)\b(today|tomorrow|yesterday)\b");
 pattern!(NUMBER, r"(-?\d[\d,]*(?:\.\d+)?)(?:\s?([A-Za-zµ°][A-Za-z0-9/²³]*))?");
 pattern!(COUNT, r"(?i)\b(\d{1,2})\s+(?:passages?|documents?|results?|hits?|notes?)\b");
 pattern!(COLLECTION, r"(?i)\bcollection\s+([A-Za-z0-9][A-Za-z0-9._-]*)");
 pattern!(ZONE, r"(?i)\b(?:in|for|at)\s+([A-Za-z][A-Za-z/_ -]+)");
-pattern!(NOTE, r"(?is)^(?:please\s+|can you\s+|could you\s+|i want you to\s+|for the record\b)*\s*(?:remember(?:\s+this)?(?:\s+for me)?|memori[sz]e|note(?:\s+to self)?|keep in mind|(?:make|take|keep)\s+a\s+note|don['’]t forget|do not forget|save this for later|store(?:\s+the)?(?:\s+fact)?|write down)?\s*(?:that\b|[:,])?\s*(.+?)\s*$");
+pattern!(
+    NOTE,
+    r"(?is)^(?:please\s+|can you\s+|could you\s+|i want you to\s+|for the record\b)*\s*(?:remember(?:\s+this)?(?:\s+for me)?|memori[sz]e|note(?:\s+to self)?|keep in mind|(?:make|take|keep)\s+a\s+note|don['’]t forget|do not forget|save this for later|store(?:\s+the)?(?:\s+fact)?|write down)?\s*(?:that\b|[:,])?\s*(.+?)\s*$"
+);
 
 const MONTHS: [&str; 12] = [
-    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december",
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
 ];
 const LANGUAGES: [(&str, &str); 16] = [
-    ("english", "en"), ("german", "de"), ("french", "fr"), ("spanish", "es"), ("italian", "it"), ("portuguese", "pt"),
-    ("dutch", "nl"), ("swedish", "sv"), ("polish", "pl"), ("czech", "cs"), ("russian", "ru"), ("turkish", "tr"),
-    ("arabic", "ar"), ("chinese", "zh"), ("japanese", "ja"), ("korean", "ko"),
+    ("english", "en"),
+    ("german", "de"),
+    ("french", "fr"),
+    ("spanish", "es"),
+    ("italian", "it"),
+    ("portuguese", "pt"),
+    ("dutch", "nl"),
+    ("swedish", "sv"),
+    ("polish", "pl"),
+    ("czech", "cs"),
+    ("russian", "ru"),
+    ("turkish", "tr"),
+    ("arabic", "ar"),
+    ("chinese", "zh"),
+    ("japanese", "ja"),
+    ("korean", "ko"),
 ];
 /// Words after a number that are no units.
-const NOT_UNITS: &[&str] = &["and", "or", "to", "in", "of", "is", "by", "from", "at", "on", "for", "the", "a", "then", "with", "plus", "minus", "times"];
+const NOT_UNITS: &[&str] = &[
+    "and", "or", "to", "in", "of", "is", "by", "from", "at", "on", "for", "the", "a", "then", "with", "plus", "minus",
+    "times",
+];
 
 /// Finds all typed values. `today` resolves relative and yearless dates; `agents` are the known ids.
 #[must_use]
@@ -122,7 +164,10 @@ pub fn values(request: &str, today: NaiveDate, agents: &[String]) -> Vec<Value> 
         let inner = (1..=4).find_map(|at| quote.get(at)).map_or("", |inner| inner.as_str());
         found.push(Value::Quoted(inner.to_owned()));
     }
-    found.extend(URL.find_iter(&plain).map(|url| Value::Url(url.as_str().trim_end_matches(['.', ',', ';', '?', '!']).to_owned())));
+    found.extend(
+        URL.find_iter(&plain)
+            .map(|url| Value::Url(url.as_str().trim_end_matches(['.', ',', ';', '?', '!']).to_owned())),
+    );
     found.extend(EMAIL.find_iter(&plain).map(|email| Value::Email(email.as_str().to_owned())));
     let plain = URL.replace_all(&plain, " ");
     let plain = EMAIL.replace_all(&plain, " ").into_owned();
@@ -146,7 +191,9 @@ fn numbers(plain: &str, today: NaiveDate, found: &mut Vec<Value>) -> String {
         Some(Value::Money { amount: group(&money, amount).replace(',', ""), currency: currency(group(&money, sign))? })
     }));
     let rest = MONEY.replace_all(&rest, " ").into_owned();
-    found.extend(PERCENT.captures_iter(&rest).filter_map(|percent| Some(Value::Percent(group(&percent, 1).parse().ok()?))));
+    found.extend(
+        PERCENT.captures_iter(&rest).filter_map(|percent| Some(Value::Percent(group(&percent, 1).parse().ok()?))),
+    );
     let rest = PERCENT.replace_all(&rest, " ").into_owned();
     found.extend(DURATION.captures_iter(&rest).filter_map(|duration| {
         let count: f64 = group(&duration, 1).parse().ok()?;
@@ -240,15 +287,91 @@ pub fn fill(kind: SlotKind, request: &str, agents: &[String]) -> Option<serde_js
 
 /// Words that introduce a search and are not what it is about.
 const SEARCH: &[&str] = &[
-    "please", "can", "could", "you", "search", "find", "look", "up", "for", "show", "me", "list", "query", "the", "village",
-    "memory", "knowledge", "base", "our", "my", "documents", "document", "passages", "passage", "about", "on", "that",
-    "mention", "mentions", "which", "all", "any", "in", "archive", "word", "files", "notes", "of", "containing", "results",
+    "please",
+    "can",
+    "could",
+    "you",
+    "search",
+    "find",
+    "look",
+    "up",
+    "for",
+    "show",
+    "me",
+    "list",
+    "query",
+    "the",
+    "village",
+    "memory",
+    "knowledge",
+    "base",
+    "our",
+    "my",
+    "documents",
+    "document",
+    "passages",
+    "passage",
+    "about",
+    "on",
+    "that",
+    "mention",
+    "mentions",
+    "which",
+    "all",
+    "any",
+    "in",
+    "archive",
+    "word",
+    "files",
+    "notes",
+    "of",
+    "containing",
+    "results",
 ];
 /// Words of a question about own notes that are not what the notes are about.
 const CUES: &[&str] = &[
-    "please", "what", "did", "i", "tell", "told", "say", "said", "ask", "asked", "you", "to", "do", "does", "still",
-    "remember", "recall", "remind", "me", "of", "about", "have", "has", "know", "is", "in", "personal", "memory", "your",
-    "list", "show", "notes", "note", "the", "which", "we", "my", "yesterday", "where", "are", "there", "any",
+    "please",
+    "what",
+    "did",
+    "i",
+    "tell",
+    "told",
+    "say",
+    "said",
+    "ask",
+    "asked",
+    "you",
+    "to",
+    "do",
+    "does",
+    "still",
+    "remember",
+    "recall",
+    "remind",
+    "me",
+    "of",
+    "about",
+    "have",
+    "has",
+    "know",
+    "is",
+    "in",
+    "personal",
+    "memory",
+    "your",
+    "list",
+    "show",
+    "notes",
+    "note",
+    "the",
+    "which",
+    "we",
+    "my",
+    "yesterday",
+    "where",
+    "are",
+    "there",
+    "any",
 ];
 
 fn strip_words(request: &str, words: &[&str]) -> String {
@@ -273,7 +396,10 @@ fn topic(request: &str) -> Option<String> {
 fn zone(request: &str) -> Option<String> {
     let named = |name: &str| time::find_zone(name.trim()).map(|zone| zone.name().to_owned());
     let direct = request.split_whitespace().map(|word| word.trim_matches(|c: char| !c.is_alphanumeric()));
-    let slashed = request.split_whitespace().filter(|word| word.contains('/')).find_map(|word| named(word.trim_end_matches(['?', '.', '!'])));
+    let slashed = request
+        .split_whitespace()
+        .filter(|word| word.contains('/'))
+        .find_map(|word| named(word.trim_end_matches(['?', '.', '!'])));
     let after = ZONE.captures_iter(request).find_map(|found| {
         let words: Vec<&str> = group(&found, 1).split_whitespace().collect();
         (1..=words.len().min(3)).rev().find_map(|n| words.get(..n).and_then(|words| named(&words.join(" "))))
@@ -301,7 +427,10 @@ fn addressee(request: &str, agents: &[String]) -> Option<(String, String)> {
     Some((agent.clone(), lead.unwrap_or(rest).trim().to_owned()))
 }
 
-pattern!(LEAD, r"(?i)^(?:please|can you|could you|what\s+is|what['’]?s|what\s+are|how\s+much\s+is|how\s+much\s+are|calculate|compute|evaluate|work\s+out|convert|solve|tell\s+me|give\s+me|and|then|the)\b\s*");
+pattern!(
+    LEAD,
+    r"(?i)^(?:please|can you|could you|what\s+is|what['’]?s|what\s+are|how\s+much\s+is|how\s+much\s+are|calculate|compute|evaluate|work\s+out|convert|solve|tell\s+me|give\s+me|and|then|the)\b\s*"
+);
 pattern!(HOW_MANY, r"(?i)^how\s+many\s+([a-z]+)\s+(?:are\s+)?(?:there\s+)?in\s+(.+)$");
 pattern!(MULTIPLY, r"(?i)^multiply\s+(.+?)\s+(?:by|with|and)\s+(.+)$");
 pattern!(DIVIDE, r"(?i)^divide\s+(.+?)\s+by\s+(.+)$");
@@ -312,8 +441,18 @@ pattern!(ROOT, r"(?i)\b(?:the\s+)?(square|cube)\s+root\s+of\s+(\$?[\d.]+)");
 pattern!(THOUSANDS, r"(\d),(\d{3})\b");
 
 const OPERATORS: [(&str, &str); 12] = [
-    (" multiplied by ", " * "), (" divided by ", " / "), (" to the power of ", "^"), (" per cent ", "% "), (" percent ", "% "),
-    (" plus ", " + "), (" minus ", " - "), (" times ", " * "), (" squared ", "^2 "), (" cubed ", "^3 "), (" over ", " / "), (" is how many ", " to "),
+    (" multiplied by ", " * "),
+    (" divided by ", " / "),
+    (" to the power of ", "^"),
+    (" per cent ", "% "),
+    (" percent ", "% "),
+    (" plus ", " + "),
+    (" minus ", " - "),
+    (" times ", " * "),
+    (" squared ", "^2 "),
+    (" cubed ", "^3 "),
+    (" over ", " / "),
+    (" is how many ", " to "),
 ];
 
 /// The arithmetic in a request, in fend's notation, if fend can evaluate it.

@@ -69,7 +69,8 @@ pub fn compose_above(question: &str, passages: &[Evidence], theta: f32) -> Compo
         .zip(diverse(&kept, passages))
         .filter_map(|(n, chosen)| Citation::of(n, passages.get(chosen.passage)?, chosen.range.clone()))
         .collect();
-    let sentences: Vec<String> = citations.iter().map(|citation| format!("{} [{}]", citation.quote, citation.n)).collect();
+    let sentences: Vec<String> =
+        citations.iter().map(|citation| format!("{} [{}]", citation.quote, citation.n)).collect();
     Composition { answer: sentences.join(" "), citations, answerable: true, support }
 }
 
@@ -77,7 +78,9 @@ pub fn compose_above(question: &str, passages: &[Evidence], theta: f32) -> Compo
 #[must_use]
 pub fn key_sentence(claim: &str, passage: &str) -> Option<Range<usize>> {
     let ranges: Vec<Range<usize>> = text::sentences(passage);
-    let index = Index::new(&ranges.iter().map(|range| text::terms(passage.get(range.clone()).unwrap_or_default())).collect::<Vec<_>>());
+    let index = Index::new(
+        &ranges.iter().map(|range| text::terms(passage.get(range.clone()).unwrap_or_default())).collect::<Vec<_>>(),
+    );
     let cosine = index.cosine(&text::terms(claim));
     let scored = ranges.into_iter().zip(cosine).map(|(range, cosine)| {
         // A heading names the topic and says nothing about it.
@@ -137,7 +140,10 @@ fn sentences_of(passages: &[Evidence]) -> Vec<Candidate> {
 /// Headings, questions, fragments and dumps are no answers.
 fn is_prose(sentence: &str) -> bool {
     let words = sentence.split_whitespace().count();
-    words >= 3 && !sentence.starts_with('#') && !sentence.ends_with('?') && sentence.chars().count() <= MAX_SENTENCE_CHARS
+    words >= 3
+        && !sentence.starts_with('#')
+        && !sentence.ends_with('?')
+        && sentence.chars().count() <= MAX_SENTENCE_CHARS
 }
 
 /// What a question asks for: its weighted terms and the kind of value that would answer it.
@@ -181,8 +187,10 @@ impl Asked {
         }
         let title = text::terms(&passage.title);
         let before = at.checked_sub(1).and_then(|before| candidates.get(before));
-        let before = before.filter(|before| before.passage == candidate.passage).map_or(&[][..], |before| &before.terms);
-        let covered: f32 = self.terms.iter().map(|(term, weight)| weight * cover(term, &candidate.terms, &title, before)).sum();
+        let before =
+            before.filter(|before| before.passage == candidate.passage).map_or(&[][..], |before| &before.terms);
+        let covered: f32 =
+            self.terms.iter().map(|(term, weight)| weight * cover(term, &candidate.terms, &title, before)).sum();
         let own: f32 = self.terms.iter().map(|(term, _)| best_match(term, &candidate.terms)).sum();
         let sentence = passage.text.get(candidate.range.clone()).unwrap_or_default();
         let kind = if self.answered_in_kind(sentence) { 1.0 } else { 0.6 };
@@ -213,19 +221,56 @@ impl Asked {
 }
 
 const NUMBERS: &[&str] = &[
-    "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "twenty", "thirty", "forty",
-    "fifty", "sixty", "seventy", "eighty", "ninety", "hundred", "thousand", "million", "billion", "half", "once", "twice",
-    "dozen", "zero", "none",
+    "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "twenty", "thirty",
+    "forty", "fifty", "sixty", "seventy", "eighty", "ninety", "hundred", "thousand", "million", "billion", "half",
+    "once", "twice", "dozen", "zero", "none",
 ];
 const TIMES: &[&str] = &[
-    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december",
-    "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday", "spring", "summer", "autumn", "winter",
-    "morning", "noon", "evening", "night", "midnight", "dawn", "dusk", "century", "yesterday", "today", "tomorrow", "before",
-    "after", "daily", "weekly", "monthly", "yearly",
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+    "monday",
+    "tuesday",
+    "wednesday",
+    "thursday",
+    "friday",
+    "saturday",
+    "sunday",
+    "spring",
+    "summer",
+    "autumn",
+    "winter",
+    "morning",
+    "noon",
+    "evening",
+    "night",
+    "midnight",
+    "dawn",
+    "dusk",
+    "century",
+    "yesterday",
+    "today",
+    "tomorrow",
+    "before",
+    "after",
+    "daily",
+    "weekly",
+    "monthly",
+    "yearly",
 ];
 /// Words after "how" that ask for a quantity.
 const QUANTITIES: &[&str] = &[
-    "many", "much", "long", "old", "tall", "far", "deep", "high", "heavy", "wide", "fast", "large", "big", "often", "hot", "cold",
+    "many", "much", "long", "old", "tall", "far", "deep", "high", "heavy", "wide", "fast", "large", "big", "often",
+    "hot", "cold",
 ];
 
 fn wanted(words: &[String]) -> Wants {
@@ -254,7 +299,8 @@ fn best_match(term: &str, terms: &[String]) -> f32 {
     let digits = term.bytes().any(|b| b.is_ascii_digit());
     let kin = |other: &String| {
         let shared = term.chars().zip(other.chars()).take_while(|(a, b)| a == b).count();
-        shared >= 5 && 4 * shared >= 3 * term.chars().count().min(other.chars().count())
+        shared >= 5
+            && 4 * shared >= 3 * term.chars().count().min(other.chars().count())
             && 5 * shared >= 3 * term.chars().count().max(other.chars().count())
     };
     if !digits && terms.iter().any(kin) { 0.8 } else { 0.0 }
@@ -272,7 +318,9 @@ fn diverse<'a>(candidates: &'a [Candidate], passages: &[Evidence]) -> Vec<&'a Ca
             LAMBDA * f32::midpoint(candidate.score, candidate.support) - (1.0 - LAMBDA) * alike
         };
         let open = candidates.iter().enumerate().filter(|(at, _)| !chosen.contains(at));
-        let Some((at, best)) = open.max_by(|(i, a), (j, b)| gain(*i, a).total_cmp(&gain(*j, b)).then(j.cmp(i))) else { break };
+        let Some((at, best)) = open.max_by(|(i, a), (j, b)| gain(*i, a).total_cmp(&gain(*j, b)).then(j.cmp(i))) else {
+            break;
+        };
         let length = length_of(best, passages);
         // The first sentence is always told whole; later ones only where they add and fit.
         if !chosen.is_empty() && (chars + length > MAX_CHARS || gain(at, best) <= 0.0) {
@@ -323,7 +371,9 @@ mod tests {
     impl Fixture {
         fn load() -> Self {
             let docs: Vec<Doc> = lines(include_str!("../../eval/corpus.jsonl"));
-            let index = Index::new(&docs.iter().map(|doc| text::terms(&format!("{} {}", doc.title, doc.text))).collect::<Vec<_>>());
+            let index = Index::new(
+                &docs.iter().map(|doc| text::terms(&format!("{} {}", doc.title, doc.text))).collect::<Vec<_>>(),
+            );
             let corpus = docs.into_iter().map(|doc| passage(&doc.id, &doc.title, &doc.text)).collect();
             Self { corpus, index, cases: lines(include_str!("../../eval/answerable.jsonl")) }
         }
@@ -380,7 +430,14 @@ mod tests {
 
     fn passage(doc: &str, title: &str, text: &str) -> Evidence {
         let end = u32::try_from(text.chars().count()).unwrap();
-        Evidence { doc: doc.into(), title: title.into(), text: text.into(), span: (0, end), trust: 0.5, ..Evidence::default() }
+        Evidence {
+            doc: doc.into(),
+            title: title.into(),
+            text: text.into(),
+            span: (0, end),
+            trust: 0.5,
+            ..Evidence::default()
+        }
     }
 
     #[test]
@@ -408,17 +465,26 @@ mod tests {
             }
             figures
         };
-        let grid = (30u8..90).map(|percent| f32::from(percent) / 100.0).filter(|theta| figures(0, *theta).false_rate() <= 0.05);
+        let grid = (30u8..90)
+            .map(|percent| f32::from(percent) / 100.0)
+            .filter(|theta| figures(0, *theta).false_rate() <= 0.05);
         let theta = grid.max_by(|a, b| figures(0, *a).f1().total_cmp(&figures(0, *b).f1())).unwrap();
         let (fit, other) = (figures(0, theta), figures(1, theta));
-        println!("theta {theta} f1 {:.3}/{:.3} false {:.3}/{:.3}", fit.f1(), other.f1(), fit.false_rate(), other.false_rate());
+        println!(
+            "theta {theta} f1 {:.3}/{:.3} false {:.3}/{:.3}",
+            fit.f1(),
+            other.f1(),
+            fit.false_rate(),
+            other.false_rate()
+        );
         assert!((theta - THETA).abs() <= 0.06, "calibration gives {theta}");
         assert!(other.f1() >= 0.85 && other.false_rate() <= 0.05, "{other:?}");
     }
 
     #[test]
     fn nothing_is_said_without_support() {
-        let composed = compose("What is the capital of Peru?", &[passage("b", "Bees", "Bees live in hives and make honey.")]);
+        let composed =
+            compose("What is the capital of Peru?", &[passage("b", "Bees", "Bees live in hives and make honey.")]);
         assert_eq!(composed.answer, format!("{NOTHING}; nearest: Bees"));
         assert!(!composed.answerable && composed.citations.is_empty());
         assert_eq!(compose("What is the capital of Peru?", &[]).answer, NOTHING);
@@ -427,7 +493,9 @@ mod tests {
 
     #[test]
     fn answers_stay_within_their_limits() {
-        let text: Vec<String> = (0..40).map(|n| format!("The red barn number {n} stands beside the long river road of the valley.")).collect();
+        let text: Vec<String> = (0..40)
+            .map(|n| format!("The red barn number {n} stands beside the long river road of the valley."))
+            .collect();
         let composed = compose("Where does the red barn stand?", &[passage("b", "Barns", &text.join(" "))]);
         assert!(composed.answerable && (1..=MAX_SENTENCES).contains(&composed.citations.len()));
         assert!(composed.citations.iter().map(|citation| citation.quote.chars().count()).sum::<usize>() <= MAX_CHARS);

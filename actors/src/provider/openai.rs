@@ -1,4 +1,4 @@
-//! A model behind any endpoint that speaks the OpenAI chat protocol: vLLM, llama.cpp, Ollama, a cloud.
+//! A model behind any endpoint that speaks the `OpenAI` chat protocol: vLLM, llama.cpp, Ollama, a cloud.
 //!
 //! Answers are streamed. Before the first token a request is repeated up to twice on 429, on 5xx and on a broken connection,
 //! waiting as `Retry-After` says; after it nothing is repeated, and a stream that breaks ends in a cut answer.
@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::config::ProviderConfig;
-use crate::wire::openai::{ChatChunk, ChatMessage, ChatRequest, ChatResponse, Delta, ErrorBody, StreamOptions, ToolCall, ToolSpec, Usage};
+use crate::wire::openai::{
+    ChatChunk, ChatMessage, ChatRequest, ChatResponse, Delta, ErrorBody, StreamOptions, ToolCall, ToolSpec, Usage,
+};
 
 /// Repeats of a request after its first try.
 const RETRIES: u32 = 2;
@@ -132,7 +134,11 @@ impl OpenAi {
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection, which makes servers stop generating.
-    pub async fn generate(&self, request: &GenRequest, deltas: &mpsc::Sender<String>) -> Result<Generation, ModelError> {
+    pub async fn generate(
+        &self,
+        request: &GenRequest,
+        deltas: &mpsc::Sender<String>,
+    ) -> Result<Generation, ModelError> {
         let mut attempt = 0;
         loop {
             match self.attempt(request, deltas).await {
@@ -184,12 +190,14 @@ impl OpenAi {
     async fn whole(&self, response: reqwest::Response, deltas: &mpsc::Sender<String>) -> Result<Generation, Failed> {
         let text = tokio::time::timeout(self.config.timeout.get(), limited(response)).await;
         let text = text.map_err(|_| self.flaky("the answer broke off"))?.map_err(|detail| self.flaky(detail))?;
-        let answer: ChatResponse =
-            serde_json::from_str(&text).map_err(|error| self.flaky(format!("the answer is not a chat completion: {error}")))?;
+        let answer: ChatResponse = serde_json::from_str(&text)
+            .map_err(|error| self.flaky(format!("the answer is not a chat completion: {error}")))?;
         if let Some(error) = answer.error {
             return Err(self.flaky(clip(&error.message)));
         }
-        let Some(choice) = answer.choices.into_iter().next() else { return Err(self.flaky("the answer has no choice")) };
+        let Some(choice) = answer.choices.into_iter().next() else {
+            return Err(self.flaky("the answer has no choice"));
+        };
         let text = choice.message.plain();
         if !text.is_empty() {
             // Nobody listening is no failure: the whole text is returned too.
@@ -264,7 +272,8 @@ struct Partial {
 impl Partial {
     /// Adds one event; returns its new text.
     fn take(&mut self, data: &str) -> Result<String, String> {
-        let chunk: ChatChunk = serde_json::from_str(data).map_err(|error| format!("an event is not a chunk: {error}"))?;
+        let chunk: ChatChunk =
+            serde_json::from_str(data).map_err(|error| format!("an event is not a chunk: {error}"))?;
         if let Some(error) = chunk.error {
             return Err(clip(&error.message));
         }
@@ -451,7 +460,8 @@ mod tests {
     }
 
     fn hello() -> Response {
-        let usage = json!({ "choices": [], "usage": { "prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5 } });
+        let usage =
+            json!({ "choices": [], "usage": { "prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5 } });
         events(&[text("hel"), text("lo"), usage], true)
     }
 
@@ -485,14 +495,16 @@ mod tests {
 
     #[tokio::test]
     async fn too_many_requests_then_an_answer() {
-        let stub = Stub::start(vec![|| (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "0")]).into_response(), hello]).await;
+        let stub =
+            Stub::start(vec![|| (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "0")]).into_response(), hello]).await;
         assert_eq!(stub.ask().await.0.unwrap().text, "hello");
         assert_eq!(stub.requests(), 2);
     }
 
     #[tokio::test]
     async fn a_long_retry_after_is_not_waited_for() {
-        let stub = Stub::start(vec![|| (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "3600")]).into_response()]).await;
+        let stub =
+            Stub::start(vec![|| (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "3600")]).into_response()]).await;
         assert!(matches!(stub.ask().await.0, Err(ModelError::Unavailable { .. })));
         assert_eq!(stub.requests(), 1);
     }
@@ -508,11 +520,15 @@ mod tests {
     #[tokio::test]
     async fn a_refusal_is_final_and_says_why() {
         let stub = Stub::start(vec![|| {
-            (StatusCode::BAD_REQUEST, axum::Json(json!({ "error": { "message": "no such model", "code": 7 } }))).into_response()
+            (StatusCode::BAD_REQUEST, axum::Json(json!({ "error": { "message": "no such model", "code": 7 } })))
+                .into_response()
         }])
         .await;
         let error = stub.ask().await.0.unwrap_err();
-        assert_eq!(error, ModelError::Refused { provider: "openai:main".into(), status: 400, detail: "no such model".into() });
+        assert_eq!(
+            error,
+            ModelError::Refused { provider: "openai:main".into(), status: 400, detail: "no such model".into() }
+        );
         assert_eq!(stub.requests(), 1);
     }
 
@@ -534,7 +550,8 @@ mod tests {
     #[tokio::test]
     async fn malformed_events_after_text_cut_the_answer() {
         let stub = Stub::start(vec![|| {
-            ([("content-type", "text/event-stream")], format!("data: {}\n\ndata: {{oops\n\n", text("ok"))).into_response()
+            ([("content-type", "text/event-stream")], format!("data: {}\n\ndata: {{oops\n\n", text("ok")))
+                .into_response()
         }])
         .await;
         let generation = stub.ask().await.0.unwrap();
@@ -550,7 +567,10 @@ mod tests {
     #[tokio::test]
     async fn a_stalled_stream_is_given_up() {
         let stub = Stub::start(vec![|| {
-            let first = futures::stream::once(std::future::ready(Ok::<_, std::io::Error>(format!("data: {}\n\n", text("slow")))));
+            let first = futures::stream::once(std::future::ready(Ok::<_, std::io::Error>(format!(
+                "data: {}\n\n",
+                text("slow")
+            ))));
             let body = Body::from_stream(first.chain(futures::stream::pending()));
             ([("content-type", "text/event-stream")], body).into_response()
         }])
@@ -562,7 +582,8 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_does_not_stream_is_understood() {
         let stub = Stub::start(vec![|| {
-            axum::Json(json!({ "choices": [{ "message": { "content": "whole", "tool_calls": null } }] })).into_response()
+            axum::Json(json!({ "choices": [{ "message": { "content": "whole", "tool_calls": null } }] }))
+                .into_response()
         }])
         .await;
         let (result, streamed) = stub.ask().await;

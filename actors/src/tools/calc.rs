@@ -128,7 +128,10 @@ fn evaluate(expression: &str, interrupt: &impl Interrupt) -> Result<EvalOut, Too
         .map_err(|error| ToolError::failed("calc_failed", format!("cannot evaluate `{expression}`: {error}")))?;
     let value = result.get_main_result();
     if value.is_empty() || value.chars().count() > MAX_RESULT_CHARS {
-        return Err(ToolError::failed("calc_failed", format!("`{expression}` has no value of at most {MAX_RESULT_CHARS} characters")));
+        return Err(ToolError::failed(
+            "calc_failed",
+            format!("`{expression}` has no value of at most {MAX_RESULT_CHARS} characters"),
+        ));
     }
     Ok(EvalOut { expression: expression.to_owned(), value: value.to_owned(), exact: !value.starts_with("approx. ") })
 }

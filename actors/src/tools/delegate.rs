@@ -53,13 +53,17 @@ impl Tool for Delegate {
             return Err(ToolError::failed("delegation_too_deep", format!("the request has passed {MAX_DEPTH} agents")));
         }
         if args.agent == cx.agent.id {
-            return Err(ToolError::BadArgs { pointer: "/agent".to_owned(), detail: "an agent does not delegate to itself".to_owned() });
+            return Err(ToolError::BadArgs {
+                pointer: "/agent".to_owned(),
+                detail: "an agent does not delegate to itself".to_owned(),
+            });
         }
         if cx.shared.roster.get(&args.agent).is_none() {
             let nearest = cx.shared.roster.nearest(&args.agent).join(", ");
             return Err(ToolError::NotFound(format!("agent `{}`; nearest: {nearest}", args.agent)));
         }
-        let request = AskRequest { input: args.input, provider: cx.provider, depth: cx.depth + 1, ..AskRequest::default() };
+        let request =
+            AskRequest { input: args.input, provider: cx.provider, depth: cx.depth + 1, ..AskRequest::default() };
         let addr = cx.village.addr::<Agent>(agent_key(&cx.tenant, &args.agent));
         let answer = addr.ask(|reply| AgentMsg::Ask(request, reply)).await?;
         Ok(DelegateOut { agent: args.agent, answer })

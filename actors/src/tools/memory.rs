@@ -100,7 +100,8 @@ impl Tool for Stats {
     const NAME: &'static str = "memory.stats";
     const ACTION: &'static str = "memory.query";
     const CLASS: Class = Class::Read;
-    const ABOUT: &'static str = "Tells which collections the village memory has and how many documents and passages they hold.";
+    const ABOUT: &'static str =
+        "Tells which collections the village memory has and how many documents and passages they hold.";
     const SLOTS: &'static [Slot] =
         &[Slot { arg: "collection", kind: SlotKind::Collection, required: false, ask: "for which collection?" }];
     type Args = StatsArgs;
@@ -112,7 +113,9 @@ impl Tool for Stats {
     }
 
     fn observe(out: StatsOut) -> Observation {
-        let line = |size: &CollectionSize| format!("{}: {}, {}", size.collection, count(size.documents, "document"), count(size.passages, "passage"));
+        let line = |size: &CollectionSize| {
+            format!("{}: {}, {}", size.collection, count(size.documents, "document"), count(size.passages, "passage"))
+        };
         let lines: Vec<String> = out.collections.iter().map(line).collect();
         let documents = out.collections.iter().map(|size| size.documents).sum();
         let text = match lines.as_slice() {

@@ -31,7 +31,8 @@ impl Tool for Remember {
     // Its own notes alone: no other agent and no tenant sees them.
     const CLASS: Class = Class::Write;
     const ABOUT: &'static str = "Keeps a fact that the user asks to remember, for this agent and user group only.";
-    const SLOTS: &'static [Slot] = &[Slot { arg: "text", kind: SlotKind::Note, required: true, ask: "what shall I remember?" }];
+    const SLOTS: &'static [Slot] =
+        &[Slot { arg: "text", kind: SlotKind::Note, required: true, ask: "what shall I remember?" }];
     type Args = RememberArgs;
     type Out = Note;
 

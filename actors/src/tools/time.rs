@@ -40,12 +40,8 @@ impl Tool for Now {
     const ACTION: &'static str = "tool.compute";
     const CLASS: Class = Class::Read;
     const ABOUT: &'static str = "Tells the current date, weekday and time, in UTC or in a named time zone or city.";
-    const SLOTS: &'static [Slot] = &[Slot {
-        arg: "zone",
-        kind: SlotKind::Zone,
-        required: false,
-        ask: "for which city or time zone?",
-    }];
+    const SLOTS: &'static [Slot] =
+        &[Slot { arg: "zone", kind: SlotKind::Zone, required: false, ask: "for which city or time zone?" }];
     type Args = NowArgs;
     type Out = NowOut;
 
@@ -61,7 +57,9 @@ impl Tool for Now {
 fn tell(now: DateTime<Utc>, zone: Option<&str>) -> Result<NowOut, ToolError> {
     let zone = match zone {
         None => Tz::UTC,
-        Some(name) => find_zone(name).ok_or_else(|| ToolError::NotFound(format!("time zone `{name}`; try Area/City")))?,
+        Some(name) => {
+            find_zone(name).ok_or_else(|| ToolError::NotFound(format!("time zone `{name}`; try Area/City")))?
+        }
     };
     let local = now.with_timezone(&zone);
     let (weekday, clock) = (local.format("%A").to_string(), local.format("%H:%M").to_string());
@@ -77,7 +75,10 @@ pub fn find_zone(name: &str) -> Option<Tz> {
         return None;
     }
     let whole = chrono_tz::TZ_VARIANTS.iter().find(|zone| zone.name().eq_ignore_ascii_case(&wanted));
-    let city = |zone: &&Tz| zone.name().contains('/') && zone.name().rsplit('/').next().is_some_and(|city| city.eq_ignore_ascii_case(&wanted));
+    let city = |zone: &&Tz| {
+        zone.name().contains('/')
+            && zone.name().rsplit('/').next().is_some_and(|city| city.eq_ignore_ascii_case(&wanted))
+    };
     whole.or_else(|| chrono_tz::TZ_VARIANTS.iter().find(city)).copied()
 }
 
@@ -99,6 +100,9 @@ mod tests {
 
     #[test]
     fn an_unknown_zone_is_named() {
-        assert_eq!(tell(moment(), Some("Atlantis")), Err(ToolError::NotFound("time zone `Atlantis`; try Area/City".into())));
+        assert_eq!(
+            tell(moment(), Some("Atlantis")),
+            Err(ToolError::NotFound("time zone `Atlantis`; try Area/City".into()))
+        );
     }
 }

@@ -55,7 +55,12 @@ impl Turn {
     }
 
     /// Lets a model write the answer to `question` from `passages`.
-    pub(super) async fn written(&mut self, provider: &str, question: &str, passages: &[Evidence]) -> Result<Draft, CallError> {
+    pub(super) async fn written(
+        &mut self,
+        provider: &str,
+        question: &str,
+        passages: &[Evidence],
+    ) -> Result<Draft, CallError> {
         let mut dialogue = self.dialogue().await;
         let first = self.evidence.len().saturating_sub(passages.len()) + 1;
         let shown = llm::passages(passages, first, &dialogue.nonce);
@@ -77,7 +82,12 @@ impl Turn {
         Dialogue { messages, usage: Usage::default(), nonce: Uuid::now_v7().simple().to_string() }
     }
 
-    async fn generate(&mut self, provider: &str, dialogue: &mut Dialogue, tools: Vec<ToolSpec>) -> Result<Generation, CallError> {
+    async fn generate(
+        &mut self,
+        provider: &str,
+        dialogue: &mut Dialogue,
+        tools: Vec<ToolSpec>,
+    ) -> Result<Generation, CallError> {
         let started = Instant::now();
         let request = GenRequest {
             messages: dialogue.messages.clone(),
@@ -101,14 +111,17 @@ impl Turn {
 
     /// Carries out the calls and puts the results into the dialogue.
     async fn carry_out_calls(&mut self, dialogue: &mut Dialogue, made: Generation) {
-        let calls: Vec<ToolCall> = made.tool_calls.into_iter().take(MAX_CALLS_PER_STEP).enumerate().map(identified).collect();
+        let calls: Vec<ToolCall> =
+            made.tool_calls.into_iter().take(MAX_CALLS_PER_STEP).enumerate().map(identified).collect();
         let content = Some(made.text).filter(|text| !text.is_empty()).map(Content::Text);
-        let asked = ChatMessage { role: "assistant".to_owned(), content, tool_calls: calls.clone(), ..ChatMessage::default() };
+        let asked =
+            ChatMessage { role: "assistant".to_owned(), content, tool_calls: calls.clone(), ..ChatMessage::default() };
         dialogue.messages.push(asked);
         for call in calls {
             let result = self.carry_out_call(&call, &dialogue.nonce).await;
             let content = Some(Content::Text(result.chars().take(MAX_RESULT_CHARS).collect()));
-            let told = ChatMessage { role: "tool".to_owned(), content, tool_call_id: call.id, ..ChatMessage::default() };
+            let told =
+                ChatMessage { role: "tool".to_owned(), content, tool_call_id: call.id, ..ChatMessage::default() };
             dialogue.messages.push(told);
         }
     }

@@ -1,4 +1,4 @@
-//! The OpenAI chat shapes, lenient in what they read and exact in what they write.
+//! The `OpenAI` chat shapes, lenient in what they read and exact in what they write.
 //!
 //! Servers that call themselves compatible leave out `object`, send an empty `finish_reason`, number tool calls
 //! from one or answer `content: null`; every field that the village can do without is therefore optional, and unknown

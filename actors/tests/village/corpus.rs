@@ -17,7 +17,7 @@ fn read() -> impl Iterator<Item = Doc> {
 }
 
 /// The documents as evidence, whole.
-pub fn documents() -> Vec<Evidence> {
+pub(crate) fn documents() -> Vec<Evidence> {
     let evidence = |doc: Doc| Evidence {
         collection: "main".into(),
         span: (0, u32::try_from(doc.text.chars().count()).unwrap()),
@@ -30,12 +30,13 @@ pub fn documents() -> Vec<Evidence> {
     read().map(evidence).collect()
 }
 
-pub fn install(builder: VillageBuilder) -> VillageBuilder {
+pub(crate) fn install(builder: VillageBuilder) -> VillageBuilder {
     aivillage_memory::install(builder)
 }
 
-pub async fn fill(village: &Village) {
-    let document = |doc: Doc| Document { id: Some(doc.id), title: Some(doc.title), text: doc.text, ..Document::default() };
+pub(crate) async fn fill(village: &Village) {
+    let document =
+        |doc: Doc| Document { id: Some(doc.id), title: Some(doc.title), text: doc.text, ..Document::default() };
     let put = Put { documents: read().map(document).collect(), wait: WaitFor::Searchable, ..Put::default() };
     Memory::new(village, "local").put(put).await.unwrap();
 }

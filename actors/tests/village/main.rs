@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use aivillage_actors::answer::{NOTHING, check_citations};
 use aivillage_actors::agent::{Agent, AgentMsg};
+use aivillage_actors::answer::{NOTHING, check_citations};
 use aivillage_actors::tools::{Class, Observation, Slot, Tool, ToolCx, ToolError};
 use aivillage_actors::{Agents, Answer, AskRequest, Evidence, Finish, Setup, TurnEvent};
 use aivillage_runtime::{CallError, TopicItem, Village, VillageBuilder};
@@ -156,7 +156,10 @@ async fn notes_are_kept_for_agent_and_tenant() {
     village.ask("sage", "remember that my dog is called Rex").await;
     let answer = village.ask("sage", "what did I tell you about my dog?").await;
     assert_eq!(answer.answer, "my dog is called Rex");
-    let other = Agents::new(&village.village, "elsewhere").ask("sage", request("what did I tell you about my dog?")).await.unwrap();
+    let other = Agents::new(&village.village, "elsewhere")
+        .ask("sage", request("what did I tell you about my dog?"))
+        .await
+        .unwrap();
     assert_eq!(other.answer, "I have no note about this");
 }
 
@@ -204,13 +207,17 @@ async fn tools_have_their_authority_checked() {
 #[tokio::test]
 async fn bad_requests_are_refused_by_name() {
     let village = fixture("").await;
-    let code = async |id: &str, request: AskRequest| village.agents.ask(id, request).await.unwrap_err().code().into_owned();
+    let code =
+        async |id: &str, request: AskRequest| village.agents.ask(id, request).await.unwrap_err().code().into_owned();
     assert_eq!(code("sege", request("x")).await, "agent_unknown");
     assert_eq!(code("sage", request("  ")).await, "bad_request");
     assert_eq!(code("sage", request(&"x".repeat(70_000))).await, "payload_too_large");
     assert_eq!(code("sage", AskRequest { stream_to: Some("other".into()), ..request("x") }).await, "bad_request");
     assert_eq!(code("sage", AskRequest { conversation: Some("a:b".into()), ..request("x") }).await, "bad_request");
-    assert_eq!(code("sage", AskRequest { provider: Some("openai:no".into()), ..request("x") }).await, "model_not_found");
+    assert_eq!(
+        code("sage", AskRequest { provider: Some("openai:no".into()), ..request("x") }).await,
+        "model_not_found"
+    );
     let error = village.agents.card("sege").await.unwrap_err();
     assert!(error.to_string().contains("nearest: sage"), "{error}");
 }
@@ -227,7 +234,8 @@ async fn delegation_in_a_circle_ends() {
 async fn more_turns_than_may_wait_are_refused() {
     let village = fixture("[agents]\nmax_turns = 2\nmax_waiting = 1\n").await;
     let addr = village.village.addr::<Agent>("local:tester");
-    let mut asks: Vec<_> = (0..3).map(|_| Box::pin(addr.ask(|reply| AgentMsg::Ask(request("/test.sleep"), reply)))).collect();
+    let mut asks: Vec<_> =
+        (0..3).map(|_| Box::pin(addr.ask(|reply| AgentMsg::Ask(request("/test.sleep"), reply)))).collect();
     for ask in &mut asks {
         // The first poll puts the message into the mailbox, which keeps the order.
         assert!(futures::poll!(ask).is_pending());
@@ -258,7 +266,10 @@ async fn a_turn_is_told_on_its_topic() {
             break;
         }
     }
-    let text: String = events.iter().filter_map(|event| if let TurnEvent::Delta { text } = event { Some(text.as_str()) } else { None }).collect();
+    let text: String = events
+        .iter()
+        .filter_map(|event| if let TurnEvent::Delta { text } = event { Some(text.as_str()) } else { None })
+        .collect();
     assert_eq!(text, answer.answer);
     assert!(events.iter().any(|event| matches!(event, TurnEvent::Retrieved { n } if *n > 0)));
     assert!(events.iter().any(|event| matches!(event, TurnEvent::Citation { .. })));
@@ -291,21 +302,28 @@ async fn exposed_messages_have_schemas_and_work_as_json() {
     let ask = info.messages.iter().find(|message| message.name == "Ask").unwrap();
     assert_eq!((ask.action.as_str(), ask.ask), ("agent.ask", true));
     let body = ask.body(json!({ "input": "what is 2 + 2" })).unwrap();
-    let reply = village.village.send_json("agent", "local:oracle", body, aivillage_runtime::CallOptions::default()).await.unwrap();
+    let reply = village
+        .village
+        .send_json("agent", "local:oracle", body, aivillage_runtime::CallOptions::default())
+        .await
+        .unwrap();
     assert_eq!(reply.unwrap()["answer"], "2 + 2 = 4");
     let metrics = village.village.encode_metrics();
     assert!(metrics.contains("village_agent_tool_calls_total{tool=\"calc.eval\",outcome=\"ok\"} 1"), "{metrics}");
 }
 
 fn model_config(url: &str, tools: bool) -> String {
-    format!("[[agents.provider]]\nid = \"openai:main\"\nbase_url = \"{url}\"\nmodel = \"m\"\ntools = {tools}\ntimeout = \"5s\"\n")
+    format!(
+        "[[agents.provider]]\nid = \"openai:main\"\nbase_url = \"{url}\"\nmodel = \"m\"\ntools = {tools}\ntimeout = \"5s\"\n"
+    )
 }
 
 #[tokio::test]
 async fn a_model_plans_with_tools_and_its_citations_are_checked() {
-    let stub = stub::start(|body, n| match n {
-        0 => stub::call("memory_search", r#"{"text":"lighthouse of Varn built"}"#),
-        _ => {
+    let stub = stub::start(|body, n| {
+        if n == 0 {
+            stub::call("memory_search", r#"{"text":"lighthouse of Varn built"}"#)
+        } else {
             let told = body["messages"].as_array().unwrap().last().unwrap()["content"].as_str().unwrap().to_owned();
             assert!(told.contains("[1] The lighthouse of Varn"), "{told}");
             stub::text("It dates from 1874 [1]. Dragons live there [99].")
@@ -335,7 +353,11 @@ async fn a_model_that_never_stops_calling_meets_the_limit() {
     let count = Arc::new(AtomicUsize::new(0));
     let stub = stub::start(move |body, n| {
         count.store(n, Ordering::SeqCst);
-        if body.get("tools").is_some() { stub::call("calc_eval", &format!("{{\"expression\":\"1+{n}\"}}")) } else { stub::text("enough") }
+        if body.get("tools").is_some() {
+            stub::call("calc_eval", &format!("{{\"expression\":\"1+{n}\"}}"))
+        } else {
+            stub::text("enough")
+        }
     })
     .await;
     let village = fixture(&model_config(&stub.url, true)).await;

@@ -7,12 +7,12 @@ use axum::routing::post;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-pub struct Stub {
+pub(crate) struct Stub {
     pub url: String,
 }
 
 /// Starts a server that answers the n-th request with `answer(body, n)`.
-pub async fn start(answer: impl Fn(&Value, usize) -> Value + Send + Sync + 'static) -> Stub {
+pub(crate) async fn start(answer: impl Fn(&Value, usize) -> Value + Send + Sync + 'static) -> Stub {
     let count = Arc::new(AtomicUsize::new(0));
     let answer = Arc::new(answer);
     let handler = move |Json(body): Json<Value>| {
@@ -28,13 +28,13 @@ pub async fn start(answer: impl Fn(&Value, usize) -> Value + Send + Sync + 'stat
 }
 
 /// An answer in words.
-pub fn text(content: &str) -> Value {
+pub(crate) fn text(content: &str) -> Value {
     json!({ "choices": [{ "message": { "role": "assistant", "content": content }, "finish_reason": "stop" }],
             "usage": { "prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15 } })
 }
 
 /// A call of a function.
-pub fn call(name: &str, arguments: &str) -> Value {
+pub(crate) fn call(name: &str, arguments: &str) -> Value {
     json!({ "choices": [{ "message": { "role": "assistant", "content": null, "tool_calls": [
         { "id": "c", "type": "function", "function": { "name": name, "arguments": arguments } }] }, "finish_reason": "tool_calls" }] })
 }

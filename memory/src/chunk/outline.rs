@@ -153,7 +153,7 @@ impl<'a> Outline<'a> {
     }
 }
 
-/// `## Title ##` as level and title. CommonMark 4.2.
+/// `## Title ##` as level and title. `CommonMark` 4.2.
 fn atx_heading(line: &str) -> Option<(usize, &str)> {
     let level = line.len() - line.trim_start_matches('#').len();
     let rest = &line[level..];
@@ -161,7 +161,7 @@ fn atx_heading(line: &str) -> Option<(usize, &str)> {
         .then(|| (level, rest.trim().trim_end_matches('#').trim_end()))
 }
 
-/// `====` or `----` under a line of text. CommonMark 4.3.
+/// `====` or `----` under a line of text. `CommonMark` 4.3.
 fn setext_underline(line: &str) -> Option<usize> {
     let line = line.trim_end();
     if line.len() < 2 {

@@ -14,6 +14,7 @@ const ABBREVIATIONS: &[&str] = &[
 
 /// The sentences of a paragraph as byte ranges, without blanks around them. A line end inside the paragraph counts as
 /// a blank: text that was wrapped by hand keeps its sentences.
+#[must_use]
 pub fn sentences(paragraph: &str) -> Vec<Range<usize>> {
     let unwrapped = paragraph.replace('\n', " ");
     let mut out: Vec<Range<usize>> = Vec::new();

@@ -12,6 +12,7 @@ const RUN: usize = 16;
 pub(super) const BYTES_PER_TOKEN: usize = 64;
 
 /// Number of tokens in `text`.
+#[must_use]
 pub fn count(text: &str) -> usize {
     let mut meter = Meter::default();
     text.chars().map(|c| usize::from(meter.starts_token(c))).sum()

@@ -69,6 +69,7 @@ pub struct Hit {
 
 impl Plan {
     /// Analyses a question in the languages of the index.
+    #[must_use]
     pub fn new(lexical: &Lexical, question: &Question) -> Self {
         let searcher = lexical.reader.searcher();
         let mut tongues: Vec<Tongue> = lexical.tongues().into_iter().map(|(tongue, _)| tongue).take(TONGUES).collect();
@@ -99,6 +100,7 @@ impl Plan {
     }
 
     /// The highest score a chunk could have: every word that describes something, saturated.
+    #[must_use]
     pub fn score_max(&self) -> f32 {
         // BM25 of a term tends to idf (k1 + 1) with its frequency.
         let idf: f32 = self.sought.iter().filter(|word| !word.asks).map(|word| word.idf).sum();

@@ -56,17 +56,14 @@ fn merge_sought(answers: &[Answered]) -> Vec<Sought> {
     let mut merged: Vec<Sought> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
     for word in answers.iter().flat_map(|answer| &answer.found.sought) {
-        match places.get(&word.word) {
-            Some(&at) => {
-                merged[at].df += word.df;
-                // A word is as telling as where it is most common: elsewhere it is just not the topic.
-                merged[at].idf = merged[at].idf.min(word.idf);
-                merged[at].fuzzy &= word.fuzzy;
-            }
-            None => {
-                places.insert(word.word.clone(), merged.len());
-                merged.push(word.clone());
-            }
+        if let Some(&at) = places.get(&word.word) {
+            merged[at].df += word.df;
+            // A word is as telling as where it is most common: elsewhere it is just not the topic.
+            merged[at].idf = merged[at].idf.min(word.idf);
+            merged[at].fuzzy &= word.fuzzy;
+        } else {
+            places.insert(word.word.clone(), merged.len());
+            merged.push(word.clone());
         }
     }
     merged

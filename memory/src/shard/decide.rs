@@ -76,7 +76,7 @@ impl<'a> Decision<'a> {
             text: document.text_digest,
             content: document.content_digest,
             duplicate_of,
-            signature: document.signature.as_ref().map(|signature| signature.to_bytes()).unwrap_or_default(),
+            signature: document.signature.as_ref().map(super::super::dedup::Signature::to_bytes).unwrap_or_default(),
             language: document.tongue.code().to_owned(),
         };
         let status = if current.is_some() { PutStatus::Updated } else { PutStatus::Created };

@@ -318,12 +318,11 @@ async fn ready(village: Village, limits: PrepareLimits, job: Job) -> Option<Read
             let prepared = village.blocking("memory.prepare", move || {
                 documents.into_iter().map(|document| guarded(document, limits)).collect()
             });
-            match prepared.await {
-                Ok(documents) => Some(Ready::Put { documents, wait, permit: Arc::new(permit), reply, arrived }),
-                Err(_) => {
-                    reply.fail(CallError::Draining);
-                    None
-                }
+            if let Ok(documents) = prepared.await {
+                Some(Ready::Put { documents, wait, permit: Arc::new(permit), reply, arrived })
+            } else {
+                reply.fail(CallError::Draining);
+                None
             }
         }
     }

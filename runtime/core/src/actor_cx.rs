@@ -33,16 +33,19 @@ impl fmt::Debug for ActorCx {
 
 impl ActorCx {
     /// The kind's name.
+    #[must_use]
     pub fn kind(&self) -> &'static str {
         self.kind
     }
 
     /// The key of this activation.
+    #[must_use]
     pub fn key(&self) -> &str {
         &self.key
     }
 
     /// The village this actor lives in.
+    #[must_use]
     pub fn village(&self) -> &Village {
         &self.village
     }

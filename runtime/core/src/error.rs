@@ -110,6 +110,7 @@ impl From<TaskError> for CallError {
 
 impl CallError {
     /// The stable `snake_case` name of this error.
+    #[must_use]
     pub fn code(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self {
             Self::Timeout => "actor_timeout",
@@ -130,6 +131,7 @@ impl CallError {
     }
 
     /// When another try makes sense, if the error says so.
+    #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Overloaded { retry_after_ms } => Some(Duration::from_millis(u64::from(*retry_after_ms))),

@@ -20,6 +20,7 @@ pub trait Kind: Send + Sync + 'static {
     const VERSION: u16 = 1;
 
     /// How activations of this kind are run.
+    #[must_use]
     fn options() -> KindOptions {
         KindOptions::default()
     }
@@ -69,7 +70,7 @@ impl Default for KindOptions {
         Self {
             mailbox: None,
             overflow: Overflow::Reject,
-            idle: Some(Duration::from_secs(600)),
+            idle: Some(Duration::from_mins(10)),
             restart: None,
             durable: Durability::None,
             drain: Duration::from_secs(10),

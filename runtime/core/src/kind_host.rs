@@ -25,7 +25,7 @@ use crate::telemetry::Outcome;
 use crate::village::Village;
 
 /// How long a key that crashed too often refuses mail.
-pub(crate) const QUARANTINE: Duration = Duration::from_secs(60);
+pub(crate) const QUARANTINE: Duration = Duration::from_mins(1);
 /// The sweep that finds idle activations and feeds the metrics runs at least and at most this often.
 const SWEEP: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
@@ -281,7 +281,7 @@ where
     ) {
         entry.restarts.fetch_add(1, Ordering::Relaxed);
         self.directory.metrics.restarted();
-        let policy = self.directory.options().restart.clone().unwrap_or_else(|| self.village.restart_policy());
+        let policy = self.directory.options().restart.unwrap_or_else(|| self.village.restart_policy());
         let decision = decide(&mut entry.slot.lock(), policy);
         match decision {
             Decision::RestartAfter(delay) => {

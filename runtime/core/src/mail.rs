@@ -43,6 +43,7 @@ pub struct Idem(pub [u8; 16]);
 
 impl Idem {
     /// Derives a key from parts; the parts' boundaries count.
+    #[must_use]
     pub fn of(parts: &[&[u8]]) -> Self {
         let mut hasher = blake3::Hasher::new();
         for part in parts {
@@ -88,6 +89,7 @@ impl MsgCx {
     }
 
     /// The context of a request that comes from outside the village; use it with [`MsgCx::scope`].
+    #[must_use]
     pub fn request(deadline: Option<Instant>, trace: Option<TraceCx>, principal: Option<Arc<Principal>>) -> Self {
         Self::new(Cx { deadline, trace, idem: None, principal })
     }
@@ -101,26 +103,31 @@ impl MsgCx {
     }
 
     /// When the caller stops waiting.
+    #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.0.as_ref().and_then(|cx| cx.deadline)
     }
 
     /// How long the caller still waits; zero once the deadline has passed.
+    #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
         self.deadline().map(|at| at.saturating_duration_since(Instant::now()))
     }
 
     /// The W3C trace this message belongs to.
+    #[must_use]
     pub fn trace(&self) -> Option<TraceCx> {
         self.0.as_ref().and_then(|cx| cx.trace)
     }
 
     /// The idempotency key, if the caller gave one.
+    #[must_use]
     pub fn idem(&self) -> Option<Idem> {
         self.0.as_ref().and_then(|cx| cx.idem)
     }
 
     /// On whose behalf the message was sent.
+    #[must_use]
     pub fn principal(&self) -> Option<&Principal> {
         self.0.as_ref().and_then(|cx| cx.principal.as_deref())
     }
@@ -173,6 +180,7 @@ impl<T> Reply<T> {
     }
 
     /// Whether the caller has stopped waiting.
+    #[must_use]
     pub fn is_closed(&self) -> bool {
         match &self.0 {
             Some(Port::Typed(port)) => port.is_closed(),

@@ -33,6 +33,7 @@ pub struct Principal {
 
 impl Principal {
     /// Whether `role` was granted.
+    #[must_use]
     pub fn has_role(&self, role: &str) -> bool {
         self.roles.iter().any(|r| r == role)
     }

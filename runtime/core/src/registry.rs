@@ -23,6 +23,7 @@ pub struct Expose {
 
 impl Expose {
     /// Exposes variant `name` as `action` (`area.verb`), the name that policies use.
+    #[must_use]
     pub const fn new(name: &'static str, action: &'static str) -> Self {
         Self { name, action, idempotent: false }
     }

@@ -49,6 +49,7 @@ impl<T> TaskHandle<T> {
     pub fn detach(self) {}
 
     /// Whether the task has ended.
+    #[must_use]
     pub fn is_finished(&self) -> bool {
         self.join.is_finished()
     }

@@ -36,7 +36,7 @@ use crate::telemetry::{MetricSet, Metrics, RuntimeMetrics, StoreMetrics};
 use crate::topic::{Topic, TopicActor};
 
 /// Blobs live 24 hours unreferenced, so an hour more or less does not matter.
-const BLOB_GC_EVERY: Duration = Duration::from_secs(3600);
+const BLOB_GC_EVERY: Duration = Duration::from_hours(1);
 
 /// A handle to this process's node. Cheap to clone.
 #[derive(Clone)]
@@ -168,6 +168,7 @@ impl VillageBuilder {
     }
 
     /// The configuration so far.
+    #[must_use]
     pub fn table(&self) -> &toml::Table {
         &self.config
     }
@@ -179,6 +180,7 @@ impl VillageBuilder {
     }
 
     /// The data folder, if one was set.
+    #[must_use]
     pub fn data_path(&self) -> Option<&Path> {
         self.data_dir.as_deref()
     }
@@ -302,7 +304,8 @@ fn open_store(
         let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
         return Ok((store.clone(), Blobs::in_memory(store)));
     };
-    let store: Arc<dyn Store> = Arc::new(Measured { store: store::open(dir, &config)?, metrics: metrics.set::<StoreMetrics>() });
+    let store: Arc<dyn Store> =
+        Arc::new(Measured { store: store::open(dir, &config)?, metrics: metrics.set::<StoreMetrics>() });
     let blobs = Blobs::open(&dir.join("blobs"), store.clone())?;
     Ok((store, blobs))
 }
@@ -360,21 +363,25 @@ impl Village {
     }
 
     /// The kinds this node hosts, with their exposed messages.
+    #[must_use]
     pub fn kinds(&self) -> Vec<KindInfo> {
         self.in_order().map(|kind| kind.info()).collect()
     }
 
     /// One kind with its exposed messages.
+    #[must_use]
     pub fn kind_info(&self, kind: &str) -> Option<KindInfo> {
         self.kind(kind).map(|kind| kind.info())
     }
 
     /// The exposed messages of a kind, shared and ready to validate; `None` when the kind is not hosted.
+    #[must_use]
     pub fn messages(&self, kind: &str) -> Option<Arc<[MessageInfo]>> {
         self.kind(kind).map(|kind| kind.messages())
     }
 
     /// The activations that live now, of one kind or of all.
+    #[must_use]
     pub fn actors(&self, kind: Option<&str>) -> Vec<ActorInfo> {
         match kind {
             Some(kind) => self.kind(kind).map(|kind| kind.actors()).unwrap_or_default(),
@@ -383,6 +390,7 @@ impl Village {
     }
 
     /// One actor, if it lives or is known.
+    #[must_use]
     pub fn actor(&self, kind: &str, key: &str) -> Option<ActorInfo> {
         self.kind(kind)?.actor(key)
     }
@@ -393,11 +401,13 @@ impl Village {
     }
 
     /// The durable store.
+    #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.0.store
     }
 
     /// The content-addressed blob store.
+    #[must_use]
     pub fn blobs(&self) -> &Blobs {
         &self.0.blobs
     }
@@ -424,11 +434,13 @@ impl Village {
     }
 
     /// Sees each new configuration.
+    #[must_use]
     pub fn config_changes(&self) -> watch::Receiver<Arc<toml::Table>> {
         self.0.config.subscribe()
     }
 
     /// The metric set `M`, made at first use.
+    #[must_use]
     pub fn metrics<M: MetricSet>(&self) -> Arc<M> {
         self.0.metrics.set::<M>()
     }
@@ -445,11 +457,13 @@ impl Village {
     }
 
     /// The newest messages that reached nobody.
+    #[must_use]
     pub fn dead_letters(&self, limit: usize) -> Vec<DeadLetter> {
         self.0.dead_letters.latest(limit)
     }
 
     /// How many messages reached nobody since the start.
+    #[must_use]
     pub fn dead_letters_total(&self) -> u64 {
         self.0.dead_letters.total()
     }
@@ -474,33 +488,38 @@ impl Village {
     }
 
     /// This node's id.
+    #[must_use]
     pub fn node_id(&self) -> NodeId {
         self.0.node
     }
 
     /// How long this node has been up.
+    #[must_use]
     pub fn uptime(&self) -> Duration {
         self.0.since.elapsed()
     }
 
     /// Where durable state is kept, unless it is in memory.
+    #[must_use]
     pub fn data_dir(&self) -> Option<&Path> {
         self.0.data_dir.as_deref()
     }
 
     /// Whether the node is going down.
+    #[must_use]
     pub fn is_draining(&self) -> bool {
         self.0.draining.load(Ordering::SeqCst)
     }
 
     /// Whether the node can serve, and why not.
+    #[must_use]
     pub fn health(&self) -> Health {
         let store = self.0.store.stats();
         let checks = vec![
             HealthCheck {
                 name: "store",
                 ok: !store.full,
-                detail: if !store.full { "writable".to_owned() } else { "not writable; reads go on".to_owned() },
+                detail: if store.full { "not writable; reads go on".to_owned() } else { "writable".to_owned() },
             },
             HealthCheck {
                 name: "draining",

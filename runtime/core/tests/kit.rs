@@ -54,7 +54,7 @@ impl Kind for Puppet {
     type Body = PuppetMsg;
 
     fn options() -> KindOptions {
-        KindOptions::default().mailbox(4).idle(Duration::from_secs(60))
+        KindOptions::default().mailbox(4).idle(Duration::from_mins(1))
     }
 }
 

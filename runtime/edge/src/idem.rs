@@ -147,12 +147,8 @@ impl Claims {
         if self.running.contains(&key) {
             return Ok(Begun::InProgress);
         }
-        let stored = self
-            .village
-            .store()
-            .get(TREE, &key)
-            ?
-            .and_then(|bytes| postcard::from_bytes::<Stored>(&bytes).ok());
+        let stored =
+            self.village.store().get(TREE, &key)?.and_then(|bytes| postcard::from_bytes::<Stored>(&bytes).ok());
         if let Some(stored) = stored.filter(|stored| !stored.expired(clock::unix_ms())) {
             return Ok(if stored.answer.hash == hash { Begun::Replay(stored.answer) } else { Begun::Mismatch });
         }
@@ -166,11 +162,7 @@ impl Claims {
     async fn complete(&mut self, key: [u8; 32], answer: Answer) -> Result<(), CallError> {
         let stored = Stored { at_ms: clock::unix_ms(), answer };
         let bytes = postcard::to_allocvec(&stored).map_err(|e| CallError::Decode { detail: e.to_string() })?;
-        self.village
-            .store()
-            .commit(Batch::new().put(TREE, key, bytes), Level::Disk)
-            .await
-            ?;
+        self.village.store().commit(Batch::new().put(TREE, key, bytes), Level::Disk).await?;
         self.running.remove(&key);
         Ok(())
     }

@@ -358,12 +358,7 @@ impl Running {
         let Some(job) = &self.job else { return Ok(()) };
         let bytes = serde_json::to_vec(job).map_err(|e| CallError::Decode { detail: e.to_string() })?;
         let key = key(&job.id).unwrap_or_default();
-        self.cx
-            .village()
-            .store()
-            .commit(Batch::new().put(TREE, key, bytes), Level::Disk)
-            .await
-            ?;
+        self.cx.village().store().commit(Batch::new().put(TREE, key, bytes), Level::Disk).await?;
         self.tell().await;
         Ok(())
     }

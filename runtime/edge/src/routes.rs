@@ -245,8 +245,9 @@ impl<T: DeserializeOwned + JsonSchema> FromRequest<Arc<Door>> for Body<T> {
         if mime.is_some_and(|mime| !mime.starts_with(b"application/json") && !mime.starts_with(b"application/merge")) {
             return Err(ApiError::new(Code::UnsupportedMediaType, "send the body as application/json"));
         }
-        let limits = Route::of(parts.extensions.get::<axum::extract::MatchedPath>().map(axum::extract::MatchedPath::as_str))
-            .body_limits(&door.config);
+        let limits =
+            Route::of(parts.extensions.get::<axum::extract::MatchedPath>().map(axum::extract::MatchedPath::as_str))
+                .body_limits(&door.config);
         let limits = BodyLimits { bytes: limits.bytes.min(door.config.max_body.as_usize()), ..limits };
         body::json(&body::read(&parts.headers, payload, limits).await?).map(Body)
     }

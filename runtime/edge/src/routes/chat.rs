@@ -24,10 +24,7 @@ use crate::turn::{self, Turn};
 /// The models: `village`, every agent, and every agent with each provider that is configured.
 #[utoipa::path(get, path = "/v1/models", tag = "openai",
     responses((status = 200, description = "The models", body = ref("#/components/schemas/Models"))))]
-pub(crate) async fn models(
-    State(door): State<Arc<Door>>,
-    Extension(caller): Extension<Caller>,
-) -> Answer<Response> {
+pub(crate) async fn models(State(door): State<Arc<Door>>, Extension(caller): Extension<Caller>) -> Answer<Response> {
     let data: Vec<Value> = ids(&door, &caller).await?.iter().map(|id| model_object(id)).collect();
     Ok(ok(json!({"object": "list", "data": data})))
 }

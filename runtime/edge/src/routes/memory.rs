@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use aivillage_memory::{DEFAULT_COLLECTION, Document, DocumentView, Memory, Put, Query as MemoryQuery, RawDocument, WaitFor};
+use aivillage_memory::{
+    DEFAULT_COLLECTION, Document, DocumentView, Memory, Put, Query as MemoryQuery, RawDocument, WaitFor,
+};
 use aivillage_runtime::Principal;
 use axum::Extension;
 use axum::body::Bytes;

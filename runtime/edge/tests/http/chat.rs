@@ -86,7 +86,10 @@ async fn tools_are_called_by_query_and_by_body() {
     let (a, b): (Value, Value) = (by_query.json().await.unwrap(), by_body.json().await.unwrap());
     assert_eq!(a["result"], b["result"]);
     assert!(a["result"].to_string().contains("42"), "{a}");
-    assert_eq!(problem(door.post("/v1/agents/sage/tools/calc.eval", &json!({})).await).await, (403, "tool_denied".into()));
+    assert_eq!(
+        problem(door.post("/v1/agents/sage/tools/calc.eval", &json!({})).await).await,
+        (403, "tool_denied".into())
+    );
 }
 
 #[tokio::test]

@@ -8,27 +8,27 @@ use crate::harness::{Door, problem};
 
 /// One event as a client sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Seen {
+pub(crate) struct Seen {
     pub name: String,
     pub id: String,
     pub data: String,
 }
 
 /// Reads an event stream as the WHATWG rules say; only what the door sends is supported.
-pub struct Reader {
+pub(crate) struct Reader {
     bytes: futures::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
     text: String,
 }
 
 impl Reader {
-    pub fn new(response: reqwest::Response) -> Self {
+    pub(crate) fn new(response: reqwest::Response) -> Self {
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         Reader { bytes: response.bytes_stream().boxed(), text: String::new() }
     }
 
     /// The next event with data; `None` at the end of the stream.
-    pub async fn next(&mut self) -> Option<Seen> {
+    pub(crate) async fn next(&mut self) -> Option<Seen> {
         loop {
             while let Some(end) = self.text.find("\n\n") {
                 let block: String = self.text.drain(..end + 2).collect();

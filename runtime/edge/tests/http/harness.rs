@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 /// What a [`Counter`] understands.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
-pub enum CounterMsg {
+pub(crate) enum CounterMsg {
     /// Adds and answers with the sum.
     Add(u64, Reply<u64>),
     /// Adds, answers nothing.
@@ -31,7 +31,7 @@ pub enum CounterMsg {
 
 /// Counts; each `Add` is counted in `runs` too.
 #[derive(Debug, Clone)]
-pub struct Counter {
+pub(crate) struct Counter {
     pub runs: Arc<AtomicU64>,
     pub waiting: Arc<AtomicU64>,
     pub go: Arc<Notify>,
@@ -74,7 +74,7 @@ impl Actor for Counter {
 }
 
 /// A running door with what a test needs to talk to it.
-pub struct Door {
+pub(crate) struct Door {
     pub village: Village,
     pub edge: RunningEdge,
     pub key: String,
@@ -84,11 +84,11 @@ pub struct Door {
 }
 
 impl Door {
-    pub async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         Self::with(|_| {}).await
     }
 
-    pub async fn with(change: impl FnOnce(&mut EdgeConfig)) -> Self {
+    pub(crate) async fn with(change: impl FnOnce(&mut EdgeConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let counter =
             Counter { runs: Arc::default(), waiting: Arc::default(), go: Arc::default(), arrived: Arc::default() };
@@ -101,30 +101,30 @@ impl Door {
         Door { village, edge, key, counter, client, dir }
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.edge.addr)
     }
 
     /// A request with the admin key.
-    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, self.url(path)).bearer_auth(&self.key)
     }
 
-    pub async fn get(&self, path: &str) -> Response {
+    pub(crate) async fn get(&self, path: &str) -> Response {
         self.request(Method::GET, path).send().await.unwrap()
     }
 
-    pub async fn post(&self, path: &str, body: &Value) -> Response {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Response {
         self.request(Method::POST, path).json(body).send().await.unwrap()
     }
 
-    pub fn key_path(&self) -> PathBuf {
+    pub(crate) fn key_path(&self) -> PathBuf {
         self.dir.path().join("admin.key")
     }
 }
 
 /// Free ports, everything else as shipped.
-pub fn config() -> EdgeConfig {
+pub(crate) fn config() -> EdgeConfig {
     EdgeConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         admin_listen: "127.0.0.1:0".parse().unwrap(),
@@ -145,7 +145,7 @@ fn builder(counter: &Counter) -> VillageBuilder {
 }
 
 /// Status and JSON body; the body must be a problem with `code` if the status is an error.
-pub async fn problem(response: Response) -> (u16, String) {
+pub(crate) async fn problem(response: Response) -> (u16, String) {
     let status = response.status().as_u16();
     let mime = response.headers()["content-type"].to_str().unwrap().to_owned();
     let body: Value = response.json().await.unwrap();

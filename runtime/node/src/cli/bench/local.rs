@@ -291,15 +291,14 @@ impl Report {
 
     fn judge(&self) -> Outcome {
         let above = self.lines().into_iter().find(|line| line.ratio > line.accept);
-        match above {
-            Some(line) => Err(Failure::new(
+        if let Some(line) = above {
+            Err(Failure::new(
                 Exit::Failed,
                 format!("CPU per {} is {:.3} of raw ractor, above {:.2}", line.what, line.ratio, line.accept),
-            )),
-            None => {
-                output::note(paint(GOOD, "both ratios are within what the design accepts"));
-                Ok(())
-            }
+            ))
+        } else {
+            output::note(paint(GOOD, "both ratios are within what the design accepts"));
+            Ok(())
         }
     }
 }

@@ -103,7 +103,7 @@ impl Add {
                     return Err(failure.hint("the files sent so far are in; run the same command again for the rest"));
                 }
                 Err(failure) if failure.code.as_deref().is_some_and(has_no_text) => {
-                    tally.skipped.push((name, failure.message))
+                    tally.skipped.push((name, failure.message));
                 }
                 Err(failure) => tally.failed.push((name, failure.message)),
             }
@@ -221,7 +221,7 @@ fn walk(path: &Path, tally: &mut Tally, sources: &mut Vec<Source>) {
     for entry in WalkBuilder::new(path).sort_by_file_name(Ord::cmp).build() {
         match entry {
             Ok(entry) if entry.file_type().is_some_and(|kind| kind.is_file()) => {
-                sources.push(Source::File(entry.into_path()))
+                sources.push(Source::File(entry.into_path()));
             }
             Ok(_) => {}
             Err(error) => tally.failed.push((path.display().to_string(), error.to_string())),
