@@ -2,11 +2,9 @@
 //!
 //! `cargo run --example durable_counter -p aivillage-examples`
 
-use std::{
-    io::{BufRead as _, BufReader},
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use aivillage::prelude::*;
 use serde::{Deserialize, Serialize};

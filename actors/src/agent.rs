@@ -22,7 +22,7 @@ use crate::personal::{Note, NoteEvent, Notes};
 use crate::planner::rule::RulePlanner;
 use crate::spec::{AgentCard, AgentSpec, Roster};
 use crate::tools::ToolSet;
-use crate::turn::Turn;
+use crate::turn::{Home, Turn};
 
 /// Longest note, bytes.
 const MAX_NOTE_BYTES: usize = 8 * 1024;
@@ -192,7 +192,7 @@ impl Actor for Agent {
             AgentMsg::Describe(reply) => reply.send(spec.card()),
             AgentMsg::Remember(note, reply) => reply.complete(state.remember(&mail.cx, note).await),
             AgentMsg::Recall(query, reply) => {
-                reply.send(state.notes.recall(&query.text, query.limit.min(MAX_RECALL) as usize))
+                reply.send(state.notes.recall(&query.text, query.limit.min(MAX_RECALL) as usize));
             }
             AgentMsg::Forget(id, reply) => reply.complete(state.forget(id).await),
         }
@@ -253,7 +253,8 @@ impl AgentState {
 
     fn turn(&self, shared: Arc<Shared>, spec: Arc<AgentSpec>, request: AskRequest) -> Turn {
         let village = self.cx.village().clone();
-        Turn::new(shared, village, self.config.clone(), self.metrics.clone(), spec, self.tenant.clone(), request)
+        let home = Home { shared, village, config: self.config.clone(), metrics: self.metrics.clone() };
+        Turn::new(home, spec, self.tenant.clone(), request)
     }
 
     async fn remember(&mut self, cx: &MsgCx, note: NoteText) -> Result<Note, CallError> {

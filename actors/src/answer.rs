@@ -267,7 +267,10 @@ mod tests {
     fn faults_are_named() {
         let evidence = passage();
         let mut citation = Citation::of(1, &evidence, 0..6).unwrap();
-        assert_eq!(check_citations("x [2]", &[citation.clone()], &[evidence.clone()]), Err(CitationFault::Missing(2)));
+        assert_eq!(
+            check_citations("x [2]", &[citation.clone()], std::slice::from_ref(&evidence)),
+            Err(CitationFault::Missing(2))
+        );
         citation.quote.push('!');
         assert_eq!(check_citations("x [1]", &[citation], &[evidence]), Err(CitationFault::NotVerbatim(1)));
     }

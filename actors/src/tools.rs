@@ -90,7 +90,7 @@ impl ToolError {
         }
     }
 
-    pub(crate) fn failed(code: &str, detail: impl ToString) -> Self {
+    pub(crate) fn failed(code: &str, detail: &dyn std::fmt::Display) -> Self {
         Self::Failed { code: code.to_owned(), detail: detail.to_string() }
     }
 }
@@ -250,7 +250,7 @@ async fn run<T: Tool>(cx: ToolCx, args: Value) -> Result<Observation, ToolError>
     let args = serde_json::from_value(args)
         .map_err(|error| ToolError::BadArgs { pointer: String::new(), detail: error.to_string() })?;
     let out = T::call(cx, args).await?;
-    let value = serde_json::to_value(&out).map_err(|error| ToolError::failed("bad_result", error))?;
+    let value = serde_json::to_value(&out).map_err(|error| ToolError::failed("bad_result", &error))?;
     Ok(Observation { value, ..T::observe(out) })
 }
 

@@ -71,16 +71,24 @@ pub(crate) struct Turn {
     pub(crate) partial: Option<Draft>,
 }
 
+/// What all turns of an agent share.
+pub(crate) struct Home {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) village: Village,
+    pub(crate) config: Arc<AgentsConfig>,
+    pub(crate) metrics: Arc<AgentMetrics>,
+}
+
+/// How a step ended.
+pub(crate) struct Ended<'a> {
+    pub(crate) ok: bool,
+    pub(crate) since: Instant,
+    pub(crate) detail: &'a str,
+}
+
 impl Turn {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        village: Village,
-        config: Arc<AgentsConfig>,
-        metrics: Arc<AgentMetrics>,
-        spec: Arc<AgentSpec>,
-        tenant: String,
-        request: AskRequest,
-    ) -> Self {
+    pub(crate) fn new(home: Home, spec: Arc<AgentSpec>, tenant: String, request: AskRequest) -> Self {
+        let Home { shared, village, config, metrics } = home;
         Self {
             topic: request.stream_to.as_ref().map(|name| village.topic(name)),
             id: Uuid::now_v7().to_string(),
@@ -258,7 +266,8 @@ impl Turn {
         }
         let detail = done.as_ref().map_or_else(ToString::to_string, |seen| seen.text.clone());
         let kind = if name == "agent.delegate" { "delegate" } else { "tool" };
-        self.step(kind, Some(name), Some(args.clone()), done.is_ok(), started, &detail).await;
+        let ended = Ended { ok: done.is_ok(), since: started, detail: &detail };
+        self.step(kind, Some(name), Some(args.clone()), ended).await;
         if let Ok(seen) = &done {
             let before = self.seen.insert(format!("{name} {args}"), seen.value.clone());
             self.looping |= before.is_some_and(|before| before == seen.value);
@@ -277,7 +286,7 @@ impl Turn {
             return Err(ToolError::Denied { action: tool.action.to_owned() });
         }
         if self.tool_calls >= self.config.turn.max_tool_calls {
-            return Err(ToolError::failed("limit", format!("the turn has made {} tool calls", self.tool_calls)));
+            return Err(ToolError::failed("limit", &format!("the turn has made {} tool calls", self.tool_calls)));
         }
         self.tool_calls += 1;
         let cx = ToolCx {
@@ -293,7 +302,7 @@ impl Turn {
         let mut work = work;
         match tokio::time::timeout(self.config.tool_timeout.get(), &mut work.0).await {
             Ok(Ok(done)) => done,
-            Ok(Err(error)) => Err(ToolError::failed("tool_panicked", error)),
+            Ok(Err(error)) => Err(ToolError::failed("tool_panicked", &error)),
             Err(_) => Err(ToolError::Timeout),
         }
     }
@@ -304,9 +313,7 @@ impl Turn {
         kind: &str,
         name: Option<&str>,
         args: Option<Value>,
-        ok: bool,
-        since: Instant,
-        detail: &str,
+        Ended { ok, since, detail }: Ended<'_>,
     ) {
         let n = u32::try_from(self.steps.len() + 1).unwrap_or(u32::MAX);
         self.steps.push(Step {

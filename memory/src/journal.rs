@@ -157,7 +157,9 @@ impl Journal {
 
     fn key(&self, parts: &[&[u8]]) -> Vec<u8> {
         let mut key = self.prefix.to_vec();
-        parts.iter().for_each(|part| key.extend_from_slice(part));
+        for part in parts {
+            key.extend_from_slice(part);
+        }
         key
     }
 

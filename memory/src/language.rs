@@ -89,11 +89,11 @@ impl Tongue {
 
     /// The language a text is written in. Short or mixed texts in Latin letters count as English.
     pub fn of(text: &str) -> Self {
+        static DETECTOR: OnceLock<Detector> = OnceLock::new();
         let mut end = text.len().min(DETECT_BYTES);
         while !text.is_char_boundary(end) {
             end -= 1;
         }
-        static DETECTOR: OnceLock<Detector> = OnceLock::new();
         let detector = DETECTOR.get_or_init(|| {
             Detector::with_allowlist(STEMMED.iter().map(|(lang, _)| *lang).chain(UNSTEMMED.iter().copied()).collect())
         });

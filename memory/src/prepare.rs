@@ -129,7 +129,7 @@ fn content_digest(document: &Prepared) -> [u8; 16] {
 }
 
 fn hex(bytes: &[u8; 16]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:032x}", u128::from_be_bytes(*bytes))
 }
 
 #[cfg(test)]

@@ -105,10 +105,10 @@ impl RulePlanner {
         let step = tool.and_then(|tool| self.fill(part, tool, verdict.p));
         match step {
             Some(Move::Call { tool, .. } | Move::AskUser { tool, .. }) if !spec.tools.contains(&tool) => {
-                self.route(part, spec, roster, Some(&tool))
+                Self::route(part, spec, roster, Some(&tool))
             }
             Some(step) => step,
-            None if routes => self.route(part, spec, roster, None),
+            None if routes => Self::route(part, spec, roster, None),
             None => Move::Retrieve(part.to_owned()),
         }
     }
@@ -135,7 +135,7 @@ impl RulePlanner {
         }
     }
 
-    fn route(&self, part: &str, spec: &AgentSpec, roster: &Roster, tool: Option<&str>) -> Move {
+    fn route(part: &str, spec: &AgentSpec, roster: &Roster, tool: Option<&str>) -> Move {
         let expert = tool.and_then(|tool| roster.known_for(tool)).filter(|expert| expert.id != spec.id);
         let expert = expert.or_else(|| {
             roster.best_for(part, &spec.id).filter(|best| best.tools.iter().all(|own| Some(own.as_str()) != tool))
@@ -231,7 +231,7 @@ mod tests {
                 wrong.push(format!("{} -> {:?}", example.text, moves));
             }
         }
-        println!("{} of {} right; wrong: {wrong:#?}", held_out.len() - wrong.len(), held_out.len());
+        eprintln!("{} of {} right; wrong: {wrong:#?}", held_out.len() - wrong.len(), held_out.len());
         assert!(wrong.len() * 10 <= held_out.len(), "{wrong:#?}");
     }
 
@@ -250,7 +250,7 @@ mod tests {
                 (called(&moves[0]) != NONE).then(|| format!("{text} -> {moves:?}"))
             })
             .collect();
-        println!("false calls: {false_calls:#?}");
+        eprintln!("false calls: {false_calls:#?}");
         assert!(false_calls.len() <= 4, "{false_calls:#?}");
     }
 

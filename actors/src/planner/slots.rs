@@ -459,7 +459,7 @@ const OPERATORS: [(&str, &str); 12] = [
 fn expression(request: &str) -> Option<String> {
     let mut rest = request.trim().trim_end_matches(['?', '!', '.', '=', ' ']).to_owned();
     while let Some(lead) = LEAD.find(&rest).filter(|lead| lead.end() > 0) {
-        rest = rest.get(lead.end()..)?.to_owned();
+        rest = rest.split_off(lead.end());
     }
     let joined = |list: &str| LIST.split(list).collect::<Vec<_>>().join(" + ");
     let rest = if let Some(found) = HOW_MANY.captures(&rest) {

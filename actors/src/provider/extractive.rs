@@ -444,7 +444,7 @@ mod tests {
     fn unsupported_questions_stay_unanswered_and_supported_ones_do_not() {
         let fixture = Fixture::load();
         let figures = fixture.figures(fixture.cases.iter(), THETA);
-        println!("{figures:?} f1 {:.3} false answers {:.3}", figures.f1(), figures.false_rate());
+        eprintln!("{figures:?} f1 {:.3} false answers {:.3}", figures.f1(), figures.false_rate());
         assert!(figures.silent + figures.false_answers >= 200.0);
         assert!(figures.false_rate() <= 0.05, "{figures:?}");
         assert!(figures.f1() >= 0.85, "{figures:?}");
@@ -470,7 +470,7 @@ mod tests {
             .filter(|theta| figures(0, *theta).false_rate() <= 0.05);
         let theta = grid.max_by(|a, b| figures(0, *a).f1().total_cmp(&figures(0, *b).f1())).unwrap();
         let (fit, other) = (figures(0, theta), figures(1, theta));
-        println!(
+        eprintln!(
             "theta {theta} f1 {:.3}/{:.3} false {:.3}/{:.3}",
             fit.f1(),
             other.f1(),

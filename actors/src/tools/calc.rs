@@ -65,7 +65,7 @@ impl Tool for Eval {
         drop(guard);
         match done {
             Ok(Ok(result)) => result,
-            Ok(Err(panic)) => Err(ToolError::failed("calc_crashed", panic)),
+            Ok(Err(panic)) => Err(ToolError::failed("calc_crashed", &panic)),
             Err(_) => Err(ToolError::Timeout),
         }
     }
@@ -125,12 +125,12 @@ fn evaluate(expression: &str, interrupt: &impl Interrupt) -> Result<EvalOut, Too
     // A calculation gives the same result each time; dice do not.
     context.disable_rng();
     let result = fend_core::evaluate_with_interrupt(expression, &mut context, interrupt)
-        .map_err(|error| ToolError::failed("calc_failed", format!("cannot evaluate `{expression}`: {error}")))?;
+        .map_err(|error| ToolError::failed("calc_failed", &format!("cannot evaluate `{expression}`: {error}")))?;
     let value = result.get_main_result();
     if value.is_empty() || value.chars().count() > MAX_RESULT_CHARS {
         return Err(ToolError::failed(
             "calc_failed",
-            format!("`{expression}` has no value of at most {MAX_RESULT_CHARS} characters"),
+            &format!("`{expression}` has no value of at most {MAX_RESULT_CHARS} characters"),
         ));
     }
     Ok(EvalOut { expression: expression.to_owned(), value: value.to_owned(), exact: !value.starts_with("approx. ") })

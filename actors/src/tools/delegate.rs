@@ -50,7 +50,10 @@ impl Tool for Delegate {
 
     async fn call(cx: ToolCx, args: DelegateArgs) -> Result<DelegateOut, ToolError> {
         if cx.depth >= MAX_DEPTH {
-            return Err(ToolError::failed("delegation_too_deep", format!("the request has passed {MAX_DEPTH} agents")));
+            return Err(ToolError::failed(
+                "delegation_too_deep",
+                &format!("the request has passed {MAX_DEPTH} agents"),
+            ));
         }
         if args.agent == cx.agent.id {
             return Err(ToolError::BadArgs {

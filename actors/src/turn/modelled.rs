@@ -5,7 +5,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Draft, Turn};
+use super::{Draft, Ended, Turn};
 use crate::answer::{Evidence, Finish, TurnEvent};
 use crate::conversation::{Conversation, ConversationMsg, HistoryQuery};
 use crate::model::{ModelActor, ModelMsg};
@@ -101,7 +101,8 @@ impl Turn {
             Ok(made) => format!("{} characters, {} calls", made.text.chars().count(), made.tool_calls.len()),
             Err(error) => error.to_string(),
         };
-        self.step("generate", Some(provider), None, made.is_ok(), started, &detail).await;
+        let ended = Ended { ok: made.is_ok(), since: started, detail: &detail };
+        self.step("generate", Some(provider), None, ended).await;
         let made = made?;
         dialogue.usage.prompt_tokens += made.usage.prompt_tokens;
         dialogue.usage.completion_tokens += made.usage.completion_tokens;

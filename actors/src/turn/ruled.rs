@@ -3,7 +3,7 @@
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Draft, RULES, Turn};
+use super::{Draft, Ended, RULES, Turn};
 use crate::answer::{Answer, Citation, Evidence, Finish, TurnEvent, markers};
 use crate::config::EXTRACTIVE;
 use crate::corpus;
@@ -18,7 +18,7 @@ impl Turn {
         let input = self.request.input.trim().to_owned();
         let moves = self.shared.rules.plan(&input, &self.spec, &self.shared.roster, &self.shared.tools);
         let detail = moves.iter().map(label).collect::<Vec<_>>().join(", ");
-        self.step("plan", Some(RULES), None, true, started, &detail).await;
+        self.step("plan", Some(RULES), None, Ended { ok: true, since: started, detail: &detail }).await;
         let max_steps = self.config.turn.max_steps.min(self.spec.workflow.max_steps) as usize;
         let mut results: Vec<String> = Vec::new();
         let mut whole: Option<Draft> = None;
@@ -85,11 +85,18 @@ impl Turn {
         let passages = match found {
             Ok(passages) => passages,
             Err(error) => {
-                self.step("retrieve", None, None, false, started, &error.to_string()).await;
+                self.step("retrieve", None, None, Ended { ok: false, since: started, detail: &error.to_string() })
+                    .await;
                 return said(format!("the village memory cannot be asked now: {error}"), Finish::ToolFailed);
             }
         };
-        self.step("retrieve", None, None, true, started, &format!("{} passages", passages.len())).await;
+        self.step(
+            "retrieve",
+            None,
+            None,
+            Ended { ok: true, since: started, detail: &format!("{} passages", passages.len()) },
+        )
+        .await;
         self.found(passages.len()).await;
         self.evidence.extend(passages.iter().cloned());
         if let Some(provider) = writer {
@@ -101,7 +108,7 @@ impl Turn {
         let started = Instant::now();
         let composed = compose(question, &passages);
         let detail = format!("support {:.2}, {} sentences", composed.support, composed.citations.len());
-        self.step("compose", Some(EXTRACTIVE), None, true, started, &detail).await;
+        self.step("compose", Some(EXTRACTIVE), None, Ended { ok: true, since: started, detail: &detail }).await;
         self.checked(Draft {
             text: composed.answer,
             citations: composed.citations,

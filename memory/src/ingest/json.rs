@@ -26,7 +26,7 @@ pub(super) fn parse(name: &str, text: &str, max: usize) -> Result<Vec<Document>,
             Ok(records.into_documents())
         }
         Value::Object(fields) => {
-            let whole = record(name, 1, fields);
+            let whole = record(name, 1, &fields);
             Ok(vec![Document { id: Some(name.to_owned()), ..whole }])
         }
         other => {
@@ -72,7 +72,7 @@ fn push(records: &mut Records<'_>, name: &str, value: Value) -> Result<(), Memor
         Value::Null => return Ok(()),
         other => Map::from_iter([("value".to_owned(), other)]),
     };
-    records.push(|number| record(name, number, fields))
+    records.push(|number| record(name, number, &fields))
 }
 
 fn bad(name: &str, format: &'static str, error: &serde_json::Error) -> MemoryError {

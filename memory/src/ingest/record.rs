@@ -48,7 +48,7 @@ impl<'a> Records<'a> {
 }
 
 /// Turns fields into a document: a long text field becomes the text, the others lines of `path: value` above it.
-pub(super) fn record(name: &str, number: usize, fields: Map<String, Value>) -> Document {
+pub(super) fn record(name: &str, number: usize, fields: &Map<String, Value>) -> Document {
     let pick = |wanted: &[&str]| {
         let find =
             |want: &&str| fields.iter().find(|(field, value)| field.eq_ignore_ascii_case(want) && is_plain(value));
@@ -59,7 +59,7 @@ pub(super) fn record(name: &str, number: usize, fields: Map<String, Value>) -> D
     let prose = pick(TEXT_FIELDS).filter(|(_, value)| value.chars().count() >= PROSE_CHARS);
     let url = pick(&["url", "link"]).map(|(_, value)| value).filter(|url| url.starts_with("http"));
     let mut text = String::new();
-    for (field, value) in &fields {
+    for (field, value) in fields {
         if prose.as_ref().is_none_or(|(prose, _)| prose != field) {
             flatten(&mut text, field, value);
         }

@@ -27,7 +27,7 @@ pub(super) fn parse(name: &str, text: &str, separator: u8, max: usize) -> Result
             }
         }
         if !fields.is_empty() {
-            records.push(|number| record(name, number, fields))?;
+            records.push(|number| record(name, number, &fields))?;
         }
     }
     Ok(records.into_documents())

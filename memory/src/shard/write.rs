@@ -182,18 +182,22 @@ impl WriteSide {
             .await
             .ok()?;
         self = side;
-        let Some(Decided { batch, seq, changes, answers, forgotten }) = decided else { return Some(self) };
+        let Decided { batch, seq, changes, answers, forgotten } = decided;
         if !batch.is_empty()
             && let Err(error) = self.commit(batch).await
         {
-            answers.into_iter().for_each(|answer| answer.fail(error.clone()));
+            for answer in answers {
+                answer.fail(error.clone());
+            }
             return self.reload().await;
         }
         self.log = (self.log.0 + forgotten, seq);
         self.counts.send_replace(Counts::of(&self.known, seq));
         let (now, later): (Vec<_>, Vec<_>) = answers.into_iter().partition(|a| a.wait() == WaitFor::Durable);
         let permits: Vec<_> = now.iter().chain(&later).filter_map(Answer::permit).collect();
-        now.into_iter().for_each(|answer| answer.send(&self.metrics));
+        for answer in now {
+            answer.send(&self.metrics);
+        }
         let flush = !later.is_empty();
         self.answer_when_searchable(later, seq);
         let (side, indexed) = village
@@ -216,7 +220,7 @@ impl WriteSide {
         self.village.store().commit(batch, Level::Disk).await.map(drop).map_err(|error| store_error(&error))
     }
 
-    fn decide(&mut self, jobs: Vec<Ready>) -> Option<Decided> {
+    fn decide(&mut self, jobs: Vec<Ready>) -> Decided {
         let searchable = *self.indexer.searchable().borrow();
         let stamp = (self.log.1, clock::unix_ms());
         let mut decision = Decision::new(&self.name, &self.journal, &mut self.known, self.keep_versions, stamp);
@@ -248,7 +252,7 @@ impl WriteSide {
             if written == 0 { 0 } else { searchable.saturating_sub(self.log.0).min(written + FORGET_AHEAD) };
         decision.forget(self.log.0..self.log.0 + forgotten);
         let (batch, seq, changes) = decision.finish();
-        Some(Decided { batch, seq, changes, answers, forgotten })
+        Decided { batch, seq, changes, answers, forgotten }
     }
 
     /// Hands changes to the index; false when its thread has ended.

@@ -235,13 +235,12 @@ impl<B: Wire> Target<B> {
                 Posted::Taken => return Ok(()),
                 Posted::Refused(error) => return Err(error),
                 Posted::Wait(mail, gauge) => {
-                    let room = match gauge {
-                        Some(gauge) => gauge.wait_for_room(deadline).await,
+                    let room = if let Some(gauge) = gauge {
+                        gauge.wait_for_room(deadline).await
+                    } else {
                         // The activation is still starting; its mailbox is not there to wait at.
-                        None => {
-                            tokio::time::sleep(RECHECK).await;
-                            deadline.is_none_or(|at| Instant::now() < at)
-                        }
+                        tokio::time::sleep(RECHECK).await;
+                        deadline.is_none_or(|at| Instant::now() < at)
                     };
                     if !room {
                         return Err(FULL);

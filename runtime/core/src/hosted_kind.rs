@@ -98,7 +98,7 @@ impl<A: Kind> LocalKind<A> {
         Self { directory, factory, messages: messages.into() }
     }
 
-    fn describe(&self, entry: &Entry<A::Body>) -> ActorInfo {
+    fn describe(entry: &Entry<A::Body>) -> ActorInfo {
         let live = entry.live.load();
         // A statement of its own: the guard must be gone before `depth` takes the lock again.
         let phase = entry.slot.lock().phase;
@@ -142,11 +142,11 @@ where
 
     fn actors(&self) -> Vec<ActorInfo> {
         let live = self.directory.entries().into_iter().filter(|entry| entry.slot.lock().phase != Phase::Idle);
-        live.map(|entry| self.describe(&entry)).collect()
+        live.map(|entry| Self::describe(&entry)).collect()
     }
 
     fn actor(&self, key: &str) -> Option<ActorInfo> {
-        self.directory.find(key).map(|entry| self.describe(&entry))
+        self.directory.find(key).map(|entry| Self::describe(&entry))
     }
 
     fn as_any(&self) -> Arc<dyn Any + Send + Sync> {

@@ -105,7 +105,7 @@ where
     async fn pre_start(&self, myself: ActorRef<Self::Msg>, (): ()) -> Result<Self::State, ActorProcessingErr> {
         self.directory.host.store(Some(Arc::new(myself.clone())));
         for entry in self.directory.entries() {
-            self.adopt(&myself, &entry);
+            Self::adopt(&myself, &entry);
         }
         let idle = self.directory.options().idle.unwrap_or(SWEEP.1);
         let sweep = myself.send_interval((idle / 4).clamp(SWEEP.0, SWEEP.1), || HostMsg::Sweep).abort_handle();
@@ -127,9 +127,9 @@ where
     ) -> Result<(), ActorProcessingErr> {
         match message {
             HostMsg::Activate(entry) => self.start(&myself, entry, state),
-            HostMsg::Started(entry, result) => self.started(&myself, entry, result, state),
-            HostMsg::Retry(entry) => self.retry(&myself, entry, state),
-            HostMsg::Passivate(entry) => self.passivate(&entry),
+            HostMsg::Started(entry, result) => self.started(&myself, &entry, result, state),
+            HostMsg::Retry(entry) => self.retry(&myself, &entry, state),
+            HostMsg::Passivate(entry) => Self::passivate(&entry),
             HostMsg::Sweep => self.sweep(state),
             HostMsg::Drain(done) => self.drain(&myself, done, state),
             HostMsg::KillAll => {
@@ -166,7 +166,7 @@ where
     A: Kind + Actor<Msg = Mail<<A as Kind>::Body>, Arguments = ActorCx>,
 {
     /// Takes over an entry from a host that crashed: its activations died with it.
-    fn adopt(&self, myself: &ActorRef<HostMsg<A::Body>>, entry: &Arc<Entry<A::Body>>) {
+    fn adopt(myself: &ActorRef<HostMsg<A::Body>>, entry: &Arc<Entry<A::Body>>) {
         let mut slot = entry.slot.lock();
         entry.live.store(None);
         if matches!(slot.phase, Phase::Starting | Phase::Running | Phase::Ending | Phase::BackingOff) {
@@ -213,14 +213,14 @@ where
     fn started(
         &self,
         myself: &ActorRef<HostMsg<A::Body>>,
-        entry: Arc<Entry<A::Body>>,
+        entry: &Arc<Entry<A::Body>>,
         result: Result<Activation<A::Body>, String>,
         state: &mut HostState<A::Body>,
     ) {
         state.starting -= 1;
         let Activation { actor, gauge } = match result {
             Ok(activation) => activation,
-            Err(reason) => return self.crashed(myself, &entry, reason, state),
+            Err(reason) => return self.crashed(myself, entry, reason, state),
         };
         self.village.actor_started();
         self.directory.activation_started();
@@ -231,7 +231,7 @@ where
         state.running.insert(actor.get_id(), running);
         entry.started(actor, gauge);
         if self.directory.is_closed() {
-            self.stop(&entry);
+            Self::stop(entry);
         }
     }
 
@@ -305,22 +305,22 @@ where
         }
     }
 
-    fn retry(&self, myself: &ActorRef<HostMsg<A::Body>>, entry: Arc<Entry<A::Body>>, state: &mut HostState<A::Body>) {
+    fn retry(&self, myself: &ActorRef<HostMsg<A::Body>>, entry: &Arc<Entry<A::Body>>, state: &mut HostState<A::Body>) {
         let due = entry.slot.lock().phase == Phase::BackingOff;
         if due {
-            self.resume(myself, &entry, state);
+            self.resume(myself, entry, state);
         }
     }
 
-    fn passivate(&self, entry: &Entry<A::Body>) {
+    fn passivate(entry: &Entry<A::Body>) {
         let running = entry.slot.lock().phase == Phase::Running;
         if running {
-            self.stop(entry);
+            Self::stop(entry);
         }
     }
 
     /// Takes an activation off the fast path and lets it finish its mailbox.
-    fn stop(&self, entry: &Entry<A::Body>) {
+    fn stop(entry: &Entry<A::Body>) {
         let live = entry.retire(&mut entry.slot.lock());
         if let Some(live) = live {
             // An actor that refuses the drain has ended; its end is on its way here.
@@ -351,7 +351,7 @@ where
             let passivate = slot.phase == Phase::Running && running.gauge.depth() == 0;
             drop(slot);
             if passivate && idle.is_some_and(|idle| quiet_for >= idle) {
-                self.stop(&running.entry);
+                Self::stop(&running.entry);
             }
         }
         self.directory.sweep();
@@ -362,7 +362,7 @@ where
         for entry in self.directory.entries() {
             let phase = entry.slot.lock().phase;
             match phase {
-                Phase::Running => self.stop(&entry),
+                Phase::Running => Self::stop(&entry),
                 // Their end or their start brings them to `Closed`.
                 Phase::Starting | Phase::Ending => {}
                 _ => close(&mut entry.slot.lock()),

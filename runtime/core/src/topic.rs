@@ -147,15 +147,15 @@ impl Ring {
     }
 
     fn push(&mut self, event: Value) -> EventId {
-        if self.events.len() == RING {
-            self.events.pop_front();
-        }
-        self.events.push_back(event.clone());
         self.newest += 1;
         let id = self.newest_id();
         for reader in self.parked.drain(..) {
             reader.send(Batch { gap: false, events: vec![(id, event.clone())] });
         }
+        if self.events.len() == RING {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
         id
     }
 

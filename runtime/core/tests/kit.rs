@@ -1,4 +1,5 @@
 //! The kit from the outside: what its callers are promised.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its set-up too")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

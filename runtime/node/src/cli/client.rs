@@ -115,7 +115,6 @@ impl Client {
     }
 
     /// A request with the key, for bodies that are no JSON.
-    #[must_use]
     pub(crate) fn request(&self, method: Method, url: Url) -> RequestBuilder {
         let request = self.http.request(method, url);
         match &self.key {

@@ -196,7 +196,6 @@ impl Rm {
 pub(crate) struct Stats {}
 
 impl Stats {
-    #[expect(clippy::unused_self, reason = "one shape for all commands")]
     async fn run(self, client: &Client, as_json: bool) -> Outcome {
         let stats = client.get(&["v1", "memory", "stats"], &[]).await?;
         if as_json {

@@ -24,7 +24,6 @@ impl Status {
     ///
     /// # Errors
     /// No village (exit 4), one that is not ready (exit 4) or a wrong key (exit 3).
-    #[expect(clippy::unused_self, reason = "one shape for all commands")]
     pub(crate) async fn run(self, global: &Global) -> Outcome {
         let client = Client::open(global)?;
         let status = client.get(&["v1", "status"], &[]).await?;

@@ -26,7 +26,7 @@ const ACCEPT: [f64; 2] = [1.05, 1.10];
 
 /// Arguments of `village bench local`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  cargo run --profile dist -- bench local")]
+#[command(after_help = "Example:\n  village bench local")]
 pub(crate) struct Local {
     /// Pairs of rounds; the medians are shown.
     #[arg(long, default_value_t = 31, value_parser = clap::value_parser!(u32).range(1..1000))]
