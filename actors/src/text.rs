@@ -60,7 +60,9 @@ pub fn stem(word: &str) -> String {
     let singular = singular(word);
     let base = without_ending(&singular);
     let base = base.strip_suffix('e').filter(|rest| rest.len() >= 3).unwrap_or(&base);
-    base.strip_suffix('y').map_or_else(|| base.to_owned(), |rest| format!("{rest}i"))
+    // Short stems keep their `y`: "lay" itself is too short to be stemmed and must meet "lays".
+    let long = base.strip_suffix('y').filter(|rest| rest.len() >= 3);
+    long.map_or_else(|| base.to_owned(), |rest| format!("{rest}i"))
 }
 
 fn singular(word: &str) -> String {
@@ -156,9 +158,14 @@ mod tests {
 
     #[test]
     fn inflections_share_a_stem() {
-        for group in
-            [["builds", "building"], ["study", "studies"], ["stopped", "stops"], ["making", "makes"], ["boxes", "box"]]
-        {
+        for group in [
+            ["builds", "building"],
+            ["study", "studies"],
+            ["stopped", "stops"],
+            ["making", "makes"],
+            ["boxes", "box"],
+            ["lays", "lay"],
+        ] {
             assert_eq!(stem(group[0]), stem(group[1]), "{group:?}");
         }
         assert_eq!(stem("glass"), "glass");

@@ -1,4 +1,5 @@
 //! Every example runs, ends by itself and shows what it promises; all stay short.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its set-up too")]
 
 use std::{fs, path::PathBuf, process::Command};
 

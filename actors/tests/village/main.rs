@@ -1,4 +1,5 @@
 //! Agents in a whole village: rules, retrieval, models behind a stub endpoint, crashes and restarts.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, in its set-up too")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -19,7 +19,8 @@ impl Random {
 
     /// Small numbers often, large ones seldom: the ranks of words in a language.
     fn rank(&mut self, n: usize) -> usize {
-        self.below(self.0 as usize % n + 1)
+        let most = self.below(n) + 1;
+        self.below(most)
     }
 }
 

@@ -154,11 +154,9 @@ async fn any_request_gets_an_answer_or_a_4xx_problem() {
         if odd.keyed {
             request = request.header("x-api-key", &door.key);
         }
-        let response = match tokio::time::timeout(Duration::from_secs(40), request.send()).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => panic!("no answer: {error:?} to {odd:?}"),
-            Err(_) => panic!("silence after {odd:?}"),
-        };
+        let answered = tokio::time::timeout(Duration::from_secs(40), request.send()).await;
+        let response = answered.unwrap_or_else(|_| panic!("silence after {odd:?}"));
+        let response = response.unwrap_or_else(|error| panic!("no answer: {error:?} to {odd:?}"));
         let status = response.status().as_u16();
         assert!(status < 500, "{status} {:?} to {odd:?}", response.text().await);
         if status >= 400 && odd.method != Method::HEAD {
