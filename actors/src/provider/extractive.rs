@@ -164,17 +164,19 @@ enum Wants {
 
 impl Asked {
     fn new(question: &str, query: Vec<String>, index: &Index) -> Self {
+        let words: Vec<String> = text::words(question);
+        let measure = measure(&words).map(text::stem);
         let mut seen = HashSet::new();
         let terms: Vec<(String, f32)> = query
             .into_iter()
             .filter(|term| seen.insert(term.clone()))
             .map(|term| {
-                let weight = index.idf(&term);
+                let share = if Some(&term) == measure.as_ref() { MEASURE_WEIGHT } else { 1.0 };
+                let weight = share * index.idf(&term);
                 (term, weight)
             })
             .collect();
         let total = terms.iter().map(|(_, weight)| weight).sum();
-        let words: Vec<String> = text::words(question);
         Self { terms, total, wants: wanted(&words), words: words.into_iter().collect() }
     }
 
@@ -272,6 +274,15 @@ const QUANTITIES: &[&str] = &[
     "many", "much", "long", "old", "tall", "far", "deep", "high", "heavy", "wide", "fast", "large", "big", "often",
     "hot", "cold",
 ];
+
+/// Weight of the measure in "how long": a sentence that gives the quantity seldom names the measure.
+const MEASURE_WEIGHT: f32 = 0.3;
+
+/// The word after "how" that asks for a quantity.
+fn measure(words: &[String]) -> Option<&str> {
+    let pair = words.windows(2).find(|pair| pair[0] == "how" && QUANTITIES.contains(&pair[1].as_str()))?;
+    Some(&pair[1])
+}
 
 fn wanted(words: &[String]) -> Wants {
     for (at, word) in words.iter().enumerate() {
