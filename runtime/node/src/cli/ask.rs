@@ -165,12 +165,8 @@ fn print_tail(answer: &Value) {
         for citation in citations {
             output::say(source(citation));
         }
-    } else if answer.get("answerable") == Some(&Value::Bool(false)) {
-        output::say(format_args!(
-            "\n{} {}",
-            paint(WARN, "no source:"),
-            "nothing in the village memory answers this; `village memory add PATH` gives it more to read"
-        ));
+    } else if answer.get("answerable") == Some(&Value::Bool(false)) && text(answer, "finish") == "stop" {
+        output::say(paint(WARN, "\n`village memory add PATH` gives it more to read"));
     }
     let conversation = text(answer, "conversation");
     if output::is_terminal() && !conversation.is_empty() {
