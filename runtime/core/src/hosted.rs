@@ -1,20 +1,28 @@
 //! The wrapper every hosted actor runs in: counts mail, drops what expired, carries the context.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
-use tracing::Instrument;
 
 use crate::actor_cx::ActorCx;
 use crate::error::CallError;
 use crate::kind::Kind;
-use crate::mail::{Mail, drop_because};
+use crate::mail::{Mail, MsgCx, drop_because};
 use crate::mailbox::Gauge;
 use crate::telemetry::{self, KindMetrics, Outcome};
 
 /// Latency is measured for one message in this many: a clock read costs as much as a tell.
 const TIMED_ONE_IN: u64 = 64;
+
+/// A span for the handling of a message whose trace is recorded.
+fn span_of<K: Kind>(cx: &MsgCx) -> Option<tracing::Span> {
+    let trace = cx.trace().filter(|trace| trace.is_sampled())?;
+    let span = tracing::info_span!("actor.handle", kind = K::NAME);
+    telemetry::set_parent(&span, trace);
+    Some(span)
+}
 
 pub(crate) struct Hosted<A> {
     pub(crate) actor: A,
@@ -49,20 +57,25 @@ where
         state: &mut A::State,
     ) -> Result<(), ActorProcessingErr> {
         let timed = self.gauge.done().is_multiple_of(TIMED_ONE_IN).then(Instant::now);
-        let outcome = if mail.cx.is_empty() {
-            self.actor.handle(myself, mail, state).await
-        } else if mail.cx.expired() {
+        let outcome = if mail.cx.expired() {
             drop_because(CallError::Expired, mail.body);
             self.metrics.messages(Outcome::Expired, 1);
             Ok(())
         } else {
             let cx = mail.cx.clone();
-            let span = cx.trace().filter(|trace| trace.is_sampled()).map_or_else(tracing::Span::none, |trace| {
-                let span = tracing::info_span!("actor.handle", kind = A::NAME);
-                telemetry::set_parent(&span, trace);
-                span
-            });
-            cx.scope(self.actor.handle(myself, mail, state).instrument(span)).await
+            // One future for both paths, polled where it lies: ractor moves this whole future for every message, so its size
+            // is part of the price of a tell.
+            let mut work = std::pin::pin!(self.actor.handle(myself, mail, state));
+            if cx.is_empty() {
+                work.await
+            } else {
+                let span = span_of::<A>(&cx);
+                std::future::poll_fn(|task| {
+                    let _entered = span.as_ref().map(tracing::Span::enter);
+                    cx.enter(|| work.as_mut().poll(task))
+                })
+                .await
+            }
         };
         self.gauge.handled();
         if let Some(start) = timed {

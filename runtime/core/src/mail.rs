@@ -94,6 +94,11 @@ impl MsgCx {
         Self::new(Cx { deadline, trace, idem: None, principal })
     }
 
+    /// Runs one poll in this context.
+    pub(crate) fn enter<T>(&self, poll: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(self.clone(), poll)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
     }

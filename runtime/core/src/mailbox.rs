@@ -14,9 +14,17 @@ use tokio::time::Instant;
 #[repr(align(128))]
 struct Padded<T>(T);
 
+/// The senders' side.
+#[derive(Debug, Default)]
+struct Sent {
+    count: AtomicU64,
+    /// `done` as a sender last saw it. While it is enough, the actor's cache line stays with the actor.
+    done_seen: AtomicU64,
+}
+
 #[derive(Debug)]
 pub(crate) struct Gauge {
-    sent: Padded<AtomicU64>,
+    sent: Padded<Sent>,
     done: Padded<AtomicU64>,
     capacity: u64,
     waiters: AtomicU32,
@@ -42,23 +50,28 @@ impl Gauge {
 
     /// Takes a place; false when there is none.
     pub(crate) fn admit(&self) -> bool {
-        let sent = self.sent.0.fetch_add(1, Ordering::Relaxed);
-        if sent.saturating_sub(self.done.0.load(Ordering::Acquire)) < self.capacity {
+        let sent = self.sent.0.count.fetch_add(1, Ordering::Relaxed);
+        if sent.saturating_sub(self.sent.0.done_seen.load(Ordering::Relaxed)) < self.capacity {
             return true;
         }
-        self.sent.0.fetch_sub(1, Ordering::Relaxed);
+        let done = self.done.0.load(Ordering::Acquire);
+        self.sent.0.done_seen.store(done, Ordering::Relaxed);
+        if sent.saturating_sub(done) < self.capacity {
+            return true;
+        }
+        self.sent.0.count.fetch_sub(1, Ordering::Relaxed);
         self.shed.fetch_add(1, Ordering::Relaxed);
         false
     }
 
     /// Takes a place beyond the bound: for an actor's own timers and results, which must not be lost.
     pub(crate) fn admit_own(&self) {
-        self.sent.0.fetch_add(1, Ordering::Relaxed);
+        self.sent.0.count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Gives back the place of a message that could not be delivered.
     pub(crate) fn retract(&self) {
-        self.sent.0.fetch_sub(1, Ordering::Relaxed);
+        self.sent.0.count.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Waits until there may be a place; false when `deadline` comes first. Takes no place itself.
@@ -97,7 +110,7 @@ impl Gauge {
     /// Messages waiting or in hand.
     pub(crate) fn depth(&self) -> u64 {
         let done = self.done();
-        self.sent.0.load(Ordering::Acquire).saturating_sub(done)
+        self.sent.0.count.load(Ordering::Acquire).saturating_sub(done)
     }
 
     /// Refusals since the last call.
