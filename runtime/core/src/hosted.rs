@@ -1,10 +1,14 @@
 //! The wrapper every hosted actor runs in: counts mail, drops what expired, carries the context.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use pin_project_lite::pin_project;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tracing::Span;
 
 use crate::actor_cx::ActorCx;
 use crate::error::CallError;
@@ -17,7 +21,7 @@ use crate::telemetry::{self, KindMetrics, Outcome};
 const TIMED_ONE_IN: u64 = 64;
 
 /// A span for the handling of a message whose trace is recorded.
-fn span_of<K: Kind>(cx: &MsgCx) -> Option<tracing::Span> {
+fn span_of<K: Kind>(cx: &MsgCx) -> Option<Span> {
     let trace = cx.trace().filter(|trace| trace.is_sampled())?;
     let span = tracing::info_span!("actor.handle", kind = K::NAME);
     telemetry::set_parent(&span, trace);
@@ -50,38 +54,23 @@ where
         self.actor.post_stop(myself, state).await
     }
 
-    async fn handle(
+    fn handle(
         &self,
         myself: ActorRef<A::Msg>,
         mail: A::Msg,
         state: &mut A::State,
-    ) -> Result<(), ActorProcessingErr> {
+    ) -> impl Future<Output = Result<(), ActorProcessingErr>> + Send {
+        let cx = mail.cx.clone();
         let timed = self.gauge.done().is_multiple_of(TIMED_ONE_IN).then(Instant::now);
-        let outcome = if mail.cx.expired() {
+        let work = if cx.expired() {
             drop_because(CallError::Expired, mail.body);
             self.metrics.messages(Outcome::Expired, 1);
-            Ok(())
+            None
         } else {
-            let cx = mail.cx.clone();
-            // One future for both paths, polled where it lies: ractor moves this whole future for every message, so its size
-            // is part of the price of a tell.
-            let mut work = std::pin::pin!(self.actor.handle(myself, mail, state));
-            if cx.is_empty() {
-                work.await
-            } else {
-                let span = span_of::<A>(&cx);
-                std::future::poll_fn(|task| {
-                    let _entered = span.as_ref().map(tracing::Span::enter);
-                    cx.enter(|| work.as_mut().poll(task))
-                })
-                .await
-            }
+            Some(self.actor.handle(myself, mail, state))
         };
-        self.gauge.handled();
-        if let Some(start) = timed {
-            self.metrics.handled_in(start.elapsed());
-        }
-        outcome
+        let span = span_of::<A>(&cx).map(Box::new);
+        Handling { gauge: &self.gauge, metrics: &self.metrics, cx, span, timed, work }
     }
 
     async fn handle_supervisor_evt(
@@ -91,5 +80,41 @@ where
         state: &mut A::State,
     ) -> Result<(), ActorProcessingErr> {
         self.actor.handle_supervisor_evt(myself, event, state).await
+    }
+}
+
+pin_project! {
+    /// The handling of one message; no work when it had expired.
+    ///
+    /// By hand, because ractor moves this future for every message: written as an `async fn` it holds the mail twice.
+    struct Handling<'a, F> {
+        gauge: &'a Gauge,
+        metrics: &'a KindMetrics,
+        cx: MsgCx,
+        span: Option<Box<Span>>,
+        timed: Option<Instant>,
+        #[pin]
+        work: Option<F>,
+    }
+}
+
+impl<F: Future<Output = Result<(), ActorProcessingErr>>> Future for Handling<'_, F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let outcome = match this.work.as_pin_mut() {
+            None => Ok(()),
+            Some(work) if this.cx.is_empty() => ready!(work.poll(task)),
+            Some(work) => {
+                let _entered = this.span.as_ref().map(|span| span.enter());
+                ready!(this.cx.enter(|| work.poll(task)))
+            }
+        };
+        this.gauge.handled();
+        if let Some(start) = this.timed {
+            this.metrics.handled_in(start.elapsed());
+        }
+        Poll::Ready(outcome)
     }
 }
