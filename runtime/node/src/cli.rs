@@ -56,7 +56,7 @@ pub struct Global {
     /// Address of the village to talk to [default: the one that runs in the data directory].
     #[arg(long, global = true, env = "VILLAGE_URL", value_name = "URL")]
     pub url: Option<String>,
-    /// File with the API key [default: <DIR>/admin.key]; the variable `VILLAGE_KEY` holds a key itself.
+    /// File with the API key [default: admin.key in the data directory]; the variable `VILLAGE_KEY` holds a key itself.
     #[arg(long, global = true, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
     /// Print JSON for scripts.
