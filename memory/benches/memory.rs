@@ -16,6 +16,10 @@ use aivillage_runtime::Village;
 use futures::future::join_all;
 use serde_json::{Map, Value, json};
 
+/// The allocator of the binary `village`, which is what the figures are about.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Documents of one request.
 const BATCH: usize = 256;
 /// Questions asked at the same time.

@@ -54,7 +54,7 @@ pub struct LimitConfig {
     pub query_chars: u32,
     /// Passages of an answer.
     pub k: u32,
-    /// Searches that run at the same time in one collection.
+    /// Searches that run at the same time in one collection, the others wait in line; 0: two for each core.
     pub searches: u32,
     /// Files that are parsed at the same time.
     pub parsers: u32,
@@ -91,7 +91,7 @@ impl Default for LimitConfig {
             queue: Size::from_mib(64),
             query_chars: 8192,
             k: 100,
-            searches: 8,
+            searches: 0,
             parsers: 2,
             parse_time: Period::from_secs(30),
         }
@@ -110,7 +110,6 @@ impl MemoryConfig {
             ("memory.chunk.max", self.chunk.max),
             ("memory.limits.batch", self.limits.batch),
             ("memory.limits.k", self.limits.k),
-            ("memory.limits.searches", self.limits.searches),
             ("memory.limits.parsers", self.limits.parsers),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
@@ -123,6 +122,14 @@ impl MemoryConfig {
             return Err(ConfigError::invalid("memory.limits.document", "must be below 4 GiB"));
         }
         Ok(())
+    }
+
+    /// Searches at the same time. One for each core leaves it idle between two; many take turns, and all are slow.
+    pub(crate) fn searches(&self) -> usize {
+        match self.limits.searches {
+            0 => 2 * std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            searches => searches as usize,
+        }
     }
 
     /// Sizes of chunks.

@@ -174,7 +174,7 @@ impl Serving {
             village,
             config,
             reading,
-            searches: Arc::new(Semaphore::new(config.limits.searches as usize)),
+            searches: Arc::new(Semaphore::new(config.searches())),
             queue: Arc::new(queue),
             jobs: Some(jobs),
             writer: Some(writer),

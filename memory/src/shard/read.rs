@@ -1,6 +1,6 @@
 //! The read side of a shard: documents out of the journal, passages out of index and journal. Blocking.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use aivillage_runtime::CallError;
@@ -178,20 +178,24 @@ impl ReadSide {
 /// Which of the words sought a passage has, title and heading included.
 fn covered(version: &Version, heading: &str, text: &str, sought: &[Sought]) -> Vec<f32> {
     let mut analyzer = Tongue::from_code(&version.language).unwrap_or(Tongue::UNKNOWN).analyzer();
-    let mut words = HashSet::new();
+    // Looked up once for each word of the passage; keeping the passage's own words would cost as much as the search.
+    let mut wanted: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (at, word) in sought.iter().enumerate() {
+        for term in &word.terms {
+            wanted.entry(term).or_default().push(at);
+        }
+    }
+    let mut has = vec![0.0; sought.len()];
     for part in [version.title.as_deref().unwrap_or_default(), heading, text] {
         for_each_token(&mut analyzer, part, |token| {
-            if !words.contains(&token.text) {
-                words.insert(token.text.clone());
+            for at in wanted.get(token.text.as_str()).into_iter().flatten() {
+                if let (Some(has), Some(word)) = (has.get_mut(*at), sought.get(*at)) {
+                    *has = if word.fuzzy { FUZZY_WEIGHT } else { 1.0 };
+                }
             }
         });
     }
-    let weight = |word: &Sought| match word.terms.iter().any(|term| words.contains(term)) {
-        true if word.fuzzy => FUZZY_WEIGHT,
-        true => 1.0,
-        false => 0.0,
-    };
-    sought.iter().map(weight).collect()
+    has
 }
 
 fn view(collection: &str, head: Head, number: u32, version: Version, text: String) -> DocumentView {
