@@ -11,7 +11,7 @@ use crate::directory::Directory;
 use crate::entry::{Entry, Refused, Taken};
 use crate::error::CallError;
 use crate::kind::{Kind, Overflow};
-use crate::mail::{Cx, Idem, Mail, MsgCx, Reply, Wire};
+use crate::mail::{Idem, Mail, MsgCx, Reply, Wire};
 use crate::mailbox::{Gauge, RECHECK};
 use crate::principal::Principal;
 use crate::trace_cx::TraceCx;
@@ -91,8 +91,11 @@ impl<K: Kind> Addr<K> {
     ///
     /// # Errors
     /// Any [`CallError`]; after `Timeout` and `Panicked` the effect is unknown.
-    pub async fn ask<T: Send + 'static>(&self, body: impl FnOnce(Reply<T>) -> K::Body) -> Result<T, CallError> {
-        self.call().ask(body).await
+    pub fn ask<T: Send + 'static>(
+        &self,
+        body: impl FnOnce(Reply<T>) -> K::Body,
+    ) -> impl Future<Output = Result<T, CallError>> {
+        self.call().ask(body)
     }
 
     /// Starts a message with a deadline, a principal, a trace or an idempotency key of its own.
@@ -105,7 +108,7 @@ impl<K: Kind> Addr<K> {
 #[must_use = "nothing is sent until `ask` or `tell`"]
 pub struct Call<'a, K: Kind> {
     addr: &'a Addr<K>,
-    cx: Cx,
+    cx: MsgCx,
 }
 
 impl<K: Kind> std::fmt::Debug for Call<'_, K> {
@@ -118,25 +121,26 @@ impl<K: Kind> Call<'_, K> {
     /// Limits the wait. The deadline of the message in hand still holds if it is sooner.
     pub fn deadline(mut self, after: Duration) -> Self {
         let at = Instant::now() + after;
-        self.cx.deadline = Some(self.cx.deadline.map_or(at, |sooner| sooner.min(at)));
+        let deadline = self.cx.deadline_mut();
+        *deadline = Some(deadline.map_or(at, |sooner| sooner.min(at)));
         self
     }
 
     /// Names the effect, so that a repeated call has it once.
     pub fn idem(mut self, key: Idem) -> Self {
-        self.cx.idem = Some(key);
+        self.cx.more_mut().idem = Some(key);
         self
     }
 
     /// Says on whose behalf.
     pub fn principal(mut self, principal: impl Into<Arc<Principal>>) -> Self {
-        self.cx.principal = Some(principal.into());
+        self.cx.more_mut().principal = Some(principal.into());
         self
     }
 
     /// Says which trace the message belongs to.
     pub fn trace(mut self, trace: TraceCx) -> Self {
-        self.cx.trace = Some(trace);
+        self.cx.more_mut().trace = Some(trace);
         self
     }
 
@@ -145,8 +149,8 @@ impl<K: Kind> Call<'_, K> {
     /// # Errors
     /// As [`Addr::tell`].
     pub async fn tell(self, body: K::Body) -> Result<(), CallError> {
-        let deadline = self.cx.deadline;
-        let posted = self.addr.target.post(Mail { body, cx: MsgCx::new(self.cx) });
+        let deadline = self.cx.deadline();
+        let posted = self.addr.target.post(Mail::new(body, self.cx));
         self.addr.target.settle(posted, deadline).await
     }
 
@@ -157,10 +161,11 @@ impl<K: Kind> Call<'_, K> {
     pub async fn ask<T: Send + 'static>(mut self, body: impl FnOnce(Reply<T>) -> K::Body) -> Result<T, CallError> {
         let (tx, rx) = oneshot::channel();
         let deadline = self.addr.target.deadline(&mut self.cx);
-        let mail = Mail { body: body(Reply::typed(tx)), cx: MsgCx::new(self.cx) };
+        let mail = Mail::new(body(Reply::typed(tx)), self.cx);
         match self.addr.target.post(mail) {
             Posted::Taken => {}
-            other => self.addr.target.settle(other, Some(deadline)).await?,
+            // Boxed, because it is rare, and large in a future that is moved for each ask.
+            other => Box::pin(self.addr.target.settle(other, Some(deadline))).await?,
         }
         await_reply(rx, deadline).await
     }
@@ -168,9 +173,15 @@ impl<K: Kind> Call<'_, K> {
 
 /// Waits for an answer until `deadline`.
 pub(crate) async fn await_reply<T>(
-    rx: oneshot::Receiver<Result<T, CallError>>,
+    mut rx: oneshot::Receiver<Result<T, CallError>>,
     deadline: Instant,
 ) -> Result<T, CallError> {
+    // Most answers come before anything else happens on this worker: then the timer is never armed.
+    tokio::select! {
+        biased;
+        answer = &mut rx => return answer.unwrap_or(Err(CallError::NoReply)),
+        () = tokio::task::yield_now() => {}
+    }
     match tokio::time::timeout_at(deadline, rx).await {
         Ok(Ok(answer)) => answer,
         // The port was dropped with nobody to run its drop code, as when the runtime itself ends.
@@ -190,8 +201,8 @@ pub(crate) enum Posted<B> {
 
 impl<B: Wire> Target<B> {
     /// The deadline of a message: its own, or the default counted from now.
-    pub(crate) fn deadline(&self, cx: &mut Cx) -> Instant {
-        *cx.deadline.get_or_insert_with(|| {
+    pub(crate) fn deadline(&self, cx: &mut MsgCx) -> Instant {
+        *cx.deadline_mut().get_or_insert_with(|| {
             let limit = match self {
                 Self::Local(directory, _) => directory.call_timeout(),
                 Self::Nowhere(_) => Duration::ZERO,

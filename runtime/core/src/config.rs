@@ -10,6 +10,7 @@ mod value;
 mod watch;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -118,6 +119,41 @@ impl NodeConfig {
             format!("{:?} is not at most {} bytes of printable text", self.name, Self::NAME_MAX)
         })?;
         check(!self.data.as_os_str().is_empty(), "node.data", || "an empty path is not a directory".into())
+    }
+}
+
+/// The hot keys of `[limits]` as they are now. In atomics, because each ask reads one.
+#[derive(Debug)]
+pub(crate) struct HotLimits {
+    mailbox: AtomicU32,
+    call_timeout_ns: AtomicU64,
+    max_actors: AtomicU32,
+}
+
+impl HotLimits {
+    pub(crate) fn new(config: &LimitsConfig) -> Self {
+        let limits = Self { mailbox: 0.into(), call_timeout_ns: 0.into(), max_actors: 0.into() };
+        limits.set(config);
+        limits
+    }
+
+    pub(crate) fn set(&self, config: &LimitsConfig) {
+        let call_timeout_ns = u64::try_from(config.call_timeout.0.as_nanos()).unwrap_or(u64::MAX);
+        self.mailbox.store(config.mailbox, Ordering::Relaxed);
+        self.call_timeout_ns.store(call_timeout_ns, Ordering::Relaxed);
+        self.max_actors.store(config.max_actors, Ordering::Relaxed);
+    }
+
+    pub(crate) fn mailbox(&self) -> u32 {
+        self.mailbox.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn call_timeout(&self) -> Duration {
+        Duration::from_nanos(self.call_timeout_ns.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn max_actors(&self) -> usize {
+        self.max_actors.load(Ordering::Relaxed) as usize
     }
 }
 

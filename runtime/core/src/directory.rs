@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwapOption;
 use dashmap::DashMap;
 use ractor::ActorRef;
 
-use crate::config::LimitsConfig;
+use crate::config::HotLimits;
 use crate::dead_letters::DeadLetters;
 use crate::entry::{Entry, Phase};
 use crate::error::CallError;
@@ -25,7 +25,7 @@ pub(crate) struct Directory<B: Wire> {
     entries: DashMap<Arc<str>, Arc<Entry<B>>>,
     pub(crate) host: ArcSwapOption<ActorRef<HostMsg<B>>>,
     closed: AtomicBool,
-    limits: Arc<ArcSwap<LimitsConfig>>,
+    limits: Arc<HotLimits>,
     dead_letters: Arc<DeadLetters>,
     runtime_metrics: Arc<RuntimeMetrics>,
     pub(crate) metrics: KindMetrics,
@@ -34,7 +34,7 @@ pub(crate) struct Directory<B: Wire> {
 
 impl<B: Wire> Directory<B> {
     pub(crate) fn new<K: Kind<Body = B>>(
-        limits: Arc<ArcSwap<LimitsConfig>>,
+        limits: Arc<HotLimits>,
         dead_letters: Arc<DeadLetters>,
         metrics: Arc<RuntimeMetrics>,
     ) -> Self {
@@ -58,11 +58,11 @@ impl<B: Wire> Directory<B> {
     }
 
     pub(crate) fn call_timeout(&self) -> Duration {
-        self.limits.load().call_timeout.0
+        self.limits.call_timeout()
     }
 
     pub(crate) fn mailbox(&self) -> u32 {
-        self.options.mailbox.unwrap_or_else(|| self.limits.load().mailbox)
+        self.options.mailbox.unwrap_or_else(|| self.limits.mailbox())
     }
 
     /// The entry of a key, made if it is new.

@@ -14,7 +14,8 @@ use ractor::{ActorRef, MessagingErr};
 use tokio::time::Instant;
 
 use crate::error::CallError;
-use crate::mail::{Mail, Wire};
+use crate::inbox::Inbox;
+use crate::mail::{Mail, Way, Wire, drop_because};
 use crate::mailbox::Gauge;
 use crate::supervisor::RestartTracker;
 
@@ -26,6 +27,7 @@ const BUFFER_MAX: usize = 64;
 pub(crate) struct Live<B: Wire> {
     pub(crate) actor: ActorRef<Mail<B>>,
     pub(crate) gauge: Arc<Gauge>,
+    pub(crate) inbox: Arc<Inbox<B>>,
     pub(crate) since: Instant,
 }
 
@@ -98,17 +100,10 @@ impl<B: Wire> Entry<B> {
                 if !live.gauge.admit() {
                     return Err(Refused::Full(mail, Some(live.gauge.clone())));
                 }
-                match live.actor.send_message(mail) {
-                    Ok(()) => return Ok(Taken::Delivered),
-                    Err(MessagingErr::SendErr(back)) => {
-                        live.gauge.retract();
-                        mail = back;
-                    }
-                    Err(other) => {
-                        live.gauge.retract();
-                        return Err(Refused::Error(CallError::Decode { detail: other.to_string() }));
-                    }
+                if accepts(&live.actor) {
+                    return Ok(live.inbox.put(mail).map_or(Taken::Delivered, |first| self.wake(live, first)));
                 }
+                live.gauge.retract();
             }
             match self.buffer(mail) {
                 Buffered::Done(taken) => return Ok(taken),
@@ -117,6 +112,29 @@ impl<B: Wire> Entry<B> {
                 Buffered::Retry(back) => mail = back,
             }
         }
+    }
+
+    /// Wakes an activation with the oldest mail of its inbox, which the caller holds.
+    fn wake(&self, live: &Live<B>, mut mail: Mail<B>) -> Taken {
+        mail.way = Way::Straight;
+        let mut refused = match live.actor.send_message(mail) {
+            Ok(()) => return Taken::Delivered,
+            Err(MessagingErr::SendErr(back)) => Some(back),
+            Err(_) => None, // a message type that is not the actor's: excluded by the types
+        };
+        // It ended a moment ago. All that is in the inbox goes the way of new mail; its senders have gone on.
+        let mut taken = Taken::Delivered;
+        while let Some(mut mail) = refused {
+            mail.way = Way::Queued;
+            live.gauge.retract();
+            match self.send(mail) {
+                Ok(Taken::Activate) => taken = Taken::Activate,
+                Ok(Taken::Delivered) | Err(Refused::Error(_)) => {}
+                Err(Refused::Full(mail, _)) => drop_because(CallError::Overloaded { retry_after_ms: 50 }, mail),
+            }
+            refused = live.inbox.next();
+        }
+        taken
     }
 
     fn buffer(&self, mail: Mail<B>) -> Buffered<B> {
@@ -151,17 +169,20 @@ impl<B: Wire> Entry<B> {
     }
 
     /// Publishes a started activation and hands it the mail that waited.
-    pub(crate) fn started(&self, actor: ActorRef<Mail<B>>, gauge: Arc<Gauge>) {
+    pub(crate) fn started(&self, actor: ActorRef<Mail<B>>, gauge: Arc<Gauge>, inbox: Arc<Inbox<B>>) {
         let mut slot = self.slot.lock();
+        let now = Instant::now();
         for mail in slot.waiting.drain(..) {
             gauge.admit_own();
-            if actor.send_message(mail).is_err() {
-                gauge.retract();
+            if let Some(mut first) = inbox.put(mail) {
+                first.way = Way::Waking;
+                // An actor that refuses it has ended, and its inbox ends with it.
+                let _ = actor.send_message(first);
             }
         }
-        slot.quiet = (0, Instant::now());
+        slot.quiet = (0, now);
         slot.phase = Phase::Running;
-        self.live.store(Some(Arc::new(Live { actor, gauge, since: Instant::now() })));
+        self.live.store(Some(Arc::new(Live { actor, gauge, inbox, since: now })));
     }
 
     /// Takes the activation off the fast path; later mail waits for the next one.

@@ -1,24 +1,23 @@
 //! The wrapper every hosted actor runs in: counts mail, drops what expired, carries the context.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use pin_project_lite::pin_project;
-use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
-use tracing::Span;
+use ractor::{Actor, ActorProcessingErr, ActorRef, MessagingErr, SupervisionEvent};
+use tracing::{Instrument, Span};
 
 use crate::actor_cx::ActorCx;
 use crate::error::CallError;
+use crate::inbox::Inbox;
 use crate::kind::Kind;
-use crate::mail::{Mail, MsgCx, drop_because};
+use crate::mail::{Mail, MsgCx, Way, drop_because};
 use crate::mailbox::Gauge;
 use crate::telemetry::{self, KindMetrics, Outcome};
 
 /// Latency is measured for one message in this many: a clock read costs as much as a tell.
 const TIMED_ONE_IN: u64 = 64;
+/// Messages handled in one turn, before ractor looks whether the actor is to stop.
+const TURN: u32 = 32;
 
 /// A span for the handling of a message whose trace is recorded.
 fn span_of<K: Kind>(cx: &MsgCx) -> Option<Span> {
@@ -28,9 +27,10 @@ fn span_of<K: Kind>(cx: &MsgCx) -> Option<Span> {
     Some(span)
 }
 
-pub(crate) struct Hosted<A> {
+pub(crate) struct Hosted<A: Kind> {
     pub(crate) actor: A,
     pub(crate) gauge: Arc<Gauge>,
+    pub(crate) inbox: Arc<Inbox<A::Body>>,
     pub(crate) metrics: KindMetrics,
 }
 
@@ -54,23 +54,48 @@ where
         self.actor.post_stop(myself, state).await
     }
 
-    fn handle(
+    /// Handles the mail and, if it is the first of a burst, what has gathered behind it.
+    async fn handle(
         &self,
         myself: ActorRef<A::Msg>,
-        mail: A::Msg,
+        mut mail: A::Msg,
         state: &mut A::State,
-    ) -> impl Future<Output = Result<(), ActorProcessingErr>> + Send {
-        let cx = mail.cx.clone();
-        let timed = self.gauge.done().is_multiple_of(TIMED_ONE_IN).then(Instant::now);
-        let work = if cx.expired() {
-            drop_because(CallError::Expired, mail.body);
-            self.metrics.messages(Outcome::Expired, 1);
-            None
-        } else {
-            Some(self.actor.handle(myself, mail, state))
-        };
-        let span = span_of::<A>(&cx).map(Box::new);
-        Handling { gauge: &self.gauge, metrics: &self.metrics, cx, span, timed, work }
+    ) -> Result<(), ActorProcessingErr> {
+        let holder = mail.way != Way::Queued;
+        for turn in 1_u32.. {
+            let timed = self.gauge.done().is_multiple_of(TIMED_ONE_IN).then(Instant::now);
+            if mail.cx.is_empty() {
+                self.actor.handle(myself.clone(), mail, state).await?;
+            } else if mail.way != Way::Straight && mail.cx.expired() {
+                drop_because(CallError::Expired, mail.body);
+                self.metrics.messages(Outcome::Expired, 1);
+            } else {
+                let cx = mail.cx.clone();
+                match span_of::<A>(&cx) {
+                    None => cx.scope(self.actor.handle(myself.clone(), mail, state)).await?,
+                    Some(span) => {
+                        cx.scope(Box::pin(self.actor.handle(myself.clone(), mail, state).instrument(span))).await?;
+                    }
+                }
+            }
+            self.gauge.handled();
+            if let Some(start) = timed {
+                self.metrics.handled_in(start.elapsed());
+            }
+            if !holder {
+                return Ok(());
+            }
+            let Some(next) = self.inbox.next() else { return Ok(()) };
+            mail = next;
+            if turn.is_multiple_of(TURN) {
+                mail.way = Way::Waking;
+                match myself.send_message(mail) {
+                    Err(MessagingErr::SendErr(back)) => mail = back, // draining: the rest has to be handled now
+                    _ => return Ok(()),
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn handle_supervisor_evt(
@@ -80,41 +105,5 @@ where
         state: &mut A::State,
     ) -> Result<(), ActorProcessingErr> {
         self.actor.handle_supervisor_evt(myself, event, state).await
-    }
-}
-
-pin_project! {
-    /// The handling of one message; no work when it had expired.
-    ///
-    /// By hand, because ractor moves this future for every message: written as an `async fn` it holds the mail twice.
-    struct Handling<'a, F> {
-        gauge: &'a Gauge,
-        metrics: &'a KindMetrics,
-        cx: MsgCx,
-        span: Option<Box<Span>>,
-        timed: Option<Instant>,
-        #[pin]
-        work: Option<F>,
-    }
-}
-
-impl<F: Future<Output = Result<(), ActorProcessingErr>>> Future for Handling<'_, F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let outcome = match this.work.as_pin_mut() {
-            None => Ok(()),
-            Some(work) if this.cx.is_empty() => ready!(work.poll(task)),
-            Some(work) => {
-                let _entered = this.span.as_ref().map(|span| span.enter());
-                ready!(this.cx.enter(|| work.poll(task)))
-            }
-        };
-        this.gauge.handled();
-        if let Some(start) = this.timed {
-            this.metrics.handled_in(start.elapsed());
-        }
-        Poll::Ready(outcome)
     }
 }

@@ -19,7 +19,7 @@ use crate::entry::{Entry, Phase};
 use crate::error::CallError;
 use crate::kind::Kind;
 use crate::kind_host::{Factory, HostMsg, KindHost};
-use crate::mail::{Cx, Idem, Mail, MsgCx, Wire, decode_json};
+use crate::mail::{Idem, Mail, MsgCx, Wire, decode_json};
 use crate::principal::Principal;
 use crate::registry::MessageInfo;
 use crate::supervisor::{ChildSpec, Shutdown};
@@ -189,14 +189,11 @@ where
 async fn send_json<B: Wire>(target: Target<B>, body: Value, options: CallOptions) -> Result<Option<Value>, CallError> {
     let (tx, rx) = oneshot::channel();
     let (body, unused) = decode_json::<B>(body, tx).map_err(|error| CallError::Decode { detail: error.to_string() })?;
-    let mut cx = Cx {
-        deadline: options.deadline.map(|limit| Instant::now() + limit),
-        trace: options.trace,
-        idem: options.idem,
-        principal: options.principal,
-    };
+    let deadline = options.deadline.map(|limit| Instant::now() + limit);
+    let mut cx = MsgCx::request(deadline, options.trace, options.principal);
+    cx.more_mut().idem = options.idem;
     let deadline = target.deadline(&mut cx);
-    let posted = target.post(Mail { body, cx: MsgCx::new(cx) });
+    let posted = target.post(Mail::new(body, cx));
     target.settle(posted, Some(deadline)).await?;
     if unused.is_some() {
         return Ok(None);

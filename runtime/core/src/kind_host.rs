@@ -17,6 +17,7 @@ use crate::directory::Directory;
 use crate::entry::{Entry, Phase, Slot};
 use crate::error::CallError;
 use crate::hosted::Hosted;
+use crate::inbox::Inbox;
 use crate::kind::Kind;
 use crate::mail::{Mail, Wire, drop_because};
 use crate::mailbox::Gauge;
@@ -52,6 +53,7 @@ impl<B: Wire> ractor::Message for HostMsg<B> {}
 pub(crate) struct Activation<B: Wire> {
     actor: ActorRef<Mail<B>>,
     gauge: Arc<Gauge>,
+    inbox: Arc<Inbox<B>>,
 }
 
 struct Running<B: Wire> {
@@ -218,7 +220,7 @@ where
         state: &mut HostState<A::Body>,
     ) {
         state.starting -= 1;
-        let Activation { actor, gauge } = match result {
+        let Activation { actor, gauge, inbox } = match result {
             Ok(activation) => activation,
             Err(reason) => return self.crashed(myself, entry, reason, state),
         };
@@ -229,7 +231,7 @@ where
             return self.ended(myself, running, crash, state);
         }
         state.running.insert(actor.get_id(), running);
-        entry.started(actor, gauge);
+        entry.started(actor, gauge, inbox);
         if self.directory.is_closed() {
             Self::stop(entry);
         }
@@ -404,9 +406,10 @@ where
 {
     let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| factory(&cx)));
     let actor = made.map_err(|panic| crate::task::panic_message(panic.as_ref()))?;
-    let hosted = Hosted { actor, gauge: gauge.clone(), metrics };
+    let inbox = Arc::new(Inbox::new());
+    let hosted = Hosted { actor, gauge: gauge.clone(), inbox: inbox.clone(), metrics };
     match Actor::spawn_linked(None, hosted, cx, host).await {
-        Ok((actor, _)) => Ok(Activation { actor, gauge }),
+        Ok((actor, _)) => Ok(Activation { actor, gauge, inbox }),
         Err(SpawnErr::StartupFailed(error)) => Err(error.to_string()),
         Err(other) => Err(other.to_string()),
     }

@@ -27,6 +27,7 @@ mod entry;
 pub mod error;
 mod hosted;
 mod hosted_kind;
+mod inbox;
 pub mod kind;
 mod kind_host;
 pub mod mail;

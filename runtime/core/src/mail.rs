@@ -2,9 +2,12 @@
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use pin_project_lite::pin_project;
 use ractor::Message;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{DeserializeOwned, Error as _};
@@ -27,11 +30,29 @@ pub struct Mail<B> {
     pub body: B,
     /// Who asked, until when, as part of which trace.
     pub cx: MsgCx,
+    pub(crate) way: Way,
+}
+
+/// How a mail comes to the actor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Out of the inbox, or as a plain ractor message.
+    Queued,
+    /// As a ractor message that wakes the actor and makes it holder of the inbox.
+    Waking,
+    /// As `Waking`, and without having waited anywhere.
+    Straight,
+}
+
+impl<B> Mail<B> {
+    pub(crate) fn new(body: B, cx: MsgCx) -> Self {
+        Self { body, cx, way: Way::Queued }
+    }
 }
 
 impl<B> From<B> for Mail<B> {
     fn from(body: B) -> Self {
-        Self { body, cx: MsgCx::default() }
+        Self::new(body, MsgCx::default())
     }
 }
 
@@ -56,61 +77,102 @@ impl Idem {
     }
 }
 
-/// The context of a message. One pointer wide; a plain `tell` carries none.
+/// The context of a message. A plain `tell` carries none, and a plain `ask` a deadline only: neither allocates for it.
 #[derive(Debug, Clone, Default)]
-pub struct MsgCx(Option<Arc<Cx>>);
+pub struct MsgCx {
+    deadline: Option<Instant>,
+    more: Option<Arc<More>>,
+}
 
-/// The fields behind a [`MsgCx`].
+/// What few messages carry.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Cx {
-    pub(crate) deadline: Option<Instant>,
+pub(crate) struct More {
     pub(crate) trace: Option<TraceCx>,
     pub(crate) idem: Option<Idem>,
     pub(crate) principal: Option<Arc<Principal>>,
 }
 
-tokio::task_local! {
-    static CURRENT: MsgCx;
+thread_local! {
+    /// The context of the message whose handler is being polled on this thread.
+    static CURRENT: RefCell<MsgCx> = const { RefCell::new(MsgCx { deadline: None, more: None }) };
+}
+
+pin_project! {
+    struct Scoped<F> {
+        cx: MsgCx,
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future> Future for Scoped<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        this.cx.enter(|| this.future.poll(task))
+    }
 }
 
 impl MsgCx {
-    pub(crate) fn new(cx: Cx) -> Self {
-        Self(Some(Arc::new(cx)))
-    }
-
     /// The context of the message that the current task handles; empty outside a handler.
+    #[inline]
     pub fn current() -> Self {
-        CURRENT.try_with(Clone::clone).unwrap_or_default()
+        CURRENT.try_with(|cx| cx.borrow().clone()).unwrap_or_default()
     }
 
     /// Runs `future` as if it handled a message with this context: its asks inherit deadline, trace and principal.
     pub fn scope<F: Future>(self, future: F) -> impl Future<Output = F::Output> {
-        CURRENT.scope(self, future)
+        Scoped { cx: self, future }
     }
 
     /// The context of a request that comes from outside the village; use it with [`MsgCx::scope`].
     #[must_use]
     pub fn request(deadline: Option<Instant>, trace: Option<TraceCx>, principal: Option<Arc<Principal>>) -> Self {
-        Self::new(Cx { deadline, trace, idem: None, principal })
+        Self { deadline, more: Some(Arc::new(More { trace, idem: None, principal })) }
     }
 
     /// Runs one poll in this context.
+    #[inline]
     pub(crate) fn enter<T>(&self, poll: impl FnOnce() -> T) -> T {
-        CURRENT.sync_scope(self.clone(), poll)
+        struct Restore(MsgCx);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                CURRENT.set(std::mem::take(&mut self.0));
+            }
+        }
+        let _restore = Restore(CURRENT.replace(self.clone()));
+        poll()
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_none()
+        self.deadline.is_none() && self.more.is_none()
     }
 
-    pub(crate) fn inherited(&self) -> Cx {
-        self.0.as_ref().map_or_else(Cx::default, |cx| Cx { idem: None, ..Cx::clone(cx) })
+    /// The context of a message sent while this one is handled: all but the idempotency key.
+    #[inline]
+    pub(crate) fn inherited(mut self) -> Self {
+        if self.idem().is_some() {
+            self.more_mut().idem = None;
+        }
+        self
+    }
+
+    #[inline]
+    pub(crate) fn deadline_mut(&mut self) -> &mut Option<Instant> {
+        &mut self.deadline
+    }
+
+    pub(crate) fn more_mut(&mut self) -> &mut More {
+        Arc::make_mut(self.more.get_or_insert_default())
     }
 
     /// When the caller stops waiting.
     #[must_use]
+    #[inline]
     pub fn deadline(&self) -> Option<Instant> {
-        self.0.as_ref().and_then(|cx| cx.deadline)
+        self.deadline
     }
 
     /// How long the caller still waits; zero once the deadline has passed.
@@ -122,21 +184,22 @@ impl MsgCx {
     /// The W3C trace this message belongs to.
     #[must_use]
     pub fn trace(&self) -> Option<TraceCx> {
-        self.0.as_ref().and_then(|cx| cx.trace)
+        self.more.as_ref().and_then(|more| more.trace)
     }
 
     /// The idempotency key, if the caller gave one.
     #[must_use]
     pub fn idem(&self) -> Option<Idem> {
-        self.0.as_ref().and_then(|cx| cx.idem)
+        self.more.as_ref().and_then(|more| more.idem)
     }
 
     /// On whose behalf the message was sent.
     #[must_use]
     pub fn principal(&self) -> Option<&Principal> {
-        self.0.as_ref().and_then(|cx| cx.principal.as_deref())
+        self.more.as_ref().and_then(|more| more.principal.as_deref())
     }
 
+    #[inline]
     pub(crate) fn expired(&self) -> bool {
         self.deadline().is_some_and(|at| at <= Instant::now())
     }

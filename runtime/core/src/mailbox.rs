@@ -49,6 +49,7 @@ impl Gauge {
     }
 
     /// Takes a place; false when there is none.
+    #[inline]
     pub(crate) fn admit(&self) -> bool {
         let sent = self.sent.0.count.fetch_add(1, Ordering::Relaxed);
         if sent.saturating_sub(self.sent.0.done_seen.load(Ordering::Relaxed)) < self.capacity {
@@ -94,6 +95,7 @@ impl Gauge {
     }
 
     /// Counts a handled message. Only the actor calls this, so a plain load and store do.
+    #[inline]
     pub(crate) fn handled(&self) -> u64 {
         let done = self.done.0.load(Ordering::Relaxed) + 1;
         self.done.0.store(done, Ordering::Release);
@@ -103,6 +105,7 @@ impl Gauge {
         done
     }
 
+    #[inline]
     pub(crate) fn done(&self) -> u64 {
         self.done.0.load(Ordering::Acquire)
     }

@@ -20,7 +20,7 @@ use crate::actor_cx::ActorCx;
 use crate::addr::{Addr, Target};
 use crate::blob::{BlobError, Blobs};
 use crate::clock;
-use crate::config::{ConfigError, LimitsConfig, RuntimeConfig};
+use crate::config::{ConfigError, HotLimits, RuntimeConfig};
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::directory::Directory;
 use crate::error::CallError;
@@ -47,7 +47,7 @@ struct Inner {
     since: Instant,
     data_dir: Option<PathBuf>,
     config: watch::Sender<Arc<toml::Table>>,
-    limits: Arc<ArcSwap<LimitsConfig>>,
+    limits: Arc<HotLimits>,
     restart: ArcSwap<RestartPolicy>,
     drain_limit: ArcSwap<Duration>,
     store: Arc<dyn Store>,
@@ -228,7 +228,7 @@ impl VillageBuilder {
             since: Instant::now(),
             data_dir: self.data_dir,
             config: watch::Sender::new(Arc::new(self.config)),
-            limits: Arc::new(ArcSwap::from_pointee(config.limits)),
+            limits: Arc::new(HotLimits::new(&config.limits)),
             restart: ArcSwap::from_pointee(config.supervise.policy()),
             drain_limit: ArcSwap::from_pointee(config.drain.timeout.0),
             store,
@@ -426,7 +426,7 @@ impl Village {
     /// When the runtime's own sections do not fit; then nothing changes.
     pub fn reconfigure(&self, table: toml::Table) -> Result<(), ConfigError> {
         let config = RuntimeConfig::from_table(&table)?;
-        self.0.limits.store(Arc::new(config.limits));
+        self.0.limits.set(&config.limits);
         self.0.restart.store(Arc::new(config.supervise.policy()));
         self.0.drain_limit.store(Arc::new(config.drain.timeout.0));
         self.0.config.send_replace(Arc::new(table));
@@ -607,7 +607,7 @@ impl Village {
     }
 
     pub(crate) fn max_actors(&self) -> usize {
-        self.0.limits.load().max_actors as usize
+        self.0.limits.max_actors()
     }
 
     pub(crate) fn actor_started(&self) {

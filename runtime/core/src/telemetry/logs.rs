@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn the_trace_of_the_mail_in_hand_is_named() {
         let trace = crate::trace_cx::TraceCx::new_root();
-        let cx = crate::mail::MsgCx::new(crate::mail::Cx { trace: Some(trace), ..Default::default() });
+        let cx = crate::mail::MsgCx::request(None, Some(trace), None);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let lines = json(|| runtime.block_on(cx.scope(async { tracing::info!("handled") })));
         assert_eq!(lines[0]["trace_id"].as_str(), Some(trace.trace_hex().as_str()));
