@@ -201,6 +201,7 @@ pub(crate) enum Posted<B> {
 
 impl<B: Wire> Target<B> {
     /// The deadline of a message: its own, or the default counted from now.
+    #[inline]
     pub(crate) fn deadline(&self, cx: &mut MsgCx) -> Instant {
         *cx.deadline_mut().get_or_insert_with(|| {
             let limit = match self {
@@ -211,6 +212,7 @@ impl<B: Wire> Target<B> {
         })
     }
 
+    #[inline]
     pub(crate) fn post(&self, mail: Mail<B>) -> Posted<B> {
         let (directory, entry) = match self {
             Self::Local(directory, entry) => (directory, entry),

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::error::CallError;
 use crate::inbox::Inbox;
-use crate::mail::{Mail, Way, Wire, drop_because};
+use crate::mail::{Mail, Way, Wire};
 use crate::mailbox::Gauge;
 use crate::supervisor::RestartTracker;
 
@@ -93,6 +93,7 @@ impl<B: Wire> Entry<B> {
     }
 
     /// Delivers or buffers `mail`.
+    #[inline]
     pub(crate) fn send(&self, mut mail: Mail<B>) -> Result<Taken, Refused<B>> {
         // Each turn either ends or has seen the activation change under it, which a crash loop's back-off bounds.
         loop {
@@ -101,7 +102,7 @@ impl<B: Wire> Entry<B> {
                     return Err(Refused::Full(mail, Some(live.gauge.clone())));
                 }
                 if accepts(&live.actor) {
-                    return Ok(live.inbox.put(mail).map_or(Taken::Delivered, |first| self.wake(live, first)));
+                    return live.inbox.put(mail).map_or(Ok(Taken::Delivered), |oldest| self.wake(live, oldest));
                 }
                 live.gauge.retract();
             }
@@ -115,26 +116,24 @@ impl<B: Wire> Entry<B> {
     }
 
     /// Wakes an activation with the oldest mail of its inbox, which the caller holds.
-    fn wake(&self, live: &Live<B>, mut mail: Mail<B>) -> Taken {
+    fn wake(&self, live: &Live<B>, mut mail: Mail<B>) -> Result<Taken, Refused<B>> {
         mail.way = Way::Straight;
-        let mut refused = match live.actor.send_message(mail) {
-            Ok(()) => return Taken::Delivered,
-            Err(MessagingErr::SendErr(back)) => Some(back),
-            Err(_) => None, // a message type that is not the actor's: excluded by the types
-        };
-        // It ended a moment ago. All that is in the inbox goes the way of new mail; its senders have gone on.
-        let mut taken = Taken::Delivered;
-        while let Some(mut mail) = refused {
-            mail.way = Way::Queued;
+        let Err(MessagingErr::SendErr(mut mail)) = live.actor.send_message(mail) else { return Ok(Taken::Delivered) };
+        // It ended a moment ago, and what is in its inbox goes the way of new mail.
+        mail.way = Way::Queued;
+        live.gauge.retract();
+        let sent = self.send(mail);
+        let mut activate = matches!(sent, Ok(Taken::Activate));
+        let Some(mut mail) = live.inbox.next() else { return sent };
+        // Whose each of several was is not known, so all count as delivered; one that is refused now has no answer.
+        loop {
             live.gauge.retract();
-            match self.send(mail) {
-                Ok(Taken::Activate) => taken = Taken::Activate,
-                Ok(Taken::Delivered) | Err(Refused::Error(_)) => {}
-                Err(Refused::Full(mail, _)) => drop_because(CallError::Overloaded { retry_after_ms: 50 }, mail),
+            activate |= matches!(self.send(mail), Ok(Taken::Activate));
+            match live.inbox.next() {
+                Some(next) => mail = next,
+                None => return Ok(if activate { Taken::Activate } else { Taken::Delivered }),
             }
-            refused = live.inbox.next();
         }
-        taken
     }
 
     fn buffer(&self, mail: Mail<B>) -> Buffered<B> {

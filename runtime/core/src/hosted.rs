@@ -55,47 +55,48 @@ where
     }
 
     /// Handles the mail and, if it is the first of a burst, what has gathered behind it.
-    async fn handle(
+    ///
+    /// A block and not an `async fn`, which holds its arguments twice: ractor moves this future several times.
+    fn handle(
         &self,
         myself: ActorRef<A::Msg>,
         mut mail: A::Msg,
         state: &mut A::State,
-    ) -> Result<(), ActorProcessingErr> {
-        let holder = mail.way != Way::Queued;
-        for turn in 1_u32.. {
-            let timed = self.gauge.done().is_multiple_of(TIMED_ONE_IN).then(Instant::now);
-            if mail.cx.is_empty() {
-                self.actor.handle(myself.clone(), mail, state).await?;
-            } else if mail.way != Way::Straight && mail.cx.expired() {
-                drop_because(CallError::Expired, mail.body);
-                self.metrics.messages(Outcome::Expired, 1);
-            } else {
-                let cx = mail.cx.clone();
-                match span_of::<A>(&cx) {
-                    None => cx.scope(self.actor.handle(myself.clone(), mail, state)).await?,
-                    Some(span) => {
-                        cx.scope(Box::pin(self.actor.handle(myself.clone(), mail, state).instrument(span))).await?;
+    ) -> impl Future<Output = Result<(), ActorProcessingErr>> + Send {
+        async move {
+            let mut turn = u32::from(mail.way != Way::Queued);
+            loop {
+                let timed = self.gauge.done().is_multiple_of(TIMED_ONE_IN).then(Instant::now);
+                if mail.cx.is_empty() {
+                    self.actor.handle(myself.clone(), mail, state).await?;
+                } else if mail.way != Way::Straight && mail.cx.expired() {
+                    drop_because(CallError::Expired, mail.body);
+                    self.metrics.messages(Outcome::Expired, 1);
+                } else if let Some(span) = span_of::<A>(&mail.cx) {
+                    let scoped = mail.cx.clone().scope(self.actor.handle(myself.clone(), mail, state));
+                    Box::pin(scoped.instrument(span)).await?;
+                } else {
+                    mail.cx.clone().scope(self.actor.handle(myself.clone(), mail, state)).await?;
+                }
+                self.gauge.handled();
+                if let Some(start) = timed {
+                    self.metrics.handled_in(start.elapsed());
+                }
+                if turn == 0 {
+                    return Ok(());
+                }
+                let Some(next) = self.inbox.next() else { return Ok(()) };
+                mail = next;
+                turn += 1;
+                if turn > TURN {
+                    mail.way = Way::Waking;
+                    match myself.send_message(mail) {
+                        Err(MessagingErr::SendErr(back)) => mail = back, // draining: the rest has to be handled now
+                        _ => return Ok(()),
                     }
                 }
             }
-            self.gauge.handled();
-            if let Some(start) = timed {
-                self.metrics.handled_in(start.elapsed());
-            }
-            if !holder {
-                return Ok(());
-            }
-            let Some(next) = self.inbox.next() else { return Ok(()) };
-            mail = next;
-            if turn.is_multiple_of(TURN) {
-                mail.way = Way::Waking;
-                match myself.send_message(mail) {
-                    Err(MessagingErr::SendErr(back)) => mail = back, // draining: the rest has to be handled now
-                    _ => return Ok(()),
-                }
-            }
         }
-        Ok(())
     }
 
     async fn handle_supervisor_evt(

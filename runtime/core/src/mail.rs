@@ -137,11 +137,12 @@ impl MsgCx {
     pub(crate) fn enter<T>(&self, poll: impl FnOnce() -> T) -> T {
         struct Restore(MsgCx);
         impl Drop for Restore {
+            #[inline]
             fn drop(&mut self) {
-                CURRENT.set(std::mem::take(&mut self.0));
+                CURRENT.with(|current| current.replace(std::mem::take(&mut self.0)));
             }
         }
-        let _restore = Restore(CURRENT.replace(self.clone()));
+        let _restore = Restore(CURRENT.with(|current| current.replace(self.clone())));
         poll()
     }
 
