@@ -618,3 +618,49 @@ impl Village {
         self.0.live.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ractor::{ActorProcessingErr, ActorRef};
+
+    use super::*;
+
+    struct Idler;
+
+    impl Kind for Idler {
+        const NAME: &'static str = "test.idler";
+        type Body = ();
+    }
+
+    impl Actor for Idler {
+        type Msg = Mail<()>;
+        type State = ();
+        type Arguments = ActorCx;
+
+        async fn pre_start(&self, _: ActorRef<Mail<()>>, _: ActorCx) -> Result<(), ActorProcessingErr> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn says_when_its_services_crash_too_often() {
+        let village = Village::builder().host(|_: &ActorCx| Idler).start().await.unwrap();
+        let kind = village.kind(Idler::NAME).unwrap().clone();
+        let directory = kind.as_any().downcast::<Directory<()>>().unwrap();
+        let given_up = village.given_up();
+        tokio::pin!(given_up);
+        let mut killed = None;
+        let why = loop {
+            let host = directory.host.load_full().unwrap();
+            if killed.replace(host.get_id()) != Some(host.get_id()) {
+                host.kill();
+            }
+            tokio::select! {
+                biased;
+                why = &mut given_up => break why,
+                () = tokio::time::sleep(Duration::from_millis(10)) => {}
+            }
+        };
+        assert!(why.contains("test.idler"), "{why}");
+    }
+}

@@ -18,6 +18,8 @@ pub enum Exit {
     Refused = 3,
     /// No village answers, or it cannot serve now.
     Unavailable = 4,
+    /// The node's own services crashed too often to go on. A service manager may start it again.
+    GaveUp = 70,
 }
 
 impl From<Exit> for ExitCode {

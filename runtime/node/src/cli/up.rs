@@ -58,7 +58,7 @@ impl Up {
     ///
     /// # Errors
     /// Exit 2 for a wrong configuration, 3 when data directory or port is in use, 4 when the store cannot be opened, 1 when
-    /// draining was cut short.
+    /// draining was cut short, 70 when the supervisors gave up.
     pub(crate) async fn run(self, global: &Global) -> Outcome {
         let started = Instant::now();
         let sources = self.sources(global);
@@ -85,11 +85,19 @@ impl Up {
         let node = Node::start(&loaded, &data).await?;
         node.follow(&sources, loaded, telemetry.clone());
         self.announce(&node, &data, &sources, started, global.json);
-        stop.first().await;
+        let given_up = tokio::select! {
+            () = stop.first() => None,
+            why = node.village.given_up() => Some(why),
+        };
         if !self.quiet && !global.json {
             output::note(paint(DIM, "\ndraining; a second signal stops at once"));
         }
-        node.drain(stop).await
+        let drained = node.drain(stop).await;
+        match given_up {
+            None => drained,
+            Some(why) => Err(Failure::new(Exit::GaveUp, format!("the village gave up: {why}"))
+                .hint("its log says which part crashed; what was acknowledged is in the store")),
+        }
     }
 
     /// The options of this command are configuration too.
