@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use fend_core::{Context, Interrupt};
+use fend_core::{Context, CustomUnitAttribute, Interrupt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -116,6 +116,18 @@ pub fn is_expression(expression: &str) -> bool {
     }
 }
 
+/// Units of their own: sums stay in their currency, and a conversion, for which there are no rates, is an error.
+const CURRENCIES: [(&str, &str); 8] = [
+    ("EUR", "EUR"),
+    ("euro", "euros"),
+    ("USD", "USD"),
+    ("dollar", "dollars"),
+    ("GBP", "GBP"),
+    ("CHF", "CHF"),
+    ("JPY", "JPY"),
+    ("CNY", "CNY"),
+];
+
 fn evaluate(expression: &str, interrupt: &impl Interrupt) -> Result<EvalOut, ToolError> {
     if expression.len() > MAX_EXPRESSION_BYTES {
         let detail = format!("longer than {MAX_EXPRESSION_BYTES} bytes");
@@ -124,6 +136,9 @@ fn evaluate(expression: &str, interrupt: &impl Interrupt) -> Result<EvalOut, Too
     let mut context = Context::new();
     // A calculation gives the same result each time; dice do not.
     context.disable_rng();
+    for (one, many) in CURRENCIES {
+        context.define_custom_unit_v1(one, many, "!", &CustomUnitAttribute::None);
+    }
     let result = fend_core::evaluate_with_interrupt(expression, &mut context, interrupt)
         .map_err(|error| ToolError::failed("calc_failed", &format!("cannot evaluate `{expression}`: {error}")))?;
     let value = result.get_main_result();
@@ -149,6 +164,9 @@ mod tests {
         assert_eq!(value("15% of 240"), "36");
         assert_eq!(value("3 feet to metres"), "0.9144 metres");
         assert_eq!(value("(3 + 4) * 5"), "35");
+        assert_eq!(value("17% of 3200 EUR"), "544 EUR");
+        assert_eq!(value("3 euros + 4 euros"), "7 euros");
+        assert!(evaluate("5 EUR to USD", &Stop::default()).is_err());
         assert_eq!(value("1/3 + 1/4"), "approx. 0.5833333333");
     }
 
