@@ -27,6 +27,7 @@ mod checkpoint;
 mod disk;
 mod measured;
 mod memory;
+mod memtable;
 mod redo;
 mod repair;
 mod sled;

@@ -1,6 +1,6 @@
 //! The durable store of a node: redo log, index and checkpoints under one data directory.
 //!
-//! Two threads: `store-redo` writes groups of batches and applies them to the index, `store-ckpt` writes checkpoints. Readers
+//! Two threads: `store-redo` writes groups of batches and applies them to the index (its `memtable` first), `store-ckpt` writes checkpoints. Readers
 //! go to the index directly, under a lock that the application of a group takes for itself, so that they see batches whole.
 //! Whoever meets a failure of the index makes it again on the spot; everybody else waits at that lock.
 
@@ -49,6 +49,10 @@ pub(super) trait Index: Send + Sync {
     fn page(&self, page: &Page) -> Result<Vec<(Bytes, Bytes)>, IndexError>;
     /// Applies a group, whole or not at all.
     fn apply(&mut self, lsn: Lsn, ops: Ops) -> Result<(), IndexError>;
+    /// Brings what is held back on the heap to where `flush` reaches it, and says up to where.
+    fn pour(&mut self) -> Result<Lsn, IndexError> {
+        Ok(self.applied())
+    }
     /// Makes the index survive the loss of power, so that the next start has less to replay.
     fn flush(&self) -> Result<(), IndexError>;
     /// Ends it in good order.
@@ -73,7 +77,7 @@ impl IndexError {
 }
 
 /// A range of index keys, and how much of it to return.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Page {
     pub(super) from: Vec<u8>,
     /// Excluded.
@@ -93,6 +97,12 @@ impl Page {
     /// Entries of all trees from an index key on, about `bytes` of them.
     fn of_all(from: Vec<u8>, bytes: usize) -> Self {
         Self { from, to: index_key(TreeId(TreeId::RESERVED), &[]), limit: usize::MAX, bytes }
+    }
+
+    /// The same, but ending after about `bytes` of entries.
+    #[cfg(test)]
+    pub(super) fn at_most(self, bytes: usize) -> Self {
+        Self { bytes, ..self }
     }
 
     /// Counts an entry in and says whether it still fits; the first always does.
@@ -297,6 +307,17 @@ impl Shared {
         }
     }
 
+    /// See [`Index::pour`].
+    fn pour(&self) -> Result<Lsn, StoreError> {
+        let mut slot = self.slot.write();
+        let index = slot.index.as_mut().map_err(|error| error.clone())?;
+        let upto = index.applied();
+        match index.pour() {
+            Ok(upto) => Ok(upto),
+            Err(failure) => self.rebuild(&mut slot, upto, &failure).map(|()| upto),
+        }
+    }
+
     fn rebuild(&self, slot: &mut Slot, upto: Lsn, failure: &IndexError) -> Result<(), StoreError> {
         slot.generation += 1;
         let rebuilds = self.counters.rebuilds.fetch_add(1, Relaxed);
@@ -471,8 +492,8 @@ impl Keeper {
 
     fn checkpoint(&self) -> Result<Lsn, StoreError> {
         let dir = self.shared.layout.checkpoints();
+        let from = self.shared.pour()?;
         self.shared.read(|index| index.flush())?;
-        let from = self.shared.read(|index| Ok(index.applied()))?;
         let mut writer = checkpoint::Writer::create(&dir)?;
         self.dump(&mut writer)?;
         let upto = self.shared.read(|index| Ok(index.applied()))?;

@@ -16,6 +16,7 @@ use ignore::WalkBuilder;
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::{Method, header::CONTENT_TYPE};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::cli::{
     Exit, Failure, Outcome,
@@ -23,8 +24,10 @@ use crate::cli::{
     output::{self, BAD, BOLD, DIM, GOOD, NAME, WARN, items, paint, text},
 };
 
-/// Files on their way at once: keeps two parsers and the disk busy, holds at most four files in memory.
-const IN_FLIGHT: usize = 4;
+/// Files on their way at once: enough that their writes share an `fdatasync`.
+const IN_FLIGHT: usize = 16;
+/// Bytes of files that are held in memory at once, in MiB; a larger file goes alone.
+const IN_MEMORY_MIB: u32 = 64;
 /// How often a file that became a job, or the index, is looked after.
 const JOB_POLL: Duration = Duration::from_millis(100);
 /// Longest wait for the index.
@@ -87,9 +90,10 @@ impl Add {
         // One cheap question first: a missing village or a wrong key is one error, not one per file.
         client.get(&["v1", "agents"], &[("limit", "1")]).await?;
         let bar = progress(sources.len(), as_json);
-        let this = &self;
+        let (this, room) = (&self, &Semaphore::new(IN_MEMORY_MIB as usize));
         let sent = sources.into_iter().map(|source| async move {
             let name = this.name_of(&source);
+            let _taken = room.acquire_many(mib_of(&source).clamp(1, IN_MEMORY_MIB)).await;
             (this.send(client, source, &name).await, name)
         });
         let mut sent = stream::iter(sent).buffer_unordered(IN_FLIGHT);
@@ -227,6 +231,16 @@ fn walk(path: &Path, tally: &mut Tally, sources: &mut Vec<Source>) {
             Err(error) => tally.failed.push((path.display().to_string(), error.to_string())),
         }
     }
+}
+
+fn mib_of(source: &Source) -> u32 {
+    let bytes = match source {
+        // In memory already.
+        Source::Text(_) => 0,
+        // One that cannot be looked at is told when it is read.
+        Source::File(path) => fs::metadata(path).map_or(0, |file| file.len()),
+    };
+    u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX)
 }
 
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
