@@ -67,6 +67,8 @@ impl ActorCx {
     }
 
     /// Asks to be stopped once the mailbox is empty; the next mail starts a new activation.
+    ///
+    /// ractor's own `stop` loses what is queued, and up to 31 messages may still be handled before it takes effect.
     pub fn passivate(&self) {
         (self.passivate)();
     }

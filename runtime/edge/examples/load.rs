@@ -4,9 +4,11 @@
 //! cargo run --release -p aivillage-edge --example load -- --connections 1000 --seconds 10
 //! cargo run --release -p aivillage-edge --example load -- --url http://127.0.0.1:8080/v1/agents --key "$(cat village-data/admin.key)"
 //! ```
+//! `--body JSON` makes it a POST; `--bodies FILE` posts the lines of a file, each connection from another one on.
 //! Without `--url` it starts a village of its own in this process, so server and generator share the cores.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aivillage_edge::{Edge, EdgeConfig, RunningEdge};
@@ -26,7 +28,8 @@ struct Plan {
     addr: SocketAddr,
     path: String,
     key: String,
-    body: Option<Bytes>,
+    /// What is posted in turn; empty for GET.
+    bodies: Arc<[Bytes]>,
     connections: usize,
     length: Duration,
 }
@@ -62,11 +65,15 @@ async fn main() -> Result<(), Fault> {
             (addr, uri.path().to_owned(), option("--key").ok_or("--url needs --key")?)
         }
     };
+    let mut bodies: Vec<Bytes> = option("--body").map(Bytes::from).into_iter().collect();
+    if let Some(file) = option("--bodies") {
+        bodies.extend(std::fs::read_to_string(file)?.lines().map(|line| Bytes::from(line.to_owned())));
+    }
     let plan = Plan {
         addr,
         path: option("--path").unwrap_or(default_path),
         key: key.trim().to_owned(),
-        body: option("--body").map(Bytes::from),
+        bodies: bodies.into(),
         connections: number("--connections", 1_000)?,
         length: Duration::from_secs(number("--seconds", 10)? as u64),
     };
@@ -90,8 +97,8 @@ async fn start(dir: &std::path::Path) -> Result<(Village, RunningEdge), Fault> {
 async fn run(plan: &Plan) -> (Tally, Duration) {
     let started = Instant::now();
     let mut connections = JoinSet::new();
-    for _ in 0..plan.connections {
-        connections.spawn(connection(plan.clone(), started + plan.length));
+    for first in 0..plan.connections {
+        connections.spawn(connection(plan.clone(), first, started + plan.length));
     }
     let mut all = Tally::default();
     while let Some(tally) = connections.join_next().await {
@@ -106,21 +113,23 @@ async fn run(plan: &Plan) -> (Tally, Duration) {
     (all, started.elapsed())
 }
 
-async fn connection(plan: Plan, end: Instant) -> Result<Tally, Fault> {
+async fn connection(plan: Plan, first: usize, end: Instant) -> Result<Tally, Fault> {
     let stream = TcpStream::connect(plan.addr).await?;
     stream.set_nodelay(true)?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let mut tally = Tally::default();
     let asks = async {
+        let mut bodies = plan.bodies.iter().cycle().skip(first);
         while Instant::now() < end {
-            let method = if plan.body.is_some() { Method::POST } else { Method::GET };
+            let body = bodies.next();
+            let method = if body.is_some() { Method::POST } else { Method::GET };
             let request = Request::builder()
                 .method(method)
                 .uri(&plan.path)
                 .header("host", "localhost")
                 .header("authorization", format!("Bearer {}", plan.key))
                 .header("content-type", "application/json")
-                .body(Full::new(plan.body.clone().unwrap_or_default()))?;
+                .body(Full::new(body.cloned().unwrap_or_default()))?;
             let sent = Instant::now();
             let response = sender.send_request(request).await?;
             let status = response.status();

@@ -14,9 +14,12 @@ use clap::Args;
 use futures::{StreamExt as _, stream};
 use ignore::WalkBuilder;
 use indicatif::{ProgressBar, ProgressStyle};
-use reqwest::{Method, header::CONTENT_TYPE};
+use reqwest::{
+    Method, Url,
+    header::CONTENT_TYPE,
+    multipart::{Form, Part},
+};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 
 use crate::cli::{
     Exit, Failure, Outcome,
@@ -24,10 +27,12 @@ use crate::cli::{
     output::{self, BAD, BOLD, DIM, GOOD, NAME, WARN, items, paint, text},
 };
 
-/// Files on their way at once: enough that their writes share an `fdatasync`.
-const IN_FLIGHT: usize = 16;
-/// Bytes of files that are held in memory at once, in MiB; a larger file goes alone.
-const IN_MEMORY_MIB: u32 = 64;
+/// Requests on their way at once: keeps two parsers and the disk busy.
+const IN_FLIGHT: usize = 4;
+/// Small files travel together, so that a folder of notes is not one request and one `fdatasync` for each.
+const PARCEL_FILES: usize = 32;
+/// Bytes of a parcel; a larger file goes alone.
+const PARCEL_BYTES: u64 = 256 << 10;
 /// How often a file that became a job, or the index, is looked after.
 const JOB_POLL: Duration = Duration::from_millis(100);
 /// Longest wait for the index.
@@ -90,26 +95,26 @@ impl Add {
         // One cheap question first: a missing village or a wrong key is one error, not one per file.
         client.get(&["v1", "agents"], &[("limit", "1")]).await?;
         let bar = progress(sources.len(), as_json);
-        let (this, room) = (&self, &Semaphore::new(IN_MEMORY_MIB as usize));
-        let sent = sources.into_iter().map(|source| async move {
-            let name = this.name_of(&source);
-            let _taken = room.acquire_many(mib_of(&source).clamp(1, IN_MEMORY_MIB)).await;
-            (this.send(client, source, &name).await, name)
-        });
+        let this = &self;
+        let sent = parcels(sources).into_iter().map(|parcel| this.deliver(client, parcel));
         let mut sent = stream::iter(sent).buffer_unordered(IN_FLIGHT);
-        while let Some((answer, name)) = sent.next().await {
-            bar.set_message(name.rsplit('/').next().unwrap_or_default().to_owned());
-            bar.inc(1);
-            match answer {
-                Ok(Sent { results, bytes }) => tally.count(&name, &results, bytes),
-                Err(failure) if failure.exit == Exit::Unavailable && failure.code.is_none() => {
-                    bar.finish_and_clear();
-                    return Err(failure.hint("the files sent so far are in; run the same command again for the rest"));
+        while let Some(parcel) = sent.next().await {
+            for Delivery { name, files, answer } in parcel {
+                bar.set_message(name.rsplit('/').next().unwrap_or_default().to_owned());
+                bar.inc(files);
+                match answer {
+                    Ok(Sent { results, bytes }) => tally.count(&name, &results, bytes),
+                    Err(failure) if failure.exit == Exit::Unavailable && failure.code.is_none() => {
+                        bar.finish_and_clear();
+                        return Err(
+                            failure.hint("the files sent so far are in; run the same command again for the rest")
+                        );
+                    }
+                    Err(failure) if failure.code.as_deref().is_some_and(has_no_text) => {
+                        tally.skipped.push((name, failure.message));
+                    }
+                    Err(failure) => tally.failed.push((name, failure.message)),
                 }
-                Err(failure) if failure.code.as_deref().is_some_and(has_no_text) => {
-                    tally.skipped.push((name, failure.message));
-                }
-                Err(failure) => tally.failed.push((name, failure.message)),
             }
         }
         bar.set_message("making it searchable");
@@ -156,20 +161,61 @@ impl Add {
         }
     }
 
-    async fn send(&self, client: &Client, source: Source, name: &str) -> Result<Sent, Failure> {
-        let bytes = match source {
-            Source::Text(bytes) => bytes,
-            Source::File(path) => read(&path, self.max_mib.saturating_mul(1 << 20))?,
-        };
-        let size = bytes.len() as u64;
-        let mut url = client.url(&["v1", "memory", "documents"]);
-        url.query_pairs_mut().append_pair("name", name);
-        if let Some(collection) = &self.collection {
-            url.query_pairs_mut().append_pair("collection", collection);
+    /// Sends the files of a parcel together. If that is refused, each goes alone, so that only the bad one fails.
+    async fn deliver(&self, client: &Client, parcel: Vec<Source>) -> Vec<Delivery> {
+        let mut names: Vec<_> = parcel.iter().map(|source| self.name_of(source)).collect();
+        if parcel.len() > 1
+            && names.iter().all(|name| is_plain(name))
+            && let Ok(sent) = self.send_together(client, &parcel, &names).await
+        {
+            let name = names.pop().unwrap_or_default();
+            return vec![Delivery { name, files: parcel.len() as u64, answer: Ok(sent) }];
         }
-        let request = client.request(Method::POST, url).header(CONTENT_TYPE, "application/octet-stream").body(bytes);
+        let mut deliveries = Vec::new();
+        for (source, name) in parcel.into_iter().zip(names) {
+            let answer = self.send(client, &source, &name).await;
+            deliveries.push(Delivery { name, files: 1, answer });
+        }
+        deliveries
+    }
+
+    async fn send_together(&self, client: &Client, parcel: &[Source], names: &[String]) -> Result<Sent, Failure> {
+        let (mut form, mut size) = (Form::new(), 0);
+        for (source, name) in parcel.iter().zip(names) {
+            let bytes = self.bytes_of(source)?;
+            size += bytes.len() as u64;
+            form = form.part("file", Part::bytes(bytes).file_name(name.clone()));
+        }
+        let request = client.request(Method::POST, self.url(client, None)).multipart(form);
         let answer = finished(client, client.json(request).await?).await?;
         Ok(Sent { results: items(&answer, "results").to_vec(), bytes: size })
+    }
+
+    async fn send(&self, client: &Client, source: &Source, name: &str) -> Result<Sent, Failure> {
+        let bytes = self.bytes_of(source)?;
+        let size = bytes.len() as u64;
+        let request = client.request(Method::POST, self.url(client, Some(name)));
+        let request = request.header(CONTENT_TYPE, "application/octet-stream").body(bytes);
+        let answer = finished(client, client.json(request).await?).await?;
+        Ok(Sent { results: items(&answer, "results").to_vec(), bytes: size })
+    }
+
+    fn bytes_of(&self, source: &Source) -> Result<Vec<u8>, Failure> {
+        match source {
+            Source::Text(bytes) => Ok(bytes.clone()),
+            Source::File(path) => read(path, self.max_mib.saturating_mul(1 << 20)),
+        }
+    }
+
+    fn url(&self, client: &Client, name: Option<&str>) -> Url {
+        let mut url = client.url(&["v1", "memory", "documents"]);
+        let pairs = [("name", name), ("collection", self.collection.as_deref())];
+        for (key, value) in pairs {
+            if let Some(value) = value {
+                url.query_pairs_mut().append_pair(key, value);
+            }
+        }
+        url
     }
 }
 
@@ -206,6 +252,13 @@ async fn searchable(client: &Client) -> Outcome {
     }
 }
 
+/// What became of one file, or of all files of a parcel.
+struct Delivery {
+    name: String,
+    files: u64,
+    answer: Result<Sent, Failure>,
+}
+
 struct Sent {
     results: Vec<Value>,
     bytes: u64,
@@ -233,14 +286,33 @@ fn walk(path: &Path, tally: &mut Tally, sources: &mut Vec<Source>) {
     }
 }
 
-fn mib_of(source: &Source) -> u32 {
-    let bytes = match source {
-        // In memory already.
-        Source::Text(_) => 0,
-        // One that cannot be looked at is told when it is read.
-        Source::File(path) => fs::metadata(path).map_or(0, |file| file.len()),
-    };
-    u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX)
+/// Small files that follow each other in parcels, everything else alone.
+fn parcels(sources: Vec<Source>) -> Vec<Vec<Source>> {
+    let mut parcels: Vec<Vec<Source>> = Vec::new();
+    let mut bytes = PARCEL_BYTES;
+    for source in sources {
+        let size = match &source {
+            // One that cannot be looked at is told when it is read.
+            Source::File(path) => fs::metadata(path).map_or(PARCEL_BYTES, |file| file.len()),
+            Source::Text(_) => PARCEL_BYTES,
+        };
+        match parcels.last_mut() {
+            Some(parcel) if parcel.len() < PARCEL_FILES && bytes + size <= PARCEL_BYTES => {
+                bytes += size;
+                parcel.push(source);
+            }
+            _ => {
+                bytes = size;
+                parcels.push(vec![source]);
+            }
+        }
+    }
+    parcels
+}
+
+/// Whether a name comes through the header of a multipart body as it is.
+fn is_plain(name: &str) -> bool {
+    !name.contains(|c: char| c.is_control() || matches!(c, '"' | '\\' | '%'))
 }
 
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
@@ -284,7 +356,8 @@ impl Tally {
     }
 
     fn refuse(&mut self, name: &str, result: &Value) {
-        let error = result.get("error").unwrap_or(&Value::Null);
+        let (error, id) = (result.get("error").unwrap_or(&Value::Null), text(result, "id"));
+        let name = if id.is_empty() { name } else { id };
         let reason = [text(error, "message"), text(error, "detail"), error.as_str().unwrap_or_default(), "refused"];
         let reason = reason.into_iter().find(|reason| !reason.is_empty()).unwrap_or_default().to_owned();
         let list = if has_no_text(text(error, "code")) { &mut self.skipped } else { &mut self.failed };
@@ -365,6 +438,28 @@ mod tests {
             })
             .collect();
         assert_eq!(names, ["a.md", "b.md", "c.md"]);
+    }
+
+    #[test]
+    fn small_files_travel_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: String, size: u64| {
+            let path = folder.path().join(name);
+            fs::File::create(&path).unwrap().set_len(size).unwrap();
+            Source::File(path)
+        };
+        let mut sources: Vec<_> = (0..40).map(|n| file(format!("{n}"), 1000)).collect();
+        sources.push(file("large".into(), 1 << 20));
+        sources.push(Source::Text(vec![1]));
+        sources.extend((50..53).map(|n| file(format!("{n}"), 100 << 10)));
+        let sizes: Vec<_> = parcels(sources).iter().map(Vec::len).collect();
+        assert_eq!(sizes, [32, 8, 1, 1, 2, 1]);
+    }
+
+    #[test]
+    fn names_that_a_header_would_change_travel_alone() {
+        assert!(is_plain("/home/ada/größe 2.md"));
+        assert!(!is_plain("a\"b") && !is_plain("a%20b") && !is_plain("a\\b") && !is_plain("a\nb"));
     }
 
     #[test]
