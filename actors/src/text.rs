@@ -8,6 +8,22 @@ use std::ops::Range;
 
 use unicode_segmentation::UnicodeSegmentation;
 
+/// In the order of the year.
+pub(crate) const MONTHS: [&str; 12] = [
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+];
+
 /// Function words and light verbs that carry no topic, sorted for binary search.
 const STOP: &[&str] = &[
     "a", "about", "after", "again", "all", "also", "am", "an", "and", "any", "are", "as", "at", "be", "because",

@@ -114,20 +114,6 @@ pattern!(
     r"(?is)^(?:please\s+|can you\s+|could you\s+|i want you to\s+|for the record\b)*\s*(?:remember(?:\s+this)?(?:\s+for me)?|memori[sz]e|note(?:\s+to self)?|keep in mind|(?:make|take|keep)\s+a\s+note|don['’]t forget|do not forget|save this for later|store(?:\s+the)?(?:\s+fact)?|write down)?\s*(?:that\b|[:,])?\s*(.+?)\s*$"
 );
 
-const MONTHS: [&str; 12] = [
-    "january",
-    "february",
-    "march",
-    "april",
-    "may",
-    "june",
-    "july",
-    "august",
-    "september",
-    "october",
-    "november",
-    "december",
-];
 const LANGUAGES: [(&str, &str); 16] = [
     ("english", "en"),
     ("german", "de"),
@@ -211,7 +197,8 @@ fn numbers(plain: &str, today: NaiveDate, found: &mut Vec<Value>) -> String {
 fn dates(plain: &str, today: NaiveDate, found: &mut Vec<Value>) -> String {
     use chrono::Datelike;
     let year = |text: &str| text.parse().unwrap_or(today.year());
-    let month = |text: &str| (1..).zip(MONTHS).find(|(_, name)| *name == text.to_lowercase()).map_or(0, |(at, _)| at);
+    let month =
+        |text: &str| (1..).zip(text::MONTHS).find(|(_, name)| *name == text.to_lowercase()).map_or(0, |(at, _)| at);
     let day = |text: &str| text.parse().unwrap_or(0);
     let mut push = |date: Option<NaiveDate>| found.extend(date.map(Value::Date));
     for at in ISO_DATE.captures_iter(plain) {

@@ -205,9 +205,10 @@ impl Asked {
         match self.wants {
             Wants::Anything => true,
             Wants::Number => text::words(sentence).iter().any(|word| is_number(word) && !self.words.contains(word)),
-            Wants::Date => text::words(sentence)
-                .iter()
-                .any(|word| (is_number(word) || TIMES.contains(&word.as_str())) && !self.words.contains(word)),
+            Wants::Date => text::words(sentence).iter().any(|word| {
+                (is_number(word) || text::MONTHS.contains(&word.as_str()) || TIMES.contains(&word.as_str()))
+                    && !self.words.contains(word)
+            }),
             Wants::Name => sentence
                 .split_whitespace()
                 .skip(1)
@@ -228,18 +229,6 @@ const NUMBERS: &[&str] = &[
     "once", "twice", "dozen", "zero", "none",
 ];
 const TIMES: &[&str] = &[
-    "january",
-    "february",
-    "march",
-    "april",
-    "may",
-    "june",
-    "july",
-    "august",
-    "september",
-    "october",
-    "november",
-    "december",
     "monday",
     "tuesday",
     "wednesday",

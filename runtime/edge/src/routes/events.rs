@@ -34,7 +34,7 @@ pub(crate) async fn topics(
     headers: HeaderMap,
 ) -> Answer<Response> {
     let subscription = Subscription::read(&query.topics, &headers)?;
-    // Topics carry what other callers do; there is one owner for now.
+    // Topics carry what other callers do; so they are for the owner.
     if !caller.principal.has_role("admin") {
         return Err(ApiError::new(Code::Forbidden, "live topics are for the role admin"));
     }
