@@ -112,13 +112,17 @@ fn ranked(question: &str, passages: &[Evidence]) -> Vec<Candidate> {
     let (cosine, bm25) = (index.cosine(&query), index.bm25(&query));
     let top = bm25.iter().copied().fold(f32::EPSILON, f32::max);
     let asked = Asked::new(question, query, &index);
-    for at in 0..candidates.len() {
-        let support = asked.support(&candidates, at, passages);
-        let (cosine, bm25) = (cosine.get(at).copied().unwrap_or(0.0), bm25.get(at).copied().unwrap_or(0.0));
-        let Some(candidate) = candidates.get_mut(at) else { continue };
-        let trust = passages.get(candidate.passage).map_or(0.0, |passage| passage.trust);
-        candidate.support = support;
-        candidate.score = 0.5 * cosine + 0.3 * bm25 / top + 0.2 * trust;
+    let titles: Vec<Vec<f32>> = passages.iter().map(|passage| asked.matches(&text::terms(&passage.title))).collect();
+    let mut before: (usize, Vec<f32>) = (usize::MAX, Vec::new());
+    for ((candidate, cosine), bm25) in candidates.iter_mut().zip(cosine).zip(bm25) {
+        let own = asked.matches(&candidate.terms);
+        let neighbour = if before.0 == candidate.passage { &before.1[..] } else { &[] };
+        if let (Some(passage), Some(title)) = (passages.get(candidate.passage), titles.get(candidate.passage)) {
+            let sentence = passage.text.get(candidate.range.clone()).unwrap_or_default();
+            candidate.support = asked.support(sentence, &own, title, neighbour);
+            candidate.score = 0.5 * cosine + 0.3 * bm25 / top + 0.2 * passage.trust;
+        }
+        before = (candidate.passage, own);
     }
     candidates
 }
@@ -180,24 +184,23 @@ impl Asked {
         Self { terms, total, wants: wanted(&words), words: words.into_iter().collect() }
     }
 
-    /// Share of the question's weight that sentence `at` covers; a title covers for its sentences, a neighbour for half.
-    fn support(&self, candidates: &[Candidate], at: usize, passages: &[Evidence]) -> f32 {
-        let Some(candidate) = candidates.get(at) else { return 0.0 };
-        let Some(passage) = passages.get(candidate.passage) else { return 0.0 };
-        if self.total <= 0.0 {
+    /// How well each term of the question is met by `terms`.
+    fn matches(&self, terms: &[String]) -> Vec<f32> {
+        self.terms.iter().map(|(term, _)| best_match(term, terms)).collect()
+    }
+
+    /// Share of the question's weight that a sentence covers; its title covers for it, the sentence before for half. The
+    /// slices say how well each term is met.
+    fn support(&self, sentence: &str, own: &[f32], title: &[f32], before: &[f32]) -> f32 {
+        // A sentence that shares nothing itself answers nothing, whatever its title says.
+        if self.total <= 0.0 || own.iter().all(|met| *met <= 0.0) {
             return 0.0;
         }
-        let title = text::terms(&passage.title);
-        let before = at.checked_sub(1).and_then(|before| candidates.get(before));
-        let before =
-            before.filter(|before| before.passage == candidate.passage).map_or(&[][..], |before| &before.terms);
-        let covered: f32 =
-            self.terms.iter().map(|(term, weight)| weight * cover(term, &candidate.terms, &title, before)).sum();
-        let own: f32 = self.terms.iter().map(|(term, _)| best_match(term, &candidate.terms)).sum();
-        let sentence = passage.text.get(candidate.range.clone()).unwrap_or_default();
+        let met = |of: &[f32], at: usize| of.get(at).copied().unwrap_or(0.0);
+        let cover = |at: usize| met(own, at).max(0.9 * met(title, at)).max(0.5 * met(before, at));
+        let covered: f32 = self.terms.iter().enumerate().map(|(at, (_, weight))| weight * cover(at)).sum();
         let kind = if self.answered_in_kind(sentence) { 1.0 } else { 0.6 };
-        // A sentence that shares nothing itself answers nothing, whatever its title says.
-        if own > 0.0 { kind * covered / self.total } else { 0.0 }
+        kind * covered / self.total
     }
 
     fn answered_in_kind(&self, sentence: &str) -> bool {
@@ -287,21 +290,20 @@ fn wanted(words: &[String]) -> Wants {
     Wants::Anything
 }
 
-fn cover(term: &str, own: &[String], title: &[String], before: &[String]) -> f32 {
-    best_match(term, own).max(0.9 * best_match(term, title)).max(0.5 * best_match(term, before))
-}
-
 /// 1 for the term itself, 0.8 for a word of the same root ("invention", "invented"), else 0.
 fn best_match(term: &str, terms: &[String]) -> f32 {
     if terms.iter().any(|other| other == term) {
         return 1.0;
     }
     let digits = term.bytes().any(|b| b.is_ascii_digit());
+    let length = term.chars().count();
     let kin = |other: &String| {
-        let shared = term.chars().zip(other.chars()).take_while(|(a, b)| a == b).count();
-        shared >= 5
-            && 4 * shared >= 3 * term.chars().count().min(other.chars().count())
-            && 5 * shared >= 3 * term.chars().count().max(other.chars().count())
+        // Most words differ in their first letter; only the others are worth counting.
+        term.as_bytes().first() == other.as_bytes().first() && {
+            let shared = term.chars().zip(other.chars()).take_while(|(a, b)| a == b).count();
+            let of = other.chars().count();
+            shared >= 5 && 4 * shared >= 3 * length.min(of) && 5 * shared >= 3 * length.max(of)
+        }
     };
     if !digits && terms.iter().any(kin) { 0.8 } else { 0.0 }
 }

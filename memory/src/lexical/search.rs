@@ -8,7 +8,7 @@ use tantivy::query::{
     BooleanQuery, DisjunctionMaxQuery, EmptyQuery, FuzzyTermQuery, Occur, PhraseQuery, Query, TermQuery,
 };
 use tantivy::schema::{Field, IndexRecordOption};
-use tantivy::{DocAddress, Searcher, Term};
+use tantivy::{DocAddress, DocSet, Searcher, Term};
 
 use super::Lexical;
 use crate::error::MemoryError;
@@ -55,7 +55,7 @@ pub struct Plan {
 }
 
 /// A found chunk.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Hit {
     /// The document.
     pub key: DocKey,
@@ -65,6 +65,8 @@ pub struct Hit {
     pub ordinal: u32,
     /// BM25.
     pub score: f32,
+    /// For each word sought: 1 if the chunk has it, title and heading included; less if only a neighbour; 0 if not.
+    pub covered: Vec<f32>,
 }
 
 impl Plan {
@@ -96,7 +98,38 @@ impl Plan {
             return Ok(Vec::new());
         }
         let top = searcher.search(&*self.query, &TopDocs::with_limit(limit).order_by_score())?;
-        top.into_iter().map(|(score, address)| hit(&searcher, address, score)).collect()
+        let mut hits = Vec::with_capacity(top.len());
+        for (score, address) in top {
+            hits.push((address, hit(&searcher, address, score, self.sought.len())?));
+        }
+        self.cover(&searcher, lexical.fields.text, &mut hits)?;
+        Ok(hits.into_iter().map(|(_, hit)| hit).collect())
+    }
+
+    /// Marks the words that each hit has. The postings know; making words of the texts again would cost more than the search.
+    fn cover(&self, searcher: &Searcher, field: Field, hits: &mut [(DocAddress, Hit)]) -> Result<(), MemoryError> {
+        let mut in_order: Vec<_> = hits.iter_mut().map(|(address, hit)| (*address, &mut hit.covered)).collect();
+        in_order.sort_unstable_by_key(|(address, _)| *address);
+        for segment in in_order.chunk_by_mut(|(a, _), (b, _)| a.segment_ord == b.segment_ord) {
+            let Some((first, _)) = segment.first() else { continue };
+            let index = searcher.segment_reader(first.segment_ord).inverted_index(field)?;
+            for (at, word) in self.sought.iter().enumerate() {
+                let worth = if word.fuzzy { FUZZY_WEIGHT } else { 1.0 };
+                for term in &word.terms {
+                    let term = Term::from_field_text(field, term);
+                    let postings = index.read_postings(&term, IndexRecordOption::Basic);
+                    let Some(mut postings) = postings.map_err(tantivy::TantivyError::from)? else { continue };
+                    for (address, covered) in &mut *segment {
+                        let id = address.doc_id;
+                        let found = if postings.doc() < id { postings.seek(id) } else { postings.doc() };
+                        if let Some(covered) = covered.get_mut(at).filter(|_| found == id) {
+                            *covered = worth;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The highest score a chunk could have: every word that describes something, saturated.
@@ -108,7 +141,7 @@ impl Plan {
     }
 }
 
-fn hit(searcher: &Searcher, address: DocAddress, score: f32) -> Result<Hit, MemoryError> {
+fn hit(searcher: &Searcher, address: DocAddress, score: f32, words: usize) -> Result<Hit, MemoryError> {
     let fast = searcher.segment_reader(address.segment_ord).fast_fields();
     let read = |field: &str| -> Result<u64, MemoryError> {
         fast.u64(field)?
@@ -122,6 +155,7 @@ fn hit(searcher: &Searcher, address: DocAddress, score: f32) -> Result<Hit, Memo
         version: u32::try_from(version).unwrap_or(0),
         ordinal: u32::try_from(ordinal).unwrap_or(0),
         score,
+        covered: vec![0.0; words],
     })
 }
 

@@ -1,6 +1,5 @@
 //! The read side of a shard: documents out of the journal, passages out of index and journal. Blocking.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use aivillage_runtime::CallError;
@@ -12,9 +11,8 @@ use super::known::Known;
 use crate::document::{CollectionStats, DocumentView, GetDocument};
 use crate::error::MemoryError;
 use crate::journal::{DocKey, Head, Journal, Version};
-use crate::language::{Tongue, for_each_token};
 use crate::lexical::Lexical;
-use crate::lexical::search::{FUZZY_WEIGHT, Hit, Plan, Sought};
+use crate::lexical::search::{Hit, Plan, Sought};
 use crate::names::ShardName;
 use crate::question::Question;
 
@@ -142,20 +140,19 @@ impl ReadSide {
             if passages.len() == search.limit {
                 break;
             }
-            passages.extend(self.passage(&hit, &plan.sought)?);
+            passages.extend(self.passage(hit)?);
         }
         let score_max = plan.score_max();
         Ok(Found { sought: plan.sought, chunks: self.lexical.chunks(), score_max, passages })
     }
 
-    fn passage(&self, hit: &Hit, sought: &[Sought]) -> Result<Option<FoundPassage>, MemoryError> {
+    fn passage(&self, hit: Hit) -> Result<Option<FoundPassage>, MemoryError> {
         let Some(head) = self.journal.head(hit.key)? else { return Ok(None) };
         if head.deleted || head.version != hit.version {
             return Ok(None);
         }
         let Some(version) = self.journal.version(hit.key, hit.version)? else { return Ok(None) };
         let (chunk, text) = self.journal.chunk(hit.key, hit.version, &version, hit.ordinal)?;
-        let covered = covered(&version, &chunk.heading, &text, sought);
         Ok(Some(FoundPassage {
             doc: head.id,
             duplicate_of: head.duplicate_of.map(|(_, id)| id),
@@ -170,32 +167,9 @@ impl ReadSide {
             url: version.url,
             language: version.language,
             score: hit.score,
-            covered,
+            covered: hit.covered,
         }))
     }
-}
-
-/// Which of the words sought a passage has, title and heading included.
-fn covered(version: &Version, heading: &str, text: &str, sought: &[Sought]) -> Vec<f32> {
-    let mut analyzer = Tongue::from_code(&version.language).unwrap_or(Tongue::UNKNOWN).analyzer();
-    // Looked up once for each word of the passage; keeping the passage's own words would cost as much as the search.
-    let mut wanted: HashMap<&str, Vec<usize>> = HashMap::new();
-    for (at, word) in sought.iter().enumerate() {
-        for term in &word.terms {
-            wanted.entry(term).or_default().push(at);
-        }
-    }
-    let mut has = vec![0.0; sought.len()];
-    for part in [version.title.as_deref().unwrap_or_default(), heading, text] {
-        for_each_token(&mut analyzer, part, |token| {
-            for at in wanted.get(token.text.as_str()).into_iter().flatten() {
-                if let (Some(has), Some(word)) = (has.get_mut(*at), sought.get(*at)) {
-                    *has = if word.fuzzy { FUZZY_WEIGHT } else { 1.0 };
-                }
-            }
-        });
-    }
-    has
 }
 
 fn view(collection: &str, head: Head, number: u32, version: Version, text: String) -> DocumentView {
