@@ -393,9 +393,10 @@ impl Tally {
         let parts: Vec<String> =
             parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
         output::say(format_args!(
-            "{} {} documents{}  {}",
+            "{} {} document{}{}  {}",
             if self.documents() > 0 { paint(GOOD, "✓") } else { paint(WARN, "·") },
             paint(BOLD, self.documents()),
+            if self.documents() == 1 { "" } else { "s" },
             if parts.is_empty() { String::new() } else { format!(" ({})", parts.join(", ")) },
             paint(DIM, output::size(self.bytes)),
         ));
