@@ -37,14 +37,14 @@ impl Index {
         let mut entries = Vec::with_capacity(texts.len());
         for terms in texts {
             let terms = terms.as_ref();
-            let counts = counts(terms.iter().map(|term| match ids.get(term) {
-                Some(id) => *id,
-                None => {
-                    let id = u32::try_from(ids.len()).unwrap_or(u32::MAX);
-                    ids.insert(term.clone(), id);
-                    holders.push(0.0);
-                    id
+            let counts = counts(terms.iter().map(|term| {
+                if let Some(id) = ids.get(term) {
+                    return *id;
                 }
+                let id = u32::try_from(ids.len()).unwrap_or(u32::MAX);
+                ids.insert(term.clone(), id);
+                holders.push(0.0);
+                id
             }));
             for (id, _) in &counts {
                 if let Some(held) = holders.get_mut(*id as usize) {
@@ -114,7 +114,8 @@ impl Index {
                 Ordering::Greater => drop(b.next()),
                 Ordering::Equal => {
                     sum += n * m * self.idf_of(*x).powi(2);
-                    (a.next(), b.next());
+                    a.next();
+                    b.next();
                 }
             }
         }

@@ -247,6 +247,18 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_common_word_stays_common_in_the_few_documents_of_another_language() {
+        let english = |n: u8| document(n, "", &format!("The registers of the villages are kept in house {n}."));
+        let mut documents: Vec<_> = (1..200).map(english).collect();
+        documents.push(document(200, "", "The registers of the villages are kept in the mill of Aldwin."));
+        let other = "Te villages registers oraz stare księgi leżą w domu, a wszyscy mieszkańcy czytają je codziennie.";
+        documents.push(document(201, "", other));
+        let lexical = index(&documents);
+        assert!(lexical.tongues().len() > 1, "the other language was not recognised");
+        assert_eq!(found(&lexical, "registers of the villages of Aldwin").first(), Some(&200));
+    }
+
+    #[test]
     fn phrases_exclusions_and_filters_hold() {
         let lexical = corpus();
         assert_eq!(found(&lexical, "\"village well\""), [1]);

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 use tantivy::collector::TopDocs;
 use tantivy::query::{
-    BooleanQuery, DisjunctionMaxQuery, EmptyQuery, FuzzyTermQuery, Occur, PhraseQuery, Query, TermQuery,
+    BooleanQuery, BoostQuery, DisjunctionMaxQuery, EmptyQuery, FuzzyTermQuery, Occur, PhraseQuery, Query, TermQuery,
 };
 use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{DocAddress, DocSet, Searcher, Term};
@@ -84,7 +84,7 @@ impl Plan {
         for word in &mut sought {
             weigh(word, &searcher, lexical.fields.text, chunks);
         }
-        let query = build(lexical, question, &sought, &tongues);
+        let query = build(lexical, question, &sought, &tongues, &searcher);
         Self { sought, query }
     }
 
@@ -199,8 +199,7 @@ fn words(text: &str, tongues: &[Tongue]) -> Vec<Sought> {
 
 /// Counts a word, and looks for its neighbours if the index does not have it.
 fn weigh(sought: &mut Sought, searcher: &Searcher, field: Field, chunks: u64) {
-    let df = |term: &String| searcher.doc_freq(&Term::from_field_text(field, term)).unwrap_or(0);
-    sought.df = sought.terms.iter().map(df).sum();
+    sought.df = sought.terms.iter().map(|term| doc_freq(searcher, field, term)).sum();
     // Deleted chunks are counted until segments merge; a document frequency above N is one of those moments.
     sought.idf = idf(sought.df.min(chunks), chunks);
     if sought.df == 0 && !sought.asks && sought.word.chars().count() >= FUZZY_CHARS {
@@ -210,6 +209,10 @@ fn weigh(sought: &mut Sought, searcher: &Searcher, field: Field, chunks: u64) {
             sought.fuzzy = true;
         }
     }
+}
+
+fn doc_freq(searcher: &Searcher, field: Field, term: &str) -> u64 {
+    searcher.doc_freq(&Term::from_field_text(field, term)).unwrap_or(0)
 }
 
 /// ln(1 + (N - n + 0.5) / (n + 0.5)). Robertson and Zaragoza 2009, with the 1 that keeps it positive.
@@ -242,14 +245,20 @@ fn neighbours(terms: &[String], searcher: &Searcher, field: Field) -> Vec<String
     near.into_iter().take(FUZZY_WORDS).map(|(_, word)| word).collect()
 }
 
-fn build(lexical: &Lexical, question: &Question, sought: &[Sought], tongues: &[Tongue]) -> Box<dyn Query> {
+fn build(
+    lexical: &Lexical,
+    question: &Question,
+    sought: &[Sought],
+    tongues: &[Tongue],
+    searcher: &Searcher,
+) -> Box<dyn Query> {
     let fields = lexical.fields;
     let mut clauses: Vec<(Occur, Box<dyn Query>)> = Vec::new();
     let asks_only = sought.iter().all(|word| word.asks);
     let words: Vec<(Occur, Box<dyn Query>)> = sought
         .iter()
         .filter(|word| asks_only || !word.asks)
-        .map(|word| (Occur::Should, any_of(fields.text, &word.terms)))
+        .map(|word| (Occur::Should, any_of(fields.text, word, searcher)))
         .collect();
     if !words.is_empty() {
         clauses.push((Occur::Must, Box::new(BooleanQuery::new(words))));
@@ -280,14 +289,20 @@ fn exact(field: Field, value: &str) -> Box<dyn Query> {
     Box::new(TermQuery::new(Term::from_field_text(field, value), IndexRecordOption::Basic))
 }
 
-/// The best of several index words that stand for one word.
-fn any_of(field: Field, terms: &[String]) -> Box<dyn Query> {
+/// The best of several index words that stand for one word. All weigh what the word weighs: a form that only the few
+/// documents of another language have would make a common word in them a rare one.
+fn any_of(field: Field, word: &Sought, searcher: &Searcher) -> Box<dyn Query> {
+    let chunks = searcher.num_docs().max(1);
     let one = |term: &String| -> Box<dyn Query> {
         Box::new(TermQuery::new(Term::from_field_text(field, term), IndexRecordOption::WithFreqs))
     };
-    match terms {
+    let leveled = |term: &String| -> Box<dyn Query> {
+        let own = idf(doc_freq(searcher, field, term).min(chunks), chunks);
+        Box::new(BoostQuery::new(one(term), if word.fuzzy { 1.0 } else { word.idf / own }))
+    };
+    match &word.terms[..] {
         [term] => one(term),
-        many => Box::new(DisjunctionMaxQuery::new(many.iter().map(one).collect())),
+        many => Box::new(DisjunctionMaxQuery::new(many.iter().map(leveled).collect())),
     }
 }
 

@@ -57,6 +57,7 @@ where
     /// Handles the mail and, if it is the first of a burst, what has gathered behind it.
     ///
     /// A block and not an `async fn`, which holds its arguments twice: ractor moves this future several times.
+    #[allow(clippy::manual_async_fn, reason = "see above")]
     fn handle(
         &self,
         myself: ActorRef<A::Msg>,

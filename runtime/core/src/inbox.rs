@@ -69,7 +69,7 @@ mod tests {
 
     use super::*;
 
-    const SENDERS: usize = 3;
+    const SENDERS: u32 = 3;
     const ROUNDS: u32 = 10_000;
     const EACH: u32 = 3;
 
@@ -77,23 +77,23 @@ mod tests {
     /// where no later mail hides it. Two takers at a time would disturb the order.
     #[test]
     fn racing_senders_lose_nothing_and_stay_in_order() {
-        let (inbox, round) = (Inbox::new(), Barrier::new(SENDERS));
+        let (inbox, round) = (Inbox::new(), Barrier::new(SENDERS as usize));
         let (takers, taken, wrong) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0));
-        let seen: [AtomicU32; SENDERS] = Default::default();
+        let seen: [AtomicU32; SENDERS as usize] = Default::default();
         // In place of the activation, whoever has to wake it does its work.
-        let work = |first: Mail<(usize, u32)>| {
+        let work = |first: Mail<(u32, u32)>| {
             let mut mail = Some(first);
             while let Some(Mail { body: (sender, n), .. }) = mail {
                 // Counted and judged at the end: who panics here leaves the others waiting.
                 let alone = takers.fetch_add(1, Ordering::SeqCst) == 0;
-                let in_order = seen[sender].swap(n, Ordering::SeqCst) + 1 == n;
+                let in_order = seen[sender as usize].swap(n, Ordering::SeqCst) + 1 == n;
                 wrong.fetch_add(u32::from(!alone || !in_order), Ordering::SeqCst);
                 taken.fetch_add(1, Ordering::SeqCst);
                 takers.fetch_sub(1, Ordering::SeqCst);
                 mail = inbox.next();
             }
         };
-        let send = |sender: usize| {
+        let send = |sender: u32| {
             for first in (1..=ROUNDS * EACH).step_by(EACH as usize) {
                 round.wait();
                 (first..first + EACH).filter_map(|n| inbox.put(Mail::from((sender, n)))).for_each(&work);
@@ -109,7 +109,7 @@ mod tests {
             }
         });
         assert_eq!(wrong.into_inner(), 0);
-        assert_eq!(taken.into_inner(), ROUNDS * EACH * SENDERS as u32);
+        assert_eq!(taken.into_inner(), ROUNDS * EACH * SENDERS);
         assert!(!inbox.held.into_inner());
     }
 

@@ -116,6 +116,7 @@ impl<F: Future> Future for Scoped<F> {
 
 impl MsgCx {
     /// The context of the message that the current task handles; empty outside a handler.
+    #[must_use]
     #[inline]
     pub fn current() -> Self {
         CURRENT.try_with(|cx| cx.borrow().clone()).unwrap_or_default()

@@ -64,10 +64,15 @@ impl Actor for Ledger {
         let (sender, n, done) = match mail.body {
             LedgerMsg::Note { sender, n } => (sender, n, None),
             LedgerMsg::Entry { sender, n, done } => (sender, n, Some(done)),
-            LedgerMsg::Rest => return Ok(cx.passivate()),
-            LedgerMsg::Crash => return Err("on purpose".into()),
-            LedgerMsg::Wait => return Ok(self.gate.acquire().await?.forget()),
-            LedgerMsg::Stop => return Ok(myself.stop(None)),
+            other => {
+                match other {
+                    LedgerMsg::Rest => cx.passivate(),
+                    LedgerMsg::Wait => self.gate.acquire().await?.forget(),
+                    LedgerMsg::Stop => myself.stop(None),
+                    _ => return Err("on purpose".into()),
+                }
+                return Ok(());
+            }
         };
         let last = std::mem::replace(&mut self.seen.last.lock().unwrap()[sender], n);
         if last + 1 != n {
@@ -101,7 +106,7 @@ async fn racing_senders_lose_nothing_and_stay_in_order_while_activations_come_an
                     0 => ledger.ask(|done| LedgerMsg::Entry { sender, n, done }).await?,
                     _ => ledger.tell(LedgerMsg::Note { sender, n }).await?,
                 }
-                if (n as usize * 7 + sender) % 100 == 0 {
+                if (n as usize * 7 + sender).is_multiple_of(100) {
                     ledger.tell(LedgerMsg::Rest).await?;
                 }
             }

@@ -25,9 +25,9 @@ pub(super) struct MemTable {
 }
 
 impl MemTable {
-    pub(super) fn before(below: Box<dyn Index>) -> Box<Self> {
+    pub(super) fn before(below: Box<dyn Index>) -> Self {
         let applied = below.applied();
-        Box::new(Self { below, recent: BTreeMap::new(), bytes: 0, applied })
+        Self { below, recent: BTreeMap::new(), bytes: 0, applied }
     }
 }
 

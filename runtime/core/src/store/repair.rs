@@ -68,7 +68,7 @@ pub(super) fn open_index(layout: &Layout, cache: u64, last: Lsn) -> Result<(Box<
         open_sled(layout, cache, last)
     };
     let (index, rebuilt): (Box<dyn Index>, _) = match opened {
-        Ok(index) => (MemTable::before(index), false),
+        Ok(index) => (Box::new(MemTable::before(index)), false),
         Err(Failure::Index(failure)) => (rebuild(layout, cache, last, &failure, true)?, true),
         Err(Failure::Store(error)) => return Err(error),
     };
@@ -89,7 +89,7 @@ pub(super) fn rebuild(
     if on_disk {
         let built = SledIndex::open(&layout.sled(), cache).map_err(Failure::Index);
         match built.and_then(|index| load(Box::new(index), layout, upto)) {
-            Ok(index) => return Ok(MemTable::before(index)),
+            Ok(index) => return Ok(Box::new(MemTable::before(index))),
             Err(Failure::Store(error)) => return Err(error),
             Err(Failure::Index(failure)) => {
                 tracing::error!(%failure, "no index on disk, keeping it in memory until the next start");
