@@ -298,7 +298,9 @@ fn any_of(field: Field, word: &Sought, searcher: &Searcher) -> Box<dyn Query> {
     };
     let leveled = |term: &String| -> Box<dyn Query> {
         let own = idf(doc_freq(searcher, field, term).min(chunks), chunks);
-        Box::new(BoostQuery::new(one(term), if word.fuzzy { 1.0 } else { word.idf / own }))
+        // With many millions of chunks the weight of a word that all have is zero in `f32`.
+        let level = if word.fuzzy { 1.0 } else { word.idf / own.max(f32::MIN_POSITIVE) };
+        Box::new(BoostQuery::new(one(term), level))
     };
     match &word.terms[..] {
         [term] => one(term),

@@ -117,7 +117,8 @@ impl<B: Wire> Entry<B> {
 
     /// Wakes an activation with the oldest mail of its inbox, which the caller holds.
     fn wake(&self, live: &Live<B>, mut mail: Mail<B>) -> Result<Taken, Refused<B>> {
-        mail.way = Way::Straight;
+        // Not behind anything, such as what the actor sent itself: then it cannot have expired on the way.
+        mail.way = if live.gauge.depth() <= 1 { Way::Straight } else { Way::Waking };
         let Err(MessagingErr::SendErr(mut mail)) = live.actor.send_message(mail) else { return Ok(Taken::Delivered) };
         // It ended a moment ago, and what is in its inbox goes the way of new mail.
         mail.way = Way::Queued;

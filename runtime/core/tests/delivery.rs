@@ -4,6 +4,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use aivillage_runtime::{
     Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Kind, KindOptions, Mail, Overflow, Reply, Village,
@@ -13,11 +14,20 @@ use tokio::sync::Semaphore;
 
 #[derive(Serialize, Deserialize)]
 enum LedgerMsg {
-    Note { sender: usize, n: u32 },
-    Entry { sender: usize, n: u32, done: Reply<()> },
+    Note {
+        sender: usize,
+        n: u32,
+    },
+    Entry {
+        sender: usize,
+        n: u32,
+        done: Reply<()>,
+    },
     Rest,
     Crash,
     Wait,
+    /// Sends itself `Wait`.
+    WaitLater,
     Stop,
 }
 
@@ -68,6 +78,7 @@ impl Actor for Ledger {
                 match other {
                     LedgerMsg::Rest => cx.passivate(),
                     LedgerMsg::Wait => self.gate.acquire().await?.forget(),
+                    LedgerMsg::WaitLater => drop(cx.tell_self(&myself, LedgerMsg::Wait)),
                     LedgerMsg::Stop => myself.stop(None),
                     _ => return Err("on purpose".into()),
                 }
@@ -131,6 +142,22 @@ async fn a_crash_tells_those_who_queued_and_the_next_mail_starts_anew() {
     assert_eq!(queued, Err(CallError::NoReply));
     assert_eq!(ledger.ask(|done| LedgerMsg::Entry { sender: 0, n: 1, done }).await, Ok(()));
     assert_eq!(seen.starts.load(Ordering::SeqCst), 2);
+}
+
+/// What an actor sends itself goes past the inbox. Mail that waits behind it expires all the same.
+#[tokio::test(start_paused = true)]
+async fn mail_expires_behind_work_of_the_actor_itself() {
+    let (village, seen, gate) = village().await;
+    let ledger = village.addr::<Ledger>("a");
+    ledger.tell(LedgerMsg::WaitLater).await.unwrap();
+    while seen.handled.load(Ordering::SeqCst) < 2 {
+        tokio::task::yield_now().await;
+    }
+    let late = ledger.call().deadline(Duration::from_secs(1));
+    assert_eq!(late.ask(|done| LedgerMsg::Entry { sender: 0, n: 1, done }).await, Err(CallError::Timeout));
+    gate.add_permits(1);
+    assert_eq!(ledger.ask(|done| LedgerMsg::Entry { sender: 1, n: 1, done }).await, Ok(()));
+    assert_eq!(seen.handled.load(Ordering::SeqCst), 3, "the expired message was handled");
 }
 
 /// Mail that gathers behind the one in hand is handled in one turn of ractor, but the turn has an end.

@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 /// Does as it is told.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -250,6 +251,16 @@ async fn the_principal_travels_with_the_message() {
     let puppet = stage.village.addr::<Puppet>("a");
     assert_eq!(puppet.call().principal(who).ask(PuppetMsg::Whoami).await, Ok(Some("ada".to_owned())));
     assert_eq!(puppet.ask(PuppetMsg::Whoami).await, Ok(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_call_timeout_holds_at_once() {
+    let stage = stage().await;
+    let puppet = stage.village.addr::<Puppet>("a");
+    stage.village.reconfigure(toml::toml! { limits = { call_timeout = "2s" } }).unwrap();
+    let asked = Instant::now();
+    assert_eq!(puppet.ask(PuppetMsg::Wait).await, Err(CallError::Timeout));
+    assert_eq!(asked.elapsed().as_secs(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,13 +5,19 @@
 //! cargo run --release -p aivillage-edge --example load -- --url http://127.0.0.1:8080/v1/agents --key "$(cat village-data/admin.key)"
 //! ```
 //! `--body JSON` makes it a POST; `--bodies FILE` posts the lines of a file, each connection from another one on.
-//! Without `--url` it starts a village of its own in this process, so server and generator share the cores.
+//! Without `--url` it starts a village of its own in this process, so server and generator share the cores. With
+//! `--documents 10000` that village has so many documents of 1 KB and is asked about them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+#[allow(dead_code, reason = "made for the bench of the memory, which uses all of it")]
+#[path = "../../../memory/benches/memory/corpus.rs"]
+mod corpus;
+
 use aivillage_edge::{Edge, EdgeConfig, RunningEdge};
+use aivillage_memory::{Memory, Put, WaitFor};
 use aivillage_runtime::Village;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -57,21 +63,33 @@ fn main() -> Result<(), Fault> {
         Some(_) => None,
         None => Some(server.block_on(start(dir.path()))?),
     };
+    let documents = number("--documents", 0)?;
+    let asks = documents > 0 && own.is_some();
     let (addr, default_path, key) = match (&own, option("--url")) {
-        (Some((_, edge)), _) => (edge.addr, "/v1/agents".to_owned(), std::fs::read_to_string(&edge.admin_key_path)?),
+        (Some((_, edge)), _) => {
+            let path = if asks { "/v1/agents/sage/ask" } else { "/v1/agents" };
+            (edge.addr, path.to_owned(), std::fs::read_to_string(&edge.admin_key_path)?)
+        }
         (None, url) => {
             let uri: hyper::Uri = url.unwrap_or_default().parse()?;
             let addr = uri.authority().ok_or("--url needs host and port")?.as_str().parse()?;
             (addr, uri.path().to_owned(), option("--key").ok_or("--url needs --key")?)
         }
     };
+    let path = option("--path").unwrap_or(default_path);
     let mut bodies: Vec<Bytes> = option("--body").map(Bytes::from).into_iter().collect();
     if let Some(file) = option("--bodies") {
         bodies.extend(std::fs::read_to_string(file)?.lines().map(|line| Bytes::from(line.to_owned())));
     }
+    if let Some((village, _)) = own.as_ref().filter(|_| asks) {
+        server.block_on(fill(village, documents))?;
+        let name = if path.ends_with("/query") { "text" } else { "input" };
+        let questions = corpus::questions(11, documents, 2_000).into_iter();
+        bodies.extend(questions.map(|question| Bytes::from(serde_json::json!({ name: question }).to_string())));
+    }
     let plan = Plan {
         addr,
-        path: option("--path").unwrap_or(default_path),
+        path,
         key: key.trim().to_owned(),
         bodies: bodies.into(),
         connections: number("--connections", 1_000)?,
@@ -96,6 +114,14 @@ async fn start(dir: &std::path::Path) -> Result<(Village, RunningEdge), Fault> {
     let config = EdgeConfig { listen: free, admin_listen: free, ..EdgeConfig::default() };
     let edge = Edge::start(&village, config, dir).await?;
     Ok((village, edge))
+}
+
+async fn fill(village: &Village, documents: usize) -> Result<(), Fault> {
+    let memory = Memory::new(village, "local");
+    for batch in corpus::documents(7, documents).chunks(256) {
+        memory.put(Put { documents: batch.to_vec(), wait: WaitFor::Searchable, ..Put::default() }).await?;
+    }
+    Ok(())
 }
 
 async fn run(plan: &Plan) -> (Tally, Duration) {

@@ -44,7 +44,7 @@ const ERRORS_SHOWN: usize = 20;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   village memory add ~/notes handbook.pdf
-  village memory add --collection work ~/work/docs
+  village memory add --collection handbook ~/handbook
   pg_dump --schema-only shop | village memory add - --name schema.sql
 
 Folders are walked; hidden files and what .gitignore names are left out. A file is known by its path:
