@@ -14,7 +14,7 @@ use ractor::{ActorRef, MessagingErr};
 use tokio::time::Instant;
 
 use crate::error::CallError;
-use crate::inbox::Inbox;
+use crate::inbox::{Inbox, Put};
 use crate::mail::{Mail, Way, Wire};
 use crate::mailbox::Gauge;
 use crate::supervisor::RestartTracker;
@@ -101,10 +101,10 @@ impl<B: Wire> Entry<B> {
                 if !live.gauge.admit() {
                     return Err(Refused::Full(mail, Some(live.gauge.clone())));
                 }
-                if accepts(&live.actor) {
-                    return live.inbox.put(mail).map_or(Ok(Taken::Delivered), |oldest| self.wake(live, oldest));
-                }
+                let back = if accepts(&live.actor) { Self::wake(live, live.inbox.put(mail)) } else { Some(mail) };
+                let Some(back) = back else { return Ok(Taken::Delivered) };
                 live.gauge.retract();
+                mail = back;
             }
             match self.buffer(mail) {
                 Buffered::Done(taken) => return Ok(taken),
@@ -115,26 +115,19 @@ impl<B: Wire> Entry<B> {
         }
     }
 
-    /// Wakes an activation with the oldest mail of its inbox, which the caller holds.
-    fn wake(&self, live: &Live<B>, mut mail: Mail<B>) -> Result<Taken, Refused<B>> {
+    /// Wakes an activation with the oldest mail of its inbox, which the caller holds. Mail comes back if it is the caller's
+    /// own and the activation has crashed or was stopped a moment ago; what others queued there is lost with it.
+    fn wake(live: &Live<B>, put: Put<B>) -> Option<Mail<B>> {
+        let (mut mail, own) = match put {
+            Put::Queued => return None,
+            Put::First(mail) => (mail, true),
+            Put::Oldest(mail) => (mail, false),
+        };
         // Not behind anything, such as what the actor sent itself: then it cannot have expired on the way.
         mail.way = if live.gauge.depth() <= 1 { Way::Straight } else { Way::Waking };
-        let Err(MessagingErr::SendErr(mut mail)) = live.actor.send_message(mail) else { return Ok(Taken::Delivered) };
-        // It ended a moment ago, and what is in its inbox goes the way of new mail.
+        let Err(MessagingErr::SendErr(mut mail)) = live.actor.send_message(mail) else { return None };
         mail.way = Way::Queued;
-        live.gauge.retract();
-        let sent = self.send(mail);
-        let mut activate = matches!(sent, Ok(Taken::Activate));
-        let Some(mut mail) = live.inbox.next() else { return sent };
-        // Whose each of several was is not known, so all count as delivered; one that is refused now has no answer.
-        loop {
-            live.gauge.retract();
-            activate |= matches!(self.send(mail), Ok(Taken::Activate));
-            match live.inbox.next() {
-                Some(next) => mail = next,
-                None => return Ok(if activate { Taken::Activate } else { Taken::Delivered }),
-            }
-        }
+        own.then_some(mail)
     }
 
     fn buffer(&self, mail: Mail<B>) -> Buffered<B> {
@@ -174,7 +167,7 @@ impl<B: Wire> Entry<B> {
         let now = Instant::now();
         for mail in slot.waiting.drain(..) {
             gauge.admit_own();
-            if let Some(mut first) = inbox.put(mail) {
+            if let Put::First(mut first) | Put::Oldest(mut first) = inbox.put(mail) {
                 first.way = Way::Waking;
                 // An actor that refuses it has ended, and its inbox ends with it.
                 let _ = actor.send_message(first);

@@ -20,24 +20,35 @@ pub(crate) struct Inbox<B> {
     held: AtomicBool,
 }
 
+/// What became of a mail, and what the sender has to do.
+#[derive(Debug)]
+pub(crate) enum Put<B> {
+    /// Somebody holds the queue and will come to it.
+    Queued,
+    /// The caller holds the empty queue and has to bring this mail, its own, to the activation.
+    First(Mail<B>),
+    /// The caller holds the queue and has to bring this mail, the oldest, to the activation.
+    Oldest(Mail<B>),
+}
+
 impl<B> Inbox<B> {
     pub(crate) fn new() -> Self {
         Self { queue: SegQueue::new(), held: AtomicBool::new(false) }
     }
 
-    /// Adds `mail`. If nobody holds the queue the caller does now, and has to bring the oldest mail, which it gets, to the
-    /// activation.
+    /// Adds `mail`, and takes hold of the queue if nobody has it.
     #[inline]
-    pub(crate) fn put(&self, mail: Mail<B>) -> Option<Mail<B>> {
+    pub(crate) fn put(&self, mail: Mail<B>) -> Put<B> {
         if !self.held.load(Ordering::SeqCst) && self.hold() {
             if self.queue.is_empty() {
-                return Some(mail);
+                return Put::First(mail);
             }
             self.queue.push(mail);
-            return self.next();
+            return self.next().map_or(Put::Queued, Put::Oldest);
         }
         self.queue.push(mail);
-        if self.held.load(Ordering::SeqCst) || !self.hold() { None } else { self.next() }
+        let held = self.held.load(Ordering::SeqCst) || !self.hold();
+        if held { Put::Queued } else { self.next().map_or(Put::Queued, Put::Oldest) }
     }
 
     /// The oldest mail, for who holds the queue. Without any, lets go of the queue.
@@ -73,6 +84,13 @@ mod tests {
     const ROUNDS: u32 = 10_000;
     const EACH: u32 = 3;
 
+    fn woken<B>(put: Put<B>) -> Option<Mail<B>> {
+        match put {
+            Put::Queued => None,
+            Put::First(mail) | Put::Oldest(mail) => Some(mail),
+        }
+    }
+
     /// Senders race the one who takes, in short rounds: mail whose wake-up was lost stays behind at the end of its round,
     /// where no later mail hides it. Two takers at a time would disturb the order.
     #[test]
@@ -96,7 +114,7 @@ mod tests {
         let send = |sender: u32| {
             for first in (1..=ROUNDS * EACH).step_by(EACH as usize) {
                 round.wait();
-                (first..first + EACH).filter_map(|n| inbox.put(Mail::from((sender, n)))).for_each(&work);
+                (first..first + EACH).filter_map(|n| woken(inbox.put(Mail::from((sender, n))))).for_each(&work);
                 if round.wait().is_leader() && inbox.queue.pop().is_some() {
                     wrong.fetch_add(1, Ordering::SeqCst);
                 }
@@ -116,10 +134,10 @@ mod tests {
     #[test]
     fn first_mail_wakes_and_the_rest_waits() {
         let inbox = Inbox::new();
-        assert_eq!(inbox.put(Mail::from(1)).map(|mail| mail.body), Some(1));
-        assert!(inbox.put(Mail::from(2)).is_none());
+        assert_eq!(woken(inbox.put(Mail::from(1))).map(|mail| mail.body), Some(1));
+        assert!(woken(inbox.put(Mail::from(2))).is_none());
         assert_eq!(inbox.next().map(|mail| mail.body), Some(2));
         assert!(inbox.next().is_none());
-        assert_eq!(inbox.put(Mail::from(3)).map(|mail| mail.body), Some(3));
+        assert_eq!(woken(inbox.put(Mail::from(3))).map(|mail| mail.body), Some(3));
     }
 }

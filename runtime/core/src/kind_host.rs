@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::actor_cx::ActorCx;
 use crate::directory::Directory;
-use crate::entry::{Entry, Phase, Slot};
+use crate::entry::{Entry, Live, Phase, Slot};
 use crate::error::CallError;
 use crate::hosted::Hosted;
 use crate::inbox::Inbox;
@@ -40,6 +40,8 @@ pub(crate) enum HostMsg<B: Wire> {
     Retry(Arc<Entry<B>>),
     /// The activation asks to be stopped.
     Passivate(Arc<Entry<B>>),
+    /// Off the fast path, but a sender was still at it.
+    End(Arc<Live<B>>),
     /// Time to look for idle activations.
     Sweep,
     /// Stop everything; answer when nothing lives any more.
@@ -131,8 +133,9 @@ where
             HostMsg::Activate(entry) => self.start(&myself, entry, state),
             HostMsg::Started(entry, result) => self.started(&myself, &entry, result, state),
             HostMsg::Retry(entry) => self.retry(&myself, &entry, state),
-            HostMsg::Passivate(entry) => Self::passivate(&entry),
-            HostMsg::Sweep => self.sweep(state),
+            HostMsg::Passivate(entry) => Self::passivate(&myself, &entry),
+            HostMsg::End(live) => Self::end(&myself, live),
+            HostMsg::Sweep => self.sweep(&myself, state),
             HostMsg::Drain(done) => self.drain(&myself, done, state),
             HostMsg::KillAll => {
                 state.killed = !state.running.is_empty();
@@ -233,7 +236,7 @@ where
         state.running.insert(actor.get_id(), running);
         entry.started(actor, gauge, inbox);
         if self.directory.is_closed() {
-            Self::stop(entry);
+            Self::stop(myself, entry);
         }
     }
 
@@ -314,23 +317,33 @@ where
         }
     }
 
-    fn passivate(entry: &Entry<A::Body>) {
+    fn passivate(myself: &ActorRef<HostMsg<A::Body>>, entry: &Entry<A::Body>) {
         let running = entry.slot.lock().phase == Phase::Running;
         if running {
-            Self::stop(entry);
+            Self::stop(myself, entry);
         }
     }
 
     /// Takes an activation off the fast path and lets it finish its mailbox.
-    fn stop(entry: &Entry<A::Body>) {
+    fn stop(myself: &ActorRef<HostMsg<A::Body>>, entry: &Entry<A::Body>) {
         let live = entry.retire(&mut entry.slot.lock());
         if let Some(live) = live {
-            // An actor that refuses the drain has ended; its end is on its way here.
-            let _ = live.actor.drain();
+            Self::end(myself, live);
         }
     }
 
-    fn sweep(&self, state: &mut HostState<A::Body>) {
+    /// Drains once no sender is between finding the activation and having delivered to it: what it still brought would be
+    /// refused, and come to the next activation behind the sender's own later mail.
+    fn end(myself: &ActorRef<HostMsg<A::Body>>, live: Arc<Live<A::Body>>) {
+        match Arc::try_unwrap(live) {
+            // An actor that refuses the drain has ended; its end is on its way here.
+            Ok(live) => drop(live.actor.drain()),
+            // Senders do not wait while they hold it, so this is over in a moment.
+            Err(live) => drop(myself.send_message(HostMsg::End(live))),
+        }
+    }
+
+    fn sweep(&self, myself: &ActorRef<HostMsg<A::Body>>, state: &mut HostState<A::Body>) {
         let now = Instant::now();
         let idle = self.directory.options().idle;
         for running in state.running.values_mut() {
@@ -353,7 +366,7 @@ where
             let passivate = slot.phase == Phase::Running && running.gauge.depth() == 0;
             drop(slot);
             if passivate && idle.is_some_and(|idle| quiet_for >= idle) {
-                Self::stop(&running.entry);
+                Self::stop(myself, &running.entry);
             }
         }
         self.directory.sweep();
@@ -364,7 +377,7 @@ where
         for entry in self.directory.entries() {
             let phase = entry.slot.lock().phase;
             match phase {
-                Phase::Running => Self::stop(&entry),
+                Phase::Running => Self::stop(myself, &entry),
                 // Their end or their start brings them to `Closed`.
                 Phase::Starting | Phase::Ending => {}
                 _ => close(&mut entry.slot.lock()),

@@ -107,7 +107,7 @@ async fn village() -> (Village, Arc<Seen>, Arc<Semaphore>) {
 /// Senders race each other and activations that end and start again all the time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn racing_senders_lose_nothing_and_stay_in_order_while_activations_come_and_go() {
-    const EACH: u32 = 3000;
+    const EACH: u32 = 12_000;
     let (village, seen, _) = village().await;
     let senders = (0..8).map(|sender| {
         let ledger = village.addr::<Ledger>("a");
@@ -117,7 +117,7 @@ async fn racing_senders_lose_nothing_and_stay_in_order_while_activations_come_an
                     0 => ledger.ask(|done| LedgerMsg::Entry { sender, n, done }).await?,
                     _ => ledger.tell(LedgerMsg::Note { sender, n }).await?,
                 }
-                if (n as usize * 7 + sender).is_multiple_of(100) {
+                if (n as usize * 7 + sender).is_multiple_of(40) {
                     ledger.tell(LedgerMsg::Rest).await?;
                 }
             }
