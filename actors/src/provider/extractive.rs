@@ -48,6 +48,12 @@ struct Candidate {
     score: f32,
 }
 
+impl AsRef<[String]> for Candidate {
+    fn as_ref(&self) -> &[String] {
+        &self.terms
+    }
+}
+
 /// Composes an answer to `question` from the passages with the calibrated threshold.
 #[must_use]
 pub fn compose(question: &str, passages: &[Evidence]) -> Composition {
@@ -107,7 +113,7 @@ pub fn nothing(passages: &[Evidence]) -> String {
 /// All usable sentences with support and score.
 fn ranked(question: &str, passages: &[Evidence]) -> Vec<Candidate> {
     let mut candidates = sentences_of(passages);
-    let index = Index::new(&candidates.iter().map(|candidate| candidate.terms.clone()).collect::<Vec<_>>());
+    let index = Index::new(&candidates);
     let query = text::terms(question);
     let (cosine, bm25) = (index.cosine(&query), index.bm25(&query));
     let top = bm25.iter().copied().fold(f32::EPSILON, f32::max);
@@ -310,7 +316,7 @@ fn best_match(term: &str, terms: &[String]) -> f32 {
 
 /// Maximal marginal relevance over the candidates, within the limits of an answer.
 fn diverse<'a>(candidates: &'a [Candidate], passages: &[Evidence]) -> Vec<&'a Candidate> {
-    let index = Index::new(&candidates.iter().map(|candidate| candidate.terms.clone()).collect::<Vec<_>>());
+    let index = Index::new(candidates);
     let mut chosen: Vec<usize> = Vec::new();
     let mut chars = 0;
     while chosen.len() < MAX_SENTENCES {

@@ -75,7 +75,7 @@ impl<B: Wire> Directory<B> {
         }
         let key: Arc<str> = key.into();
         let made = self.entries.entry(key.clone()).or_insert_with(|| {
-            let entry = Entry::new(key);
+            let entry = Entry::new(key, self.mailbox());
             if self.is_closed() {
                 entry.slot.lock().phase = Phase::Closed;
             }

@@ -19,9 +19,6 @@ use crate::mail::{Mail, Way, Wire};
 use crate::mailbox::Gauge;
 use crate::supervisor::RestartTracker;
 
-/// Mail that may wait for an activation that is starting, ending or backing off.
-const BUFFER_MAX: usize = 64;
-
 /// A running activation.
 #[derive(Debug)]
 pub(crate) struct Live<B: Wire> {
@@ -63,6 +60,8 @@ pub(crate) struct Slot<B> {
 #[derive(Debug)]
 pub(crate) struct Entry<B: Wire> {
     pub(crate) key: Arc<str>,
+    /// Mail that may wait for an activation that is starting, ending or backing off: as much as in its mailbox.
+    capacity: usize,
     pub(crate) live: ArcSwapOption<Live<B>>,
     pub(crate) slot: Mutex<Slot<B>>,
     pub(crate) restarts: AtomicU32,
@@ -87,9 +86,15 @@ pub(crate) enum Taken {
 }
 
 impl<B: Wire> Entry<B> {
-    pub(crate) fn new(key: Arc<str>) -> Self {
+    pub(crate) fn new(key: Arc<str>, capacity: u32) -> Self {
         let slot = Slot { phase: Phase::Idle, waiting: VecDeque::new(), crashes: None, quiet: (0, Instant::now()) };
-        Self { key, live: ArcSwapOption::empty(), slot: Mutex::new(slot), restarts: AtomicU32::new(0) }
+        Self {
+            key,
+            capacity: capacity as usize,
+            live: ArcSwapOption::empty(),
+            slot: Mutex::new(slot),
+            restarts: AtomicU32::new(0),
+        }
     }
 
     /// Delivers or buffers `mail`.
@@ -148,7 +153,7 @@ impl<B: Wire> Entry<B> {
             }
             _ => {}
         }
-        if slot.waiting.len() >= BUFFER_MAX {
+        if slot.waiting.len() >= self.capacity {
             return Buffered::Full(mail);
         }
         slot.waiting.push_back(mail);

@@ -144,6 +144,40 @@ async fn a_crash_tells_those_who_queued_and_the_next_mail_starts_anew() {
     assert_eq!(seen.starts.load(Ordering::SeqCst), 2);
 }
 
+struct Wide;
+
+impl Kind for Wide {
+    const NAME: &'static str = "test.wide";
+    type Body = Reply<()>;
+
+    fn options() -> KindOptions {
+        KindOptions::default().mailbox(300)
+    }
+}
+
+impl Actor for Wide {
+    type Msg = Mail<Reply<()>>;
+    type State = ();
+    type Arguments = ActorCx;
+
+    async fn pre_start(&self, _: ActorRef<Self::Msg>, _: ActorCx) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+
+    async fn handle(&self, _: ActorRef<Self::Msg>, mail: Self::Msg, (): &mut ()) -> Result<(), ActorProcessingErr> {
+        mail.body.send(());
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_burst_at_an_actor_that_is_starting_finds_its_whole_mailbox() {
+    let village = Village::builder().host(|_: &ActorCx| Wide).start().await.unwrap();
+    let wide = village.addr::<Wide>("a");
+    let answers = futures::future::join_all((0..400).map(|_| wide.ask(|reply| reply))).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 300);
+}
+
 /// What an actor sends itself goes past the inbox. Mail that waits behind it expires all the same.
 #[tokio::test(start_paused = true)]
 async fn mail_expires_behind_work_of_the_actor_itself() {

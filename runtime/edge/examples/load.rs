@@ -26,6 +26,10 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+/// The allocator of the binary `village`, so that a village in this process is as fast as one of its own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 
 /// What to ask, how often, for how long.
@@ -45,6 +49,15 @@ struct Plan {
 struct Tally {
     micros: Vec<u32>,
     errors: u64,
+    /// What the first error was.
+    why: Option<String>,
+}
+
+impl Tally {
+    fn failed(&mut self, why: impl std::fmt::Display) {
+        self.errors += 1;
+        self.why.get_or_insert_with(|| why.to_string());
+    }
 }
 
 fn option(name: &str) -> Option<String> {
@@ -136,8 +149,10 @@ async fn run(plan: &Plan) -> (Tally, Duration) {
             Ok(Ok(tally)) => {
                 all.micros.extend(tally.micros);
                 all.errors += tally.errors;
+                all.why = all.why.or(tally.why);
             }
-            _ => all.errors += 1,
+            Ok(Err(fault)) => all.failed(fault),
+            Err(fault) => all.failed(fault),
         }
     }
     (all, started.elapsed())
@@ -165,7 +180,9 @@ async fn connection(plan: Plan, first: usize, end: Instant) -> Result<Tally, Fau
             let status = response.status();
             response.into_body().collect().await?;
             tally.micros.push(u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX));
-            tally.errors += u64::from(status != StatusCode::OK);
+            if status != StatusCode::OK {
+                tally.failed(status);
+            }
         }
         Ok::<_, Fault>(())
     };
@@ -196,6 +213,7 @@ fn report(plan: &Plan, (mut tally, took): (Tally, Duration)) -> Result<(), Fault
         "p999_ms": at(999),
         "max_ms": at(1_000),
         "errors": tally.errors,
+        "first_error": tally.why,
     });
     writeln!(std::io::stdout(), "{line}")?;
     Ok(())

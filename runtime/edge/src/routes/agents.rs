@@ -34,6 +34,8 @@ const PAGES: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Roster {
     pages: Mutex<Vec<(RosterQuery, String, Bytes, Instant)>>,
+    /// One asks the agents, and the others, who may be a thousand, wait for its page.
+    making: tokio::sync::Mutex<()>,
 }
 
 impl Roster {
@@ -71,6 +73,10 @@ pub(crate) async fn list(
     Extension(caller): Extension<Caller>,
     Query(query): Query<RosterQuery>,
 ) -> Answer<Response> {
+    if let Some(page) = door.roster.get(caller.tenant(), &query) {
+        return Ok(json_bytes(page));
+    }
+    let _making = door.roster.making.lock().await;
     if let Some(page) = door.roster.get(caller.tenant(), &query) {
         return Ok(json_bytes(page));
     }
