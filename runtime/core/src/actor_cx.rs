@@ -11,7 +11,7 @@ use crate::config::ConfigError;
 use crate::durable::{Durable, Entity};
 use crate::mail::{Mail, Wire};
 use crate::mailbox::Gauge;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 use crate::task::TaskHandle;
 use crate::village::Village;
 
@@ -21,6 +21,7 @@ pub struct ActorCx {
     pub(crate) kind: &'static str,
     pub(crate) key: Arc<str>,
     pub(crate) village: Village,
+    pub(crate) store: Arc<dyn Store>,
     pub(crate) gauge: Arc<Gauge>,
     pub(crate) passivate: Arc<dyn Fn() + Send + Sync>,
 }
@@ -63,7 +64,13 @@ impl ActorCx {
     /// # Errors
     /// When the store cannot be read or an event cannot be decoded.
     pub async fn recover<D: Durable>(&self) -> Result<Entity<D>, StoreError> {
-        Entity::recover(self.village.store().clone(), self.kind, &self.key).await
+        Entity::recover(self.store.clone(), self.kind, &self.key).await
+    }
+
+    /// The store of this key's state: that of its group for a replicated kind, else the node's.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
     }
 
     /// Asks to be stopped once the mailbox is empty; the next mail starts a new activation.

@@ -82,6 +82,7 @@ impl<K: Kind> Addr<K> {
             Posted::Taken => Ok(()),
             Posted::Refused(error) => Err(error),
             Posted::Wait(..) => Err(FULL),
+            Posted::Elsewhere(mail) => self.target.send_on(mail),
         }
     }
 
@@ -190,13 +191,15 @@ pub(crate) async fn await_reply<T>(
     }
 }
 
-const FULL: CallError = CallError::Overloaded { retry_after_ms: 50 };
+pub(crate) const FULL: CallError = CallError::Overloaded { retry_after_ms: 50 };
 
 pub(crate) enum Posted<B> {
     Taken,
     Refused(CallError),
     /// The mailbox is full and the kind's senders wait.
     Wait(Mail<B>, Option<Arc<Gauge>>),
+    /// The actor lives on another node, or its messages have to be kept until it has answered.
+    Elsewhere(Mail<B>),
 }
 
 impl<B: Wire> Target<B> {
@@ -218,6 +221,9 @@ impl<B: Wire> Target<B> {
             Self::Local(directory, entry) => (directory, entry),
             Self::Nowhere(error) => return Posted::Refused(error.clone()),
         };
+        if directory.home.is_routed(entry.slot_id) {
+            return Posted::Elsewhere(mail);
+        }
         match entry.send(mail) {
             Ok(Taken::Delivered) => Posted::Taken,
             Ok(Taken::Activate) => match directory.activate(entry) {
@@ -260,7 +266,34 @@ impl<B: Wire> Target<B> {
                     }
                     posted = self.post(mail);
                 }
+                Posted::Elsewhere(mail) => return self.forward(mail, deadline).await,
             }
         }
+    }
+
+    /// Takes a message to another node; its answer has been delivered when this resolves.
+    async fn forward(&self, mail: Mail<B>, deadline: Option<Instant>) -> Result<(), CallError> {
+        let (directory, entry) = match self {
+            Self::Local(directory, entry) => (directory, entry),
+            Self::Nowhere(error) => return Err(error.clone()),
+        };
+        let deadline = deadline.unwrap_or_else(|| Instant::now() + directory.call_timeout());
+        directory.router.forward(directory.destination(entry), mail, deadline).await
+    }
+
+    /// Takes a message to another node in the background.
+    pub(crate) fn send_on(&self, mail: Mail<B>) -> Result<(), CallError> {
+        let Self::Local(directory, entry) = self else { return Err(FULL) };
+        let guard = directory.router.enter_background().ok_or(FULL)?;
+        let (directory, entry) = (directory.clone(), entry.clone());
+        let deadline = Instant::now() + directory.call_timeout();
+        let router = directory.router.clone();
+        router.tasks().spawn("forward", async move {
+            let _guard = guard;
+            if directory.router.forward(directory.destination(&entry), mail, deadline).await.is_err() {
+                directory.dropped(&entry.key, "not reached", 1);
+            }
+        }).detach();
+        Ok(())
     }
 }

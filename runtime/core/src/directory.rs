@@ -12,9 +12,11 @@ use crate::config::HotLimits;
 use crate::dead_letters::DeadLetters;
 use crate::entry::{Entry, Phase};
 use crate::error::CallError;
+use crate::home::Home;
 use crate::kind::{KEY_MAX, Kind, KindOptions};
 use crate::kind_host::HostMsg;
 use crate::mail::{Wire, drop_because};
+use crate::router::{Destination, KindRoute, Router};
 use crate::telemetry::{KindMetrics, RuntimeMetrics};
 
 /// The addresses of one kind.
@@ -30,18 +32,28 @@ pub(crate) struct Directory<B: Wire> {
     runtime_metrics: Arc<RuntimeMetrics>,
     pub(crate) metrics: KindMetrics,
     live: AtomicUsize,
+    pub(crate) home: Home,
+    pub(crate) route: KindRoute,
+    pub(crate) router: Arc<Router>,
 }
 
 impl<B: Wire> Directory<B> {
+    /// `hosted` is false for a kind that this node only sends to.
     pub(crate) fn new<K: Kind<Body = B>>(
         limits: Arc<HotLimits>,
         dead_letters: Arc<DeadLetters>,
         metrics: Arc<RuntimeMetrics>,
+        router: Arc<Router>,
+        hosted: bool,
     ) -> Self {
+        let options = K::options();
         Self {
             kind: K::NAME,
             version: K::VERSION,
-            options: K::options(),
+            home: Home::new(router.view.clone(), K::NAME, &options, hosted),
+            route: KindRoute::of::<K>(),
+            router,
+            options,
             entries: DashMap::new(),
             host: ArcSwapOption::empty(),
             closed: AtomicBool::new(false),
@@ -75,7 +87,8 @@ impl<B: Wire> Directory<B> {
         }
         let key: Arc<str> = key.into();
         let made = self.entries.entry(key.clone()).or_insert_with(|| {
-            let entry = Entry::new(key, self.mailbox());
+            let slot = self.home.slot(&key);
+            let entry = Entry::new(key, slot, self.mailbox());
             if self.is_closed() {
                 entry.slot.lock().phase = Phase::Closed;
             }
@@ -113,6 +126,11 @@ impl<B: Wire> Directory<B> {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Where messages to an entry go.
+    pub(crate) fn destination<'a>(&'a self, entry: &'a Entry<B>) -> Destination<'a> {
+        Destination { route: &self.route, home: &self.home, key: &entry.key, slot: entry.slot_id }
     }
 
     /// Activations that live now.

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::error::CallError;
 use crate::inbox::{Inbox, Put};
-use crate::mail::{Mail, Way, Wire};
+use crate::mail::{Mail, Way, Wire, drop_because};
 use crate::mailbox::Gauge;
 use crate::supervisor::RestartTracker;
 
@@ -60,6 +60,8 @@ pub(crate) struct Slot<B> {
 #[derive(Debug)]
 pub(crate) struct Entry<B: Wire> {
     pub(crate) key: Arc<str>,
+    /// Which of its kind's slots the key falls into.
+    pub(crate) slot_id: u8,
     /// Mail that may wait for an activation that is starting, ending or backing off: as much as in its mailbox.
     capacity: usize,
     pub(crate) live: ArcSwapOption<Live<B>>,
@@ -86,10 +88,11 @@ pub(crate) enum Taken {
 }
 
 impl<B: Wire> Entry<B> {
-    pub(crate) fn new(key: Arc<str>, capacity: u32) -> Self {
+    pub(crate) fn new(key: Arc<str>, slot_id: u8, capacity: u32) -> Self {
         let slot = Slot { phase: Phase::Idle, waiting: VecDeque::new(), crashes: None, quiet: (0, Instant::now()) };
         Self {
             key,
+            slot_id,
             capacity: capacity as usize,
             live: ArcSwapOption::empty(),
             slot: Mutex::new(slot),
@@ -113,7 +116,10 @@ impl<B: Wire> Entry<B> {
             }
             match self.buffer(mail) {
                 Buffered::Done(taken) => return Ok(taken),
-                Buffered::Refused(error) => return Err(Refused::Error(error)),
+                Buffered::Refused(mail, error) => {
+                    drop_because(error.clone(), mail);
+                    return Err(Refused::Error(error));
+                }
                 Buffered::Full(back) => return Err(Refused::Full(back, None)),
                 Buffered::Retry(back) => mail = back,
             }
@@ -147,9 +153,9 @@ impl<B: Wire> Entry<B> {
                 self.live.store(None);
                 slot.phase = Phase::Ending;
             }
-            Phase::Closed => return Buffered::Refused(CallError::Draining),
+            Phase::Closed => return Buffered::Refused(mail, CallError::Draining),
             Phase::Quarantined(until) if until > Instant::now() => {
-                return Buffered::Refused(CallError::Overloaded { retry_after_ms: millis_until(until) });
+                return Buffered::Refused(mail, CallError::Overloaded { retry_after_ms: millis_until(until) });
             }
             _ => {}
         }
@@ -200,7 +206,7 @@ impl<B: Wire> Entry<B> {
 
 enum Buffered<B> {
     Done(Taken),
-    Refused(CallError),
+    Refused(Mail<B>, CallError),
     Full(Mail<B>),
     Retry(Mail<B>),
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::node_id::NodeId;
 use crate::store::StoreError;
 use crate::task::TaskError;
 
@@ -91,6 +92,50 @@ pub enum CallError {
         /// True when the disk is full: reads still work.
         full: bool,
     },
+    /// Too few nodes that can hear each other: writes are refused, reads may be stale.
+    #[error("no quorum: {detail}")]
+    NoQuorum {
+        /// What this node sees.
+        detail: String,
+    },
+    /// No live node may host the actor.
+    #[error("no node can host `{kind}`: {missing}")]
+    NotPlaced {
+        /// The kind.
+        kind: String,
+        /// What no live node has.
+        missing: String,
+    },
+    /// The node that hosts the actor cannot be reached.
+    #[error("node {node} cannot be reached{}", if *sent { "; whether the message was handled is unknown" } else { "" })]
+    Unreachable {
+        /// The node.
+        node: NodeId,
+        /// Whether the message may have arrived.
+        sent: bool,
+    },
+    /// The two nodes have different versions of the kind's messages.
+    #[error("message version {got}, the node that hosts the actor has {have}")]
+    VersionMismatch {
+        /// The version of the host.
+        have: u16,
+        /// The version of the message.
+        got: u16,
+    },
+    /// The one place that has this actor's state is away.
+    #[error("the state of this `{kind}` is on a node that is away: {detail}")]
+    SlotUnavailable {
+        /// The kind.
+        kind: String,
+        /// Which node or group.
+        detail: String,
+    },
+    /// The actor lives elsewhere now; it had no effect. Senders look it up again by themselves.
+    #[error("the actor has moved")]
+    Moved {
+        /// Where to, if the sender of this error knows.
+        to: Option<NodeId>,
+    },
 }
 
 impl From<StoreError> for CallError {
@@ -127,6 +172,12 @@ impl CallError {
             Self::App(app) => return app.code.clone(),
             Self::Store { full: true, .. } => "store_full",
             Self::Store { .. } => "store_failed",
+            Self::NoQuorum { .. } => "no_quorum",
+            Self::NotPlaced { .. } => "actor_not_placed",
+            Self::Unreachable { .. } => "node_unreachable",
+            Self::VersionMismatch { .. } => "version_mismatch",
+            Self::SlotUnavailable { .. } => "slot_unavailable",
+            Self::Moved { .. } => "actor_moved",
         })
     }
 
@@ -135,7 +186,9 @@ impl CallError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Overloaded { retry_after_ms } => Some(Duration::from_millis(u64::from(*retry_after_ms))),
-            Self::Draining => Some(Duration::from_secs(1)),
+            Self::Draining | Self::NoQuorum { .. } | Self::SlotUnavailable { .. } | Self::Unreachable { .. } => {
+                Some(Duration::from_secs(1))
+            }
             _ => None,
         }
     }

@@ -70,6 +70,8 @@ where
                 let timed = self.gauge.done().is_multiple_of(TIMED_ONE_IN).then(Instant::now);
                 if mail.cx.is_empty() {
                     self.actor.handle(myself.clone(), mail, state).await?;
+                } else if self.gauge.has_moved() {
+                    drop_because(CallError::Moved { to: None }, mail.body);
                 } else if mail.way != Way::Straight && mail.cx.expired() {
                     drop_because(CallError::Expired, mail.body);
                     self.metrics.messages(Outcome::Expired, 1);

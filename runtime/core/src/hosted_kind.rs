@@ -13,18 +13,20 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::actor_cx::ActorCx;
-use crate::addr::{Target, await_reply};
+use crate::addr::{FULL, Target, await_reply};
 use crate::directory::Directory;
-use crate::entry::{Entry, Phase};
+use crate::entry::{Entry, Phase, Refused, Taken};
 use crate::error::CallError;
-use crate::kind::Kind;
+use crate::home::Home;
+use crate::kind::{Kind, KindOptions, Overflow};
 use crate::kind_host::{Factory, HostMsg, KindHost};
-use crate::mail::{Idem, Mail, MsgCx, Wire, decode_json};
+use crate::mail::{Idem, Mail, MsgCx, Wire, decode_json, decode_wire, drop_because};
 use crate::principal::Principal;
 use crate::registry::MessageInfo;
 use crate::supervisor::{ChildSpec, Shutdown};
 use crate::trace_cx::TraceCx;
 use crate::village::Village;
+use crate::wire::{Codec, WirePort};
 
 /// A kind as it is shown to people and programs.
 #[derive(Debug, Serialize)]
@@ -83,6 +85,25 @@ pub(crate) trait HostedKind: Send + Sync {
         body: Value,
         options: CallOptions,
     ) -> BoxFuture<'static, Result<Option<Value>, CallError>>;
+    /// Short name on the wire.
+    fn id(&self) -> u32;
+    /// How its messages are written on the wire.
+    fn codec(&self) -> Codec;
+    /// Which node acts for its keys.
+    fn home(&self) -> &Home;
+    /// What of it other nodes have to know.
+    fn options(&self) -> &KindOptions;
+    /// Takes a message that came as bytes. The port, if there is one, hears of every failure; so does the caller.
+    fn receive(
+        &self,
+        key: &str,
+        version: u16,
+        cx: MsgCx,
+        body: &[u8],
+        port: Option<WirePort>,
+    ) -> Result<(), CallError>;
+    /// Stops the activations that this node may not act for any more.
+    fn rehome(&self);
     /// Lets mailboxes finish; false when some had to be cut short.
     fn drain(&self, deadline: Instant) -> BoxFuture<'_, bool>;
 }
@@ -96,6 +117,16 @@ pub(crate) struct LocalKind<A: Kind> {
 impl<A: Kind> LocalKind<A> {
     pub(crate) fn new(directory: Arc<Directory<A::Body>>, factory: Factory<A>, messages: Vec<MessageInfo>) -> Self {
         Self { directory, factory, messages: messages.into() }
+    }
+
+    /// The entry of a key, if this node may act for it.
+    fn admit(&self, key: &str, version: u16) -> Result<Arc<Entry<A::Body>>, CallError> {
+        if version != A::VERSION {
+            return Err(CallError::VersionMismatch { have: A::VERSION, got: version });
+        }
+        let entry = self.directory.entry(key)?;
+        self.directory.home.admit(entry.slot_id)?;
+        Ok(entry)
     }
 
     fn describe(entry: &Entry<A::Body>) -> ActorInfo {
@@ -173,6 +204,62 @@ where
         let entry = self.directory.entry(key);
         let directory = self.directory.clone();
         async move { send_json(Target::Local(directory, entry?), body, options).await }.boxed()
+    }
+
+    fn id(&self) -> u32 {
+        self.directory.route.id
+    }
+
+    fn codec(&self) -> Codec {
+        A::CODEC
+    }
+
+    fn home(&self) -> &Home {
+        &self.directory.home
+    }
+
+    fn options(&self) -> &KindOptions {
+        self.directory.options()
+    }
+
+    fn receive(
+        &self,
+        key: &str,
+        version: u16,
+        cx: MsgCx,
+        body: &[u8],
+        port: Option<WirePort>,
+    ) -> Result<(), CallError> {
+        let entry = match self.admit(key, version) {
+            Ok(entry) => entry,
+            Err(error) => {
+                if let Some(port) = port {
+                    port.complete_bytes(Err(error.clone()));
+                }
+                return Err(error);
+            }
+        };
+        let mail = Mail::new(decode_wire::<A::Body>(A::CODEC, body, port)?, cx);
+        match entry.send(mail) {
+            Ok(Taken::Delivered) => Ok(()),
+            Ok(Taken::Activate) => self.directory.activate(&entry),
+            Err(Refused::Error(error)) => Err(error),
+            Err(Refused::Full(mail, _)) => {
+                drop_because(FULL, mail);
+                if self.directory.options().overflow == Overflow::DropNewest {
+                    self.directory.dropped(key, "mailbox full", 1);
+                    return Ok(());
+                }
+                Err(FULL)
+            }
+        }
+    }
+
+    fn rehome(&self) {
+        if let Some(host) = self.directory.host.load_full() {
+            // A host that is being restarted has no activations.
+            let _ = host.send_message(HostMsg::Rehome);
+        }
     }
 
     fn drain(&self, deadline: Instant) -> BoxFuture<'_, bool> {

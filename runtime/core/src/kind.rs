@@ -1,9 +1,14 @@
 //! What makes a plain `ractor::Actor` addressable: a [`Kind`] and its options.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::mail::Wire;
 use crate::supervisor::RestartPolicy;
+use crate::wire::Codec;
+
+/// Facts about a node, such as `gpu = "true"`.
+pub type Labels = BTreeMap<String, String>;
 
 /// Longest kind name in bytes.
 pub const KIND_NAME_MAX: usize = 64;
@@ -18,6 +23,8 @@ pub trait Kind: Send + Sync + 'static {
     type Body: Wire;
     /// Version of `Body`; raise it when an older reader would misread.
     const VERSION: u16 = 1;
+    /// How `Body` and its answers are written when they go to another node.
+    const CODEC: Codec = Codec::Named;
 
     /// How activations of this kind are run.
     #[must_use]
@@ -44,8 +51,24 @@ pub enum Durability {
     /// In memory: lost when the activation ends.
     #[default]
     None,
-    /// In this node's store: survives `kill -9` and power loss.
+    /// In one node's store: survives `kill -9` and power loss; out of reach while that node is away. In a village of many
+    /// nodes that is the oldest member that hosts the kind.
     Local,
+    /// In the stores of a group of nodes: survives the loss of a minority of them too. The actor lives on the group's leader.
+    /// In a village of one node it is kept as `Local`.
+    Replicated,
+}
+
+/// On which nodes the keys of a kind live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Placement {
+    /// Spread over all nodes that may host the kind.
+    #[default]
+    Spread,
+    /// All keys together on one node.
+    Singleton,
+    /// Each node has its own; messages stay on the sender's node.
+    PerNode,
 }
 
 /// How activations of a kind are run.
@@ -61,6 +84,12 @@ pub struct KindOptions {
     pub restart: Option<RestartPolicy>,
     /// Where its state lives.
     pub durable: Durability,
+    /// On which nodes it lives.
+    pub placement: Placement,
+    /// Labels that a node must have to host it.
+    pub require: Labels,
+    /// Labels that make a node more likely to host it.
+    pub prefer: Labels,
     /// How long a stopping activation may finish its mailbox.
     pub drain: Duration,
 }
@@ -73,6 +102,9 @@ impl Default for KindOptions {
             idle: Some(Duration::from_mins(10)),
             restart: None,
             durable: Durability::None,
+            placement: Placement::Spread,
+            require: Labels::new(),
+            prefer: Labels::new(),
             drain: Duration::from_secs(10),
         }
     }
@@ -111,6 +143,27 @@ impl KindOptions {
     #[must_use]
     pub fn durable(mut self, durable: Durability) -> Self {
         self.durable = durable;
+        self
+    }
+
+    /// Sets on which nodes it lives.
+    #[must_use]
+    pub fn placement(mut self, placement: Placement) -> Self {
+        self.placement = placement;
+        self
+    }
+
+    /// Adds a label that a node must have to host it.
+    #[must_use]
+    pub fn require(mut self, label: impl Into<String>, value: impl Into<String>) -> Self {
+        self.require.insert(label.into(), value.into());
+        self
+    }
+
+    /// Adds a label that makes a node more likely to host it.
+    #[must_use]
+    pub fn prefer(mut self, label: impl Into<String>, value: impl Into<String>) -> Self {
+        self.prefer.insert(label.into(), value.into());
         self
     }
 

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::actor_cx::ActorCx;
+use crate::addr::Target;
 use crate::directory::Directory;
 use crate::entry::{Entry, Live, Phase, Slot};
 use crate::error::CallError;
@@ -35,7 +36,7 @@ pub(crate) enum HostMsg<B: Wire> {
     /// A first mail waits at this entry.
     Activate(Arc<Entry<B>>),
     /// A start ended.
-    Started(Arc<Entry<B>>, Result<Activation<B>, String>),
+    Started(Arc<Entry<B>>, Result<Activation<B>, NotStarted>),
     /// A back-off ended.
     Retry(Arc<Entry<B>>),
     /// The activation asks to be stopped.
@@ -44,6 +45,8 @@ pub(crate) enum HostMsg<B: Wire> {
     End(Arc<Live<B>>),
     /// Time to look for idle activations.
     Sweep,
+    /// This node may have lost the right to act for some keys.
+    Rehome,
     /// Stop everything; answer when nothing lives any more.
     Drain(oneshot::Sender<bool>),
     /// The time for draining is over.
@@ -51,6 +54,14 @@ pub(crate) enum HostMsg<B: Wire> {
 }
 
 impl<B: Wire> ractor::Message for HostMsg<B> {}
+
+/// Why an activation did not start.
+pub(crate) enum NotStarted {
+    /// Its code failed.
+    Crashed(String),
+    /// This node may not act for it, or has no state to start it with.
+    Refused(CallError),
+}
 
 pub(crate) struct Activation<B: Wire> {
     actor: ActorRef<Mail<B>>,
@@ -136,6 +147,7 @@ where
             HostMsg::Passivate(entry) => Self::passivate(&myself, &entry),
             HostMsg::End(live) => Self::end(&myself, live),
             HostMsg::Sweep => self.sweep(&myself, state),
+            HostMsg::Rehome => self.rehome(&myself, state),
             HostMsg::Drain(done) => self.drain(&myself, done, state),
             HostMsg::KillAll => {
                 state.killed = !state.running.is_empty();
@@ -200,16 +212,24 @@ where
                 }
             }
         };
-        let cx = ActorCx {
+        let mut cx = ActorCx {
             kind: A::NAME,
             key: entry.key.clone(),
             village: self.village.clone(),
+            store: self.village.store().clone(),
             gauge: gauge.clone(),
             passivate: Arc::new(passivate),
         };
         let (factory, metrics, myself) = (self.factory.clone(), self.directory.metrics.clone(), myself.clone());
+        let directory = self.directory.clone();
         let spawn = async move {
-            let started = spawn_hosted::<A>(&factory, gauge, metrics, cx, myself.get_cell()).await;
+            let started = match cx.village.state_of(&directory.home, entry.slot_id).await {
+                Ok(store) => {
+                    cx.store = store;
+                    spawn_hosted::<A>(&factory, gauge, metrics, cx, myself.get_cell()).await.map_err(NotStarted::Crashed)
+                }
+                Err(error) => Err(NotStarted::Refused(error)),
+            };
             let _ = myself.send_message(HostMsg::Started(entry, started));
         };
         self.village.task("activate", spawn).detach();
@@ -219,13 +239,14 @@ where
         &self,
         myself: &ActorRef<HostMsg<A::Body>>,
         entry: &Arc<Entry<A::Body>>,
-        result: Result<Activation<A::Body>, String>,
+        result: Result<Activation<A::Body>, NotStarted>,
         state: &mut HostState<A::Body>,
     ) {
         state.starting -= 1;
         let Activation { actor, gauge, inbox } = match result {
             Ok(activation) => activation,
-            Err(reason) => return self.crashed(myself, entry, reason, state),
+            Err(NotStarted::Crashed(reason)) => return self.crashed(myself, entry, reason, state),
+            Err(NotStarted::Refused(error)) => return self.refuse(entry, error),
         };
         self.village.actor_started();
         self.directory.activation_started();
@@ -235,8 +256,38 @@ where
         }
         state.running.insert(actor.get_id(), running);
         entry.started(actor, gauge, inbox);
-        if self.directory.is_closed() {
+        if self.directory.is_closed() || !self.directory.home.acts(entry.slot_id) {
             Self::stop(myself, entry);
+        }
+    }
+
+    /// Sends what waits for an activation that cannot be here to where it can.
+    fn refuse(&self, entry: &Arc<Entry<A::Body>>, error: CallError) {
+        let mut slot = entry.slot.lock();
+        slot.phase = if self.directory.is_closed() { Phase::Closed } else { Phase::Idle };
+        let waiting = std::mem::take(&mut slot.waiting);
+        drop(slot);
+        if !matches!(error, CallError::Moved { .. }) || self.directory.home.view.is_alone() {
+            return drop_because(error, waiting);
+        }
+        let target = Target::Local(self.directory.clone(), entry.clone());
+        for mail in waiting {
+            // Without room for it in the background it is lost like any other; its caller hears why.
+            let _ = target.send_on(mail);
+        }
+    }
+
+    fn rehome(&self, myself: &ActorRef<HostMsg<A::Body>>, state: &HostState<A::Body>) {
+        for running in state.running.values() {
+            let entry = &running.entry;
+            let lost = !self.directory.home.acts(entry.slot_id);
+            let runs = entry.slot.lock().phase == Phase::Running;
+            if lost && runs {
+                if self.directory.home.follows_leader() {
+                    running.gauge.set_moved();
+                }
+                Self::stop(myself, entry);
+            }
         }
     }
 

@@ -1,16 +1,19 @@
 //! What travels to an actor: a [`Mail`] with its context, and the [`Reply`] port inside its body.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use pin_project_lite::pin_project;
 use ractor::Message;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{DeserializeOwned, Error as _};
+use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -18,6 +21,7 @@ use tokio::time::Instant;
 use crate::error::CallError;
 use crate::principal::Principal;
 use crate::trace_cx::TraceCx;
+use crate::wire::{Codec, WirePort};
 
 /// What can be a message body: any serde type.
 pub trait Wire: Serialize + DeserializeOwned + Send + 'static {}
@@ -210,28 +214,49 @@ impl MsgCx {
 /// Where the answer to an ask goes. Part of the body; at most one in each variant.
 ///
 /// Dropped unsent, it tells the caller `NoReply` at once (`Panicked` while the actor unwinds). In JSON it is `null`.
-#[derive(Debug)]
-pub struct Reply<T>(Option<Port<T>>);
+pub struct Reply<T>(Cell<Option<Port<T>>>);
 
-#[derive(Debug)]
 enum Port<T> {
     Typed(oneshot::Sender<Result<T, CallError>>),
     Json { to: JsonPort, encode: fn(&T) -> Result<serde_json::Value, serde_json::Error> },
+    Wire { to: WirePort, send: fn(WirePort, Result<&T, CallError>) },
+}
+
+impl<T> fmt::Debug for Reply<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Reply")
+    }
 }
 
 /// Receives an answer as JSON.
 pub(crate) type JsonPort = oneshot::Sender<Result<serde_json::Value, CallError>>;
 
+/// The port that a body brings along.
+enum Incoming {
+    Json(JsonPort),
+    Wire(WirePort),
+}
+
+/// What becomes of the answer to a message that was sent on as bytes.
+pub(crate) type Deliver = Box<dyn FnOnce(Result<Bytes, CallError>) + Send>;
+
+struct Outgoing {
+    codec: Codec,
+    deliver: Option<Deliver>,
+}
+
 thread_local! {
     /// The port for the `Reply` of the body that is being decoded on this thread.
-    static DECODING: RefCell<Option<JsonPort>> = const { RefCell::new(None) };
+    static DECODING: RefCell<Option<Incoming>> = const { RefCell::new(None) };
+    /// Takes the port out of the `Reply` of the body that is being encoded on this thread.
+    static ENCODING: RefCell<Option<Outgoing>> = const { RefCell::new(None) };
     /// What callers hear of messages that are dropped on this thread, if not `NoReply`.
     static DROP_CAUSE: RefCell<Option<CallError>> = const { RefCell::new(None) };
 }
 
 impl<T> Reply<T> {
     pub(crate) fn typed(port: oneshot::Sender<Result<T, CallError>>) -> Self {
-        Self(Some(Port::Typed(port)))
+        Self(Cell::new(Some(Port::Typed(port))))
     }
 
     /// Answers the caller.
@@ -252,18 +277,23 @@ impl<T> Reply<T> {
     /// Whether the caller has stopped waiting.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        match &self.0 {
+        let port = self.0.take();
+        let closed = match &port {
             Some(Port::Typed(port)) => port.is_closed(),
             Some(Port::Json { to, .. }) => to.is_closed(),
+            Some(Port::Wire { to, .. }) => to.is_closed(),
             None => true,
-        }
+        };
+        self.0.set(port);
+        closed
     }
 
     /// Completes when the caller stops waiting. Cancel safe.
     pub async fn closed(&mut self) {
-        match &mut self.0 {
+        match self.0.get_mut() {
             Some(Port::Typed(port)) => port.closed().await,
             Some(Port::Json { to, .. }) => to.closed().await,
+            Some(Port::Wire { to, .. }) => to.closed().await,
             None => {}
         }
     }
@@ -273,11 +303,13 @@ impl<T> Reply<T> {
             // A caller that stopped waiting dropped the other end; nobody misses the value.
             Some(Port::Typed(port)) => drop(port.send(result)),
             Some(Port::Json { to, encode }) => {
-                let json = result.and_then(|value| {
-                    encode(&value).map_err(|e| CallError::Decode { detail: format!("the reply has no JSON form: {e}") })
-                });
+                let json = result.and_then(|value| encode(&value).map_err(|e| no_json(&e)));
                 drop(to.send(json));
             }
+            Some(Port::Wire { to, send }) => match result {
+                Ok(value) => send(to, Ok(&value)),
+                Err(error) => send(to, Err(error)),
+            },
             None => {}
         }
     }
@@ -285,7 +317,7 @@ impl<T> Reply<T> {
 
 impl<T> Drop for Reply<T> {
     fn drop(&mut self) {
-        if self.0.is_some() {
+        if self.0.get_mut().is_some() {
             let cause = || DROP_CAUSE.with_borrow(Clone::clone).unwrap_or(CallError::NoReply);
             self.put(Err(if std::thread::panicking() { CallError::Panicked } else { cause() }));
         }
@@ -304,25 +336,89 @@ pub(crate) fn decode_json<B: DeserializeOwned>(
     body: serde_json::Value,
     port: JsonPort,
 ) -> Result<(B, Option<JsonPort>), serde_json::Error> {
-    DECODING.set(Some(port));
+    DECODING.set(Some(Incoming::Json(port)));
     let decoded = serde_json::from_value(body);
-    let unused = DECODING.take();
+    let unused = match DECODING.take() {
+        Some(Incoming::Json(port)) => Some(port),
+        _ => None,
+    };
     decoded.map(|body| (body, unused))
 }
 
-impl<T> Serialize for Reply<T> {
+/// Decodes a body that came as bytes. Its `Reply`, if it has one, is bound to `port`; a port that finds none, or no
+/// message at all, tells its caller.
+pub(crate) fn decode_wire<B: DeserializeOwned>(
+    codec: Codec,
+    body: &[u8],
+    port: Option<WirePort>,
+) -> Result<B, CallError> {
+    DECODING.set(port.map(Incoming::Wire));
+    let decoded = codec.decode(body);
+    if let (Some(Incoming::Wire(unused)), Err(error)) = (DECODING.take(), &decoded) {
+        unused.complete_bytes(Err(CallError::clone(error)));
+    }
+    decoded
+}
+
+/// Encodes a body for another node. The port of its `Reply`, if it has one, is taken out: the answer goes there.
+pub(crate) fn encode_wire<B: Serialize>(codec: Codec, body: &B) -> Result<(Vec<u8>, Option<Deliver>), CallError> {
+    ENCODING.set(Some(Outgoing { codec, deliver: None }));
+    let encoded = codec.encode(body);
+    let deliver = ENCODING.take().and_then(|outgoing| outgoing.deliver);
+    match (encoded, deliver) {
+        (Ok(bytes), deliver) => Ok((bytes, deliver)),
+        (Err(error), deliver) => {
+            if let Some(deliver) = deliver {
+                deliver(Err(error.clone()));
+            }
+            Err(error)
+        }
+    }
+}
+
+impl<T: DeserializeOwned + Send + 'static> Serialize for Reply<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        ENCODING.with_borrow_mut(|outgoing| {
+            let Some(outgoing) = outgoing else { return Ok(()) };
+            if outgoing.deliver.is_some() {
+                return Err(S::Error::custom("a message has at most one reply port"));
+            }
+            outgoing.deliver = self.0.take().map(|port| port.deliver(outgoing.codec));
+            Ok(())
+        })?;
         serializer.serialize_unit()
     }
+}
+
+impl<T: DeserializeOwned + Send + 'static> Port<T> {
+    /// Hands on an answer that comes as bytes.
+    fn deliver(self, codec: Codec) -> Deliver {
+        match self {
+            Self::Typed(port) => {
+                Box::new(move |answer| drop(port.send(answer.and_then(|bytes| codec.decode(&bytes)))))
+            }
+            Self::Json { to, encode } => Box::new(move |answer| {
+                let value = answer.and_then(|bytes| codec.decode(&bytes));
+                drop(to.send(value.and_then(|value| encode(&value).map_err(|e| no_json(&e)))));
+            }),
+            Self::Wire { to, .. } => Box::new(move |answer| to.complete_bytes(answer)),
+        }
+    }
+}
+
+fn no_json(error: &serde_json::Error) -> CallError {
+    CallError::Decode { detail: format!("the reply has no JSON form: {error}") }
 }
 
 impl<'de, T: Serialize> Deserialize<'de> for Reply<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         <() as Deserialize>::deserialize(deserializer)?;
-        let to = DECODING
-            .take()
-            .ok_or_else(|| D::Error::custom("a reply port exists only in a message that is being received"))?;
-        Ok(Self(Some(Port::Json { to, encode: |value| serde_json::to_value(value) })))
+        let port = match DECODING.take() {
+            Some(Incoming::Json(to)) => Port::Json { to, encode: |value| serde_json::to_value(value) },
+            Some(Incoming::Wire(to)) => Port::Wire { to, send: |to, result| to.complete(result) },
+            None => return Err(D::Error::custom("a reply port exists only in a message that is being received")),
+        };
+        Ok(Self(Cell::new(Some(port))))
     }
 }
 

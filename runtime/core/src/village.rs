@@ -1,5 +1,6 @@
 //! A node of the village: builds it, hosts kinds on it, drains it.
 
+use std::any::Any;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::future::Future;
@@ -9,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use dashmap::DashMap;
 use ractor::Actor;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -24,10 +26,12 @@ use crate::config::{ConfigError, HotLimits, RuntimeConfig};
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::directory::Directory;
 use crate::error::CallError;
+use crate::home::{Home, View};
 use crate::hosted_kind::{ActorInfo, CallOptions, HostedKind, KindInfo, LocalKind};
 use crate::kind::{KIND_NAME_MAX, Kind};
 use crate::mail::Mail;
 use crate::node_id::NodeId;
+use crate::router::Router;
 use crate::registry::{self, Expose, ExposeError, MessageInfo};
 use crate::store::{self, Measured, MemoryStore, Store, StoreConfig, StoreError};
 use crate::supervisor::{ChildSpec, RestartPolicy, Strategy, SupervisorHandle, SupervisorSpec};
@@ -54,7 +58,10 @@ struct Inner {
     blobs: Blobs,
     metrics: Metrics,
     dead_letters: Arc<DeadLetters>,
-    tasks: Tasks,
+    tasks: Arc<Tasks>,
+    router: Arc<Router>,
+    /// Kinds that this node only sends to, made when they are first asked for.
+    guests: DashMap<&'static str, Arc<dyn Any + Send + Sync>>,
     live: AtomicUsize,
     draining: AtomicBool,
     /// Why the root supervisor gave up, once it has.
@@ -194,7 +201,9 @@ impl VillageBuilder {
         let make = move |village: &Village, messages| -> Arc<dyn HostedKind> {
             let inner = &village.0;
             let metrics = inner.metrics.set::<RuntimeMetrics>();
-            let directory = Arc::new(Directory::new::<A>(inner.limits.clone(), inner.dead_letters.clone(), metrics));
+            let (limits, router) = (inner.limits.clone(), inner.router.clone());
+            let directory = Directory::new::<A>(limits, inner.dead_letters.clone(), metrics, router, true);
+            let directory = Arc::new(directory);
             Arc::new(LocalKind::<A>::new(directory, Arc::new(factory), messages))
         };
         self.kinds.push((A::NAME, Box::new(make)));
@@ -223,6 +232,8 @@ impl VillageBuilder {
         let (store, blobs) = open_store(self.data_dir.as_deref(), &self.config, &metrics)?;
         let node = NodeId::load(store.as_ref()).await?;
         let mut messages = self.described()?;
+        let tasks = Arc::new(Tasks::default());
+        let router = Arc::new(Router::new(Arc::new(View::new(node)), tasks.clone()));
         let village = Village(Arc::new(Inner {
             node,
             since: Instant::now(),
@@ -235,7 +246,9 @@ impl VillageBuilder {
             blobs,
             metrics,
             dead_letters: Arc::default(),
-            tasks: Tasks::default(),
+            tasks,
+            router,
+            guests: DashMap::new(),
             live: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             given_up: watch::Sender::new(None),
@@ -249,8 +262,9 @@ impl VillageBuilder {
             .collect();
         let children = kinds.iter().map(|kind| kind.clone().child(village.clone())).collect();
         let root = start_tree(children, village.0.given_up.clone()).await?;
-        let kinds = order.iter().copied().zip(kinds).collect();
+        let kinds: HashMap<_, _> = order.iter().copied().zip(kinds).collect();
         let running = Running { kinds, order, root };
+        village.0.router.serve_with(running.kinds.values().cloned(), HashMap::new());
         assert!(village.0.running.set(running).is_ok(), "a node starts once");
         village.collect_blobs();
         tracing::info!(node = %node, "village started");
@@ -337,12 +351,33 @@ impl Village {
 
     /// The address of an actor. It need not exist yet: the first message starts it.
     pub fn addr<K: Kind>(&self, key: impl AsRef<str>) -> Addr<K> {
-        let directory = self.kind(K::NAME).and_then(|kind| kind.clone().as_any().downcast::<Directory<K::Body>>().ok());
-        Addr::new(match directory.map(|directory| (directory.entry(key.as_ref()), directory)) {
-            Some((Ok(entry), directory)) => Target::Local(directory, entry),
-            Some((Err(error), _)) => Target::Nowhere(error),
-            None => Target::Nowhere(CallError::UnknownKind { kind: K::NAME.to_owned() }),
-        })
+        let directory = self.kind(K::NAME).map_or_else(|| self.guest::<K>(), |kind| kind.clone().as_any());
+        let target = match directory.downcast::<Directory<K::Body>>() {
+            Ok(directory) => match directory.entry(key.as_ref()) {
+                Ok(entry) => Target::Local(directory, entry),
+                Err(error) => Target::Nowhere(error),
+            },
+            // Another kind of this name is hosted here.
+            Err(_) => Target::Nowhere(CallError::UnknownKind { kind: K::NAME.to_owned() }),
+        };
+        Addr::new(target)
+    }
+
+    /// The directory of a kind that this node does not host.
+    fn guest<K: Kind>(&self) -> Arc<dyn Any + Send + Sync> {
+        let make = || -> Arc<dyn Any + Send + Sync> {
+            let inner = &self.0;
+            let (limits, router) = (inner.limits.clone(), inner.router.clone());
+            let (dead, metrics) = (inner.dead_letters.clone(), inner.metrics.set::<RuntimeMetrics>());
+            Arc::new(Directory::new::<K>(limits, dead, metrics, router, false))
+        };
+        self.0.guests.entry(K::NAME).or_insert_with(make).clone()
+    }
+
+    /// The store that has the state of a slot.
+    pub(crate) async fn state_of(&self, home: &Home, slot: u8) -> Result<Arc<dyn Store>, CallError> {
+        home.admit(slot)?;
+        Ok(self.0.store.clone())
     }
 
     /// Sends a message given as JSON; its answer comes back as JSON, `None` for a message without answer.
@@ -596,6 +631,14 @@ impl Village {
             .get()
             .into_iter()
             .flat_map(|running| running.order.iter().filter_map(|name| running.kinds.get(name)))
+    }
+
+    pub(crate) fn router(&self) -> &Arc<Router> {
+        &self.0.router
+    }
+
+    pub(crate) fn hosted(&self) -> impl DoubleEndedIterator<Item = &Arc<dyn HostedKind>> {
+        self.in_order()
     }
 
     pub(crate) fn restart_policy(&self) -> RestartPolicy {

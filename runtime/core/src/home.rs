@@ -1,0 +1,214 @@
+//! Which node acts for the keys of one kind, as this node knows it now. Read for every message, so it is atomics only.
+//!
+//! A village of one node acts for everything. With more, a node acts for a slot of a kind without replicated state while it
+//! holds its lease, is the slot's owner, and every other node has seen that it is (`settled`); and for a slot of a replicated
+//! kind while it leads the slot's group.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use crate::clock;
+use crate::error::CallError;
+use crate::kind::{Durability, KindOptions, Placement};
+use crate::node_id::NodeId;
+use crate::placement;
+
+/// Most shard groups of a cluster.
+pub(crate) const MAX_GROUPS: usize = 64;
+/// Slots that the keys of a kind hash into.
+pub(crate) const SLOTS: usize = 256;
+
+/// What holds for all kinds of this node.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) me: NodeId,
+    /// No other node: everything is here.
+    alone: AtomicBool,
+    /// Boot time in milliseconds until which this node may act as an owner.
+    lease_until: AtomicU64,
+    /// Every node that may act has applied this membership epoch.
+    settled: AtomicU64,
+    /// Number of shard groups; fixed when the cluster was founded.
+    groups: AtomicUsize,
+    /// Leader of each shard group, 0 while unknown.
+    leaders: [AtomicU64; MAX_GROUPS],
+}
+
+impl View {
+    pub(crate) fn new(me: NodeId) -> Self {
+        Self {
+            me,
+            alone: AtomicBool::new(true),
+            lease_until: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            groups: AtomicUsize::new(1),
+            leaders: [const { AtomicU64::new(0) }; MAX_GROUPS],
+        }
+    }
+
+    pub(crate) fn is_alone(&self) -> bool {
+        self.alone.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_alone(&self, alone: bool) {
+        self.alone.store(alone, Ordering::Release);
+    }
+
+    pub(crate) fn holds_lease(&self) -> bool {
+        clock::boot_ms() < self.lease_until.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn extend_lease(&self, until: u64) {
+        self.lease_until.fetch_max(until, Ordering::AcqRel);
+    }
+
+    pub(crate) fn settle(&self, epoch: u64) {
+        self.settled.fetch_max(epoch, Ordering::AcqRel);
+    }
+
+    /// The shard group of a slot, from 0.
+    pub(crate) fn group(&self, slot: u8) -> usize {
+        usize::from(slot) % self.groups.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_groups(&self, groups: usize) {
+        self.groups.store(groups.clamp(1, MAX_GROUPS), Ordering::Release);
+    }
+
+    pub(crate) fn leader(&self, group: usize) -> Option<NodeId> {
+        let leader = self.leaders.get(group)?.load(Ordering::Acquire);
+        (leader != 0).then_some(NodeId(leader))
+    }
+
+    pub(crate) fn set_leader(&self, group: usize, leader: Option<NodeId>) {
+        if let Some(slot) = self.leaders.get(group) {
+            slot.store(leader.map_or(0, |node| node.0), Ordering::Release);
+        }
+    }
+}
+
+/// What holds for one kind.
+#[derive(Debug)]
+pub(crate) struct Home {
+    pub(crate) view: Arc<View>,
+    kind: &'static str,
+    rule: Rule,
+    singleton: bool,
+    owners: Box<[Owner]>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    /// On other nodes only.
+    Guest,
+    /// On every node for itself.
+    PerNode,
+    /// On the owner of the slot.
+    Owner,
+    /// On the leader of the slot's group.
+    Leader,
+}
+
+#[derive(Debug, Default)]
+struct Owner {
+    /// 0 while nobody can be.
+    node: AtomicU64,
+    /// Epoch since which it is.
+    since: AtomicU64,
+}
+
+impl Home {
+    /// `hosted` is false for a kind that this node only sends to.
+    pub(crate) fn new(view: Arc<View>, kind: &'static str, options: &KindOptions, hosted: bool) -> Self {
+        let rule = match (options.placement, options.durable) {
+            (Placement::PerNode, _) => Rule::PerNode,
+            (_, Durability::Replicated) => Rule::Leader,
+            _ if hosted => Rule::Owner,
+            _ => Rule::Guest,
+        };
+        let singleton = options.placement == Placement::Singleton;
+        Self { view, kind, rule, singleton, owners: (0..SLOTS).map(|_| Owner::default()).collect() }
+    }
+
+    /// The slot of a key; all keys of a singleton share one.
+    pub(crate) fn slot(&self, key: &str) -> u8 {
+        placement::slot(self.kind, if self.singleton { "" } else { key }).0
+    }
+
+    /// Whether a message to this slot has to go through the router: to another node, or, for a replicated kind, in a form
+    /// that can be sent again if the leader changes.
+    #[inline]
+    pub(crate) fn is_routed(&self, slot: u8) -> bool {
+        self.rule == Rule::Guest || (!self.view.is_alone() && self.is_routed_among_many(slot))
+    }
+
+    fn is_routed_among_many(&self, slot: u8) -> bool {
+        match self.rule {
+            Rule::PerNode => false,
+            Rule::Guest | Rule::Leader => true,
+            Rule::Owner => !self.acts(slot),
+        }
+    }
+
+    /// Whether this node may act for a slot now.
+    pub(crate) fn acts(&self, slot: u8) -> bool {
+        let view = &self.view;
+        if view.is_alone() {
+            return self.rule != Rule::Guest;
+        }
+        match self.rule {
+            Rule::PerNode => true,
+            Rule::Guest => false,
+            Rule::Leader => view.leader(view.group(slot)) == Some(view.me),
+            Rule::Owner => {
+                let owner = &self.owners[usize::from(slot)];
+                owner.node.load(Ordering::Acquire) == view.me.0
+                    && owner.since.load(Ordering::Acquire) <= view.settled.load(Ordering::Acquire)
+                    && view.holds_lease()
+            }
+        }
+    }
+
+    /// Lets a message to a slot in, or says what its sender should know.
+    pub(crate) fn admit(&self, slot: u8) -> Result<(), CallError> {
+        if self.acts(slot) {
+            return Ok(());
+        }
+        let to = self.of(slot).filter(|node| *node != self.view.me);
+        if to.is_none() && self.rule == Rule::Owner && !self.view.holds_lease() {
+            return Err(CallError::NoQuorum { detail: "this node has lost touch with the others".to_owned() });
+        }
+        Err(CallError::Moved { to })
+    }
+
+    /// Where messages to a slot go; `None` while nobody can take them.
+    pub(crate) fn of(&self, slot: u8) -> Option<NodeId> {
+        if self.view.is_alone() || self.rule == Rule::PerNode {
+            return (self.rule != Rule::Guest).then_some(self.view.me);
+        }
+        if self.rule == Rule::Leader {
+            return self.view.leader(self.view.group(slot));
+        }
+        let owner = self.owners[usize::from(slot)].node.load(Ordering::Acquire);
+        (owner != 0).then_some(NodeId(owner))
+    }
+
+    /// True for a kind whose slots follow the leaders of their groups.
+    pub(crate) fn follows_leader(&self) -> bool {
+        self.rule == Rule::Leader
+    }
+
+    /// Takes over who owns the slots at a membership epoch.
+    pub(crate) fn assign(&self, epoch: u64, owner: impl Fn(u8) -> Option<NodeId>) {
+        for (slot, now) in (0..=u8::MAX).zip(&self.owners) {
+            let node = owner(slot).map_or(0, |node| node.0);
+            if now.node.load(Ordering::Acquire) == node {
+                continue;
+            }
+            // Never its owner at an epoch that is older than its ownership.
+            now.node.store(0, Ordering::Release);
+            now.since.store(epoch, Ordering::Release);
+            now.node.store(node, Ordering::Release);
+        }
+    }
+}

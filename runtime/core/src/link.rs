@@ -1,0 +1,4 @@
+//! The links of a node to its peers.
+
+pub(crate) mod lane;
+pub(crate) mod record;

@@ -1,0 +1,387 @@
+//! Takes messages to where their actor lives, and again if it has moved.
+//!
+//! A message goes out as bytes, so that it can be sent once more where that is safe: when it was certainly not handled
+//! (`Moved`, `Draining`, not yet written), or when it carries an idempotency key.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+use crate::error::CallError;
+use crate::home::{Home, View};
+use crate::hosted_kind::HostedKind;
+use crate::kind::Kind;
+use crate::link::lane::{Dispatch, Lane, LanePort};
+use crate::link::record::{Envelope, Head, MailRecord, To};
+use crate::mail::{Idem, Mail, More, MsgCx, Wire, encode_wire};
+use crate::node_id::NodeId;
+use crate::placement;
+use crate::task::Tasks;
+use crate::wire::{Codec, WirePort};
+
+/// How long a message waits for somebody who can take it, such as a new leader. Then its sender should know.
+const NOBODY: Duration = Duration::from_secs(3);
+/// Pause before a message is sent again, if nothing that was learnt meanwhile calls for it earlier.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
+/// Actors whose full mailbox is remembered.
+const SHEDS: usize = 4096;
+/// Messages without answer that are on their way in the background.
+const BACKGROUND: usize = 8192;
+
+/// A service of a node, which other nodes call by its number.
+pub(crate) trait Service: Send + Sync + 'static {
+    /// Handles a call; it runs on the reading task of the caller's lane and must not wait.
+    fn serve(&self, from: NodeId, key: &str, body: Bytes, port: Option<WirePort>);
+}
+
+/// An actor, as a message finds it.
+#[derive(Clone, Copy)]
+pub(crate) struct Destination<'a> {
+    pub(crate) route: &'a KindRoute,
+    pub(crate) home: &'a Home,
+    pub(crate) key: &'a str,
+    pub(crate) slot: u8,
+}
+
+/// What of a kind matters on the way.
+#[derive(Debug)]
+pub(crate) struct KindRoute {
+    pub(crate) name: &'static str,
+    pub(crate) id: u32,
+    pub(crate) version: u16,
+    pub(crate) codec: Codec,
+    /// Repeating a request with an idempotency key is safe.
+    pub(crate) durable: bool,
+    /// Senders wait at a full mailbox.
+    pub(crate) waits: bool,
+}
+
+impl KindRoute {
+    pub(crate) fn of<K: Kind>() -> Self {
+        let options = K::options();
+        Self {
+            name: K::NAME,
+            id: placement::kind_id(K::NAME),
+            version: K::VERSION,
+            codec: K::CODEC,
+            durable: options.durable != crate::kind::Durability::None,
+            waits: options.overflow == crate::kind::Overflow::Wait,
+        }
+    }
+}
+
+/// The way to all actors of the village.
+pub(crate) struct Router {
+    pub(crate) view: Arc<View>,
+    lanes: DashMap<NodeId, Arc<Lane>>,
+    kinds: OnceLock<HashMap<u32, Arc<dyn HostedKind>>>,
+    services: OnceLock<HashMap<u32, Arc<dyn Service>>>,
+    /// Bumped when a message that could not be taken somewhere may be tried again.
+    news: watch::Sender<u64>,
+    sheds: DashMap<(NodeId, u32, String), Instant>,
+    background: AtomicUsize,
+    tasks: Arc<Tasks>,
+}
+
+impl Router {
+    pub(crate) fn new(view: Arc<View>, tasks: Arc<Tasks>) -> Self {
+        Self {
+            view,
+            lanes: DashMap::new(),
+            kinds: OnceLock::new(),
+            services: OnceLock::new(),
+            news: watch::Sender::new(0),
+            sheds: DashMap::new(),
+            background: AtomicUsize::new(0),
+            tasks,
+        }
+    }
+
+    pub(crate) fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// Says what is hosted and served here; once, before the first lane.
+    pub(crate) fn serve_with(
+        &self,
+        kinds: impl Iterator<Item = Arc<dyn HostedKind>>,
+        services: HashMap<u32, Arc<dyn Service>>,
+    ) {
+        let kinds = kinds.map(|kind| (kind.id(), kind)).collect();
+        assert!(self.kinds.set(kinds).is_ok() && self.services.set(services).is_ok(), "a node starts once");
+    }
+
+    /// Senders that wait should look again.
+    pub(crate) fn tell_news(&self) {
+        self.news.send_modify(|count| *count += 1);
+    }
+
+    /// Uses this lane to its peer from now on. The one before, if any, is returned.
+    pub(crate) fn connect(&self, lane: Arc<Lane>) -> Option<Arc<Lane>> {
+        let before = self.lanes.insert(lane.peer(), lane);
+        self.tell_news();
+        before
+    }
+
+    /// Forgets a lane that has closed.
+    pub(crate) fn disconnect(&self, lane: &Arc<Lane>) {
+        self.lanes.remove_if(&lane.peer(), |_, current| Arc::ptr_eq(current, lane));
+    }
+
+    pub(crate) fn lane(&self, node: NodeId) -> Option<Arc<Lane>> {
+        self.lanes.get(&node).map(|lane| lane.clone())
+    }
+
+    pub(crate) fn lanes(&self) -> Vec<Arc<Lane>> {
+        self.lanes.iter().map(|lane| lane.clone()).collect()
+    }
+
+    /// Calls a service of another node.
+    pub(crate) async fn call(&self, node: NodeId, service: u32, body: &[u8], limit: Duration) -> Result<Bytes, CallError> {
+        let lane = self.lane(node).ok_or(CallError::Unreachable { node, sent: false })?;
+        let to = To { node: true, kind: service, version: 1, key: "" };
+        let deadline = Instant::now() + limit;
+        let answer = tokio::time::timeout_at(deadline, lane.ask(&to, &Envelope::default(), body)).await;
+        answer.unwrap_or(Err(CallError::Timeout))
+    }
+
+    /// Takes a typed message where it belongs. The answer, if it asks for one, has been delivered when this resolves.
+    pub(crate) async fn forward<B: Wire>(
+        &self,
+        to: Destination<'_>,
+        mail: Mail<B>,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
+        let mut cx = mail.cx;
+        let at = *cx.deadline_mut().get_or_insert(deadline);
+        let (body, deliver) = encode_wire(to.route.codec, &mail.body)?;
+        drop(mail.body);
+        let message = Message { envelope: Envelope::of(&cx)?, cx, body: body.into(), deadline: at };
+        match deliver {
+            None => self.send(to, &message, false).await.map(drop),
+            Some(deliver) => {
+                deliver(self.send(to, &message, true).await);
+                Ok(())
+            }
+        }
+    }
+
+    /// One message more on its way in the background; false when there are too many.
+    pub(crate) fn enter_background(self: &Arc<Self>) -> Option<Background> {
+        let entered = self.background.fetch_add(1, Ordering::Relaxed) < BACKGROUND;
+        let guard = Background(self.clone());
+        entered.then_some(guard)
+    }
+
+    async fn send(&self, to: Destination<'_>, message: &Message, ask: bool) -> Result<Bytes, CallError> {
+        let started = Instant::now();
+        let mut pause = PAUSE.0;
+        loop {
+            let mut news = self.news.subscribe();
+            let error = match self.send_once(to, message, ask).await {
+                Err(error) if Self::may_repeat(to, message, &error) => error,
+                result => return result,
+            };
+            let give_up = if is_nobody(&error) { message.deadline.min(started + NOBODY) } else { message.deadline };
+            let wait = error.retry_after().filter(|_| matches!(error, CallError::Overloaded { .. })).unwrap_or(pause);
+            let again = (Instant::now() + wait).min(give_up);
+            tokio::select! {
+                () = tokio::time::sleep_until(again) => {}
+                _ = news.changed() => {}
+            }
+            if Instant::now() >= give_up {
+                return Err(plain(error, to));
+            }
+            pause = (pause * 2).min(PAUSE.1);
+        }
+    }
+
+    async fn send_once(&self, to: Destination<'_>, message: &Message, ask: bool) -> Result<Bytes, CallError> {
+        let node = self.locate(to)?;
+        let sending = async {
+            if node == self.view.me {
+                return self.send_here(to, message, ask).await;
+            }
+            let lane = self.lane(node).ok_or(CallError::Unreachable { node, sent: false })?;
+            let wire = To { node: false, kind: to.route.id, version: to.route.version, key: to.key };
+            if ask {
+                return lane.ask(&wire, &message.envelope, &message.body).await;
+            }
+            self.check_shed(node, to)?;
+            lane.tell(&wire, &message.envelope, &message.body).await.map(|()| Bytes::new())
+        };
+        let result = tokio::time::timeout_at(message.deadline, sending).await.unwrap_or(Err(CallError::Timeout));
+        if let Err(CallError::Moved { to: Some(leader) }) = result
+            && to.home.follows_leader()
+            && leader != node
+        {
+            self.view.set_leader(self.view.group(to.slot), Some(leader));
+        }
+        result
+    }
+
+    /// A replicated actor on this node: the message is kept as bytes in case its leader changes.
+    async fn send_here(&self, to: Destination<'_>, message: &Message, ask: bool) -> Result<Bytes, CallError> {
+        let kind = self.kinds.get().and_then(|kinds| kinds.get(&to.route.id));
+        let kind = kind.ok_or_else(|| CallError::UnknownKind { kind: to.route.name.to_owned() })?;
+        if !ask {
+            kind.receive(to.key, to.route.version, message.cx.clone(), &message.body, None)?;
+            return Ok(Bytes::new());
+        }
+        let (answer, answered) = oneshot::channel();
+        let port = WirePort::here(answer, to.route.codec);
+        // What it says of a failure comes through the port too.
+        let _ = kind.receive(to.key, to.route.version, message.cx.clone(), &message.body, Some(port));
+        answered.await.unwrap_or(Err(CallError::NoReply))
+    }
+
+    fn locate(&self, to: Destination<'_>) -> Result<NodeId, CallError> {
+        let Some(node) = to.home.of(to.slot) else {
+            let kind = to.route.name.to_owned();
+            return Err(if to.home.follows_leader() {
+                CallError::NoQuorum { detail: "no leader of the actor's group is known".to_owned() }
+            } else if self.view.is_alone() {
+                CallError::UnknownKind { kind }
+            } else {
+                CallError::NotPlaced { kind, missing: "no live node that hosts it".to_owned() }
+            });
+        };
+        if node == self.view.me {
+            to.home.admit(to.slot)?;
+        }
+        Ok(node)
+    }
+
+    fn may_repeat(to: Destination<'_>, message: &Message, error: &CallError) -> bool {
+        let repeatable = to.route.durable && message.cx.idem().is_some();
+        match error {
+            CallError::Moved { .. }
+            | CallError::Draining
+            | CallError::NotPlaced { .. }
+            | CallError::Unreachable { sent: false, .. } => true,
+            CallError::Overloaded { .. } => to.route.waits,
+            CallError::NoQuorum { .. }
+            | CallError::Unreachable { sent: true, .. }
+            | CallError::NoReply
+            | CallError::Panicked => repeatable,
+            _ => false,
+        }
+    }
+
+    fn check_shed(&self, node: NodeId, to: Destination<'_>) -> Result<(), CallError> {
+        if self.sheds.is_empty() {
+            return Ok(());
+        }
+        let key = (node, to.route.id, to.key.to_owned());
+        let Some(until) = self.sheds.get(&key).map(|until| *until) else { return Ok(()) };
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            self.sheds.remove(&key);
+            return Ok(());
+        }
+        Err(CallError::Overloaded { retry_after_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1) })
+    }
+}
+
+/// Nobody can take the message now, as opposed to somebody who did not.
+fn is_nobody(error: &CallError) -> bool {
+    matches!(error, CallError::NoQuorum { .. } | CallError::NotPlaced { .. } | CallError::SlotUnavailable { .. })
+}
+
+/// `Moved` is between nodes; a sender that gives up hears what it means.
+fn plain(error: CallError, to: Destination<'_>) -> CallError {
+    match error {
+        CallError::Moved { .. } => CallError::SlotUnavailable {
+            kind: to.route.name.to_owned(),
+            detail: "it is changing nodes".to_owned(),
+        },
+        other => other,
+    }
+}
+
+/// A message on its way.
+struct Message {
+    envelope: Envelope,
+    cx: MsgCx,
+    body: Bytes,
+    deadline: Instant,
+}
+
+/// Counts a message in the background while it lives.
+pub(crate) struct Background(Arc<Router>);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.0.background.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The context of a message that came from another node.
+fn context(head: &Head) -> MsgCx {
+    let deadline = head.remaining.map(|left| Instant::now() + left);
+    if head.trace.is_none() && head.idem.is_none() && head.principal.is_none() {
+        let mut cx = MsgCx::default();
+        *cx.deadline_mut() = deadline;
+        return cx;
+    }
+    let principal = head.principal.clone().map(Arc::new);
+    let mut cx = MsgCx::request(deadline, head.trace, principal);
+    if let Some(Idem(key)) = head.idem {
+        let more: &mut More = cx.more_mut();
+        more.idem = Some(Idem(key));
+    }
+    cx
+}
+
+impl Dispatch for Router {
+    fn mail(&self, from: NodeId, mail: &MailRecord<'_>, body: Bytes, port: Option<LanePort>) {
+        let lane = port.as_ref().map(|port| port.lane().clone());
+        if mail.to.node {
+            let service = self.services.get().and_then(|services| services.get(&mail.to.kind));
+            let port = port.map(|port| WirePort::lane(port, Codec::Compact));
+            match service {
+                Some(service) => service.serve(from, mail.to.key, body, port),
+                None => refuse(port, CallError::UnknownKind { kind: format!("service {}", mail.to.kind) }),
+            }
+            return;
+        }
+        let Some(kind) = self.kinds.get().and_then(|kinds| kinds.get(&mail.to.kind)) else {
+            let port = port.map(|port| WirePort::lane(port, Codec::Compact));
+            return refuse(port, CallError::UnknownKind { kind: format!("{:08x}", mail.to.kind) });
+        };
+        let port = port.map(|port| WirePort::lane(port, kind.codec()));
+        let taken = kind.receive(mail.to.key, mail.to.version, context(&mail.head), &body, port);
+        if lane.is_none()
+            && let Err(CallError::Overloaded { retry_after_ms }) = taken
+            && let Some(lane) = self.lane(from)
+        {
+            lane.shed(mail.to.kind, mail.to.key, retry_after_ms);
+        }
+    }
+
+    fn shed(&self, from: NodeId, kind: u32, key: &str, retry_after: Duration) {
+        if self.sheds.len() >= SHEDS {
+            let now = Instant::now();
+            self.sheds.retain(|_, until| *until > now);
+        }
+        if self.sheds.len() < SHEDS {
+            self.sheds.insert((from, kind, key.to_owned()), Instant::now() + retry_after);
+        }
+    }
+}
+
+fn refuse(port: Option<WirePort>, error: CallError) {
+    if let Some(port) = port {
+        port.complete_bytes(Err(error));
+    }
+}
+
+#[cfg(test)]
+mod tests;
