@@ -288,12 +288,15 @@ impl<B: Wire> Target<B> {
         let (directory, entry) = (directory.clone(), entry.clone());
         let deadline = Instant::now() + directory.call_timeout();
         let router = directory.router.clone();
-        router.tasks().spawn("forward", async move {
-            let _guard = guard;
-            if directory.router.forward(directory.destination(&entry), mail, deadline).await.is_err() {
-                directory.dropped(&entry.key, "not reached", 1);
-            }
-        }).detach();
+        router
+            .tasks()
+            .spawn("forward", async move {
+                let _guard = guard;
+                if directory.router.forward(directory.destination(&entry), mail, deadline).await.is_err() {
+                    directory.dropped(&entry.key, "not reached", 1);
+                }
+            })
+            .detach();
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 //! unknown keys, fills absent ones with the documented default and checks its values in `validate`. [`ConfigWatch`] applies
 //! the keys of [`RuntimeConfig::HOT`] (and of the upper crates' lists) without a restart.
 
+mod control;
 mod error;
 mod source;
 mod value;
@@ -16,11 +17,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
+pub use control::{ControlConfig, JoinConfig};
 pub use error::ConfigError;
 pub use source::{ENV_PREFIX, Loaded, load, section};
 pub use value::{Period, Rate, RateUnit, Size, ValueError};
 pub use watch::{ConfigWatch, Reload};
 
+use crate::kind::Labels;
 use crate::supervisor::RestartPolicy;
 
 /// The sections that the runtime itself reads.
@@ -29,6 +32,10 @@ use crate::supervisor::RestartPolicy;
 pub struct RuntimeConfig {
     /// `[node]`
     pub node: NodeConfig,
+    /// `[join]`
+    pub join: JoinConfig,
+    /// `[control]`
+    pub control: ControlConfig,
     /// `[limits]`
     pub limits: LimitsConfig,
     /// `[supervise]`
@@ -58,6 +65,8 @@ impl RuntimeConfig {
     pub fn from_table(table: &toml::Table) -> Result<Self, ConfigError> {
         let config = Self {
             node: section(table, "node")?,
+            join: section(table, "join")?,
+            control: section(table, "control")?,
             limits: section(table, "limits")?,
             supervise: section(table, "supervise")?,
             telemetry: section(table, "telemetry")?,
@@ -73,6 +82,8 @@ impl RuntimeConfig {
     /// [`ConfigError::Invalid`] names the first key whose value is out of range.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.node.validate()?;
+        self.join.validate()?;
+        self.control.validate()?;
         self.limits.validate()?;
         self.supervise.validate()?;
         self.telemetry.validate()?;
@@ -88,11 +99,26 @@ pub struct NodeConfig {
     pub name: String,
     /// Directory of everything the node keeps.
     pub data: PathBuf,
+    /// Address for the other nodes of the cluster.
+    pub listen: String,
+    /// Address at which the other nodes reach this one. Empty: `listen`.
+    pub advertise: String,
+    /// Facts that kinds may require or prefer, such as `gpu = "true"`.
+    pub labels: Labels,
+    /// Share of the actors that live here. 0: the number of cores.
+    pub weight: u32,
 }
 
 impl Default for NodeConfig {
     fn default() -> Self {
-        Self { name: String::new(), data: PathBuf::from("./village-data") }
+        Self {
+            name: String::new(),
+            data: PathBuf::from("./village-data"),
+            listen: "127.0.0.1:4100".into(),
+            advertise: String::new(),
+            labels: Labels::new(),
+            weight: 0,
+        }
     }
 }
 
@@ -109,16 +135,32 @@ impl NodeConfig {
         }
     }
 
+    /// The configured weight, or else the number of cores.
+    #[must_use]
+    pub fn effective_weight(&self) -> u32 {
+        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        if self.weight == 0 { u32::try_from(cores()).unwrap_or(1) } else { self.weight }
+    }
+
     /// Checks the section.
     ///
     /// # Errors
-    /// [`ConfigError::Invalid`] if the name is too long or holds control characters, or the directory is empty.
+    /// [`ConfigError::Invalid`] if the name is too long or holds control characters, the directory is empty, an address is
+    /// none, or there are too many or too long labels.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let printable = !self.name.chars().any(char::is_control);
         check(printable && self.name.len() <= Self::NAME_MAX, "node.name", || {
             format!("{:?} is not at most {} bytes of printable text", self.name, Self::NAME_MAX)
         })?;
-        check(!self.data.as_os_str().is_empty(), "node.data", || "an empty path is not a directory".into())
+        check(!self.data.as_os_str().is_empty(), "node.data", || "an empty path is not a directory".into())?;
+        for (key, address) in [("node.listen", &self.listen), ("node.advertise", &self.advertise)] {
+            let fits = (key == "node.advertise" && address.is_empty())
+                || address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+            check(fits, key, || format!("{address:?} is not host:port"))?;
+        }
+        let short = |text: &String| !text.is_empty() && text.len() <= Self::NAME_MAX;
+        let fit = self.labels.len() <= 32 && self.labels.iter().all(|(name, value)| short(name) && short(value));
+        check(fit, "node.labels", || "at most 32 labels, each name and value of 1 to 64 bytes".into())
     }
 }
 
@@ -336,6 +378,22 @@ mod tests {
             [node]
             name = ""
             data = "./village-data"
+            listen = "127.0.0.1:4100"
+            advertise = ""
+            labels = {}
+            weight = 0
+            [join]
+            seeds = []
+            token = ""
+            [control]
+            max_voters = 5
+            groups = 8
+            replicas = 3
+            heartbeat = "250ms"
+            election = ["1s", "2s"]
+            down_after = "4s"
+            beat = "500ms"
+            fast_down = true
             [limits]
             mailbox = 1024
             call_timeout = "10s"
@@ -373,6 +431,8 @@ mod tests {
             ("telemetry.sample = nan", "telemetry.sample: NaN is not in 0..=1"),
             ("drain.timeout = '1h'", "drain.timeout: 1h is not between 0s and 10m"),
             ("node.data = ''", "node.data: an empty path is not a directory"),
+            ("node.listen = '4100'", r#"node.listen: "4100" is not host:port"#),
+            ("node.labels = { gpu = '' }", "node.labels: at most 32 labels, each name and value of 1 to 64 bytes"),
             ("node.name = \"a\\nb\"", r#"node.name: "a\nb" is not at most 64 bytes of printable text"#),
         ] {
             assert_eq!(from_str(text), Err(message.to_owned()), "{text}");

@@ -94,14 +94,8 @@ pub(crate) trait HostedKind: Send + Sync {
     /// What of it other nodes have to know.
     fn options(&self) -> &KindOptions;
     /// Takes a message that came as bytes. The port, if there is one, hears of every failure; so does the caller.
-    fn receive(
-        &self,
-        key: &str,
-        version: u16,
-        cx: MsgCx,
-        body: &[u8],
-        port: Option<WirePort>,
-    ) -> Result<(), CallError>;
+    fn receive(&self, key: &str, version: u16, cx: MsgCx, body: &[u8], port: Option<WirePort>)
+    -> Result<(), CallError>;
     /// Stops the activations that this node may not act for any more.
     fn rehome(&self);
     /// Lets mailboxes finish; false when some had to be cut short.

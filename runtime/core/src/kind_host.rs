@@ -226,7 +226,9 @@ where
             let started = match cx.village.state_of(&directory.home, entry.slot_id).await {
                 Ok(store) => {
                     cx.store = store;
-                    spawn_hosted::<A>(&factory, gauge, metrics, cx, myself.get_cell()).await.map_err(NotStarted::Crashed)
+                    spawn_hosted::<A>(&factory, gauge, metrics, cx, myself.get_cell())
+                        .await
+                        .map_err(NotStarted::Crashed)
                 }
                 Err(error) => Err(NotStarted::Refused(error)),
             };

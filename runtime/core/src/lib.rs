@@ -67,5 +67,5 @@ pub use task::{TaskError, TaskHandle};
 pub use telemetry::MetricSet;
 pub use topic::{EventId, Topic, TopicItem};
 pub use trace_cx::TraceCx;
-pub use wire::Codec;
 pub use village::{Health, ShutdownError, StartError, Village, VillageBuilder};
+pub use wire::Codec;

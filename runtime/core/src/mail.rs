@@ -394,9 +394,7 @@ impl<T: DeserializeOwned + Send + 'static> Port<T> {
     /// Hands on an answer that comes as bytes.
     fn deliver(self, codec: Codec) -> Deliver {
         match self {
-            Self::Typed(port) => {
-                Box::new(move |answer| drop(port.send(answer.and_then(|bytes| codec.decode(&bytes)))))
-            }
+            Self::Typed(port) => Box::new(move |answer| drop(port.send(answer.and_then(|bytes| codec.decode(&bytes))))),
             Self::Json { to, encode } => Box::new(move |answer| {
                 let value = answer.and_then(|bytes| codec.decode(&bytes));
                 drop(to.send(value.and_then(|value| encode(&value).map_err(|e| no_json(&e)))));

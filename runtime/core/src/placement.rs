@@ -8,4 +8,6 @@ pub(crate) fn slot(kind: &str, key: &str) -> SlotId {
     hash.update(key.as_bytes());
     SlotId((hash.digest() % 256) as u8)
 }
-pub(crate) fn kind_id(kind: &str) -> u32 { xxhash_rust::xxh3::xxh3_64(kind.as_bytes()) as u32 }
+pub(crate) fn kind_id(kind: &str) -> u32 {
+    xxhash_rust::xxh3::xxh3_64(kind.as_bytes()) as u32
+}

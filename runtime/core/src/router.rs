@@ -144,7 +144,13 @@ impl Router {
     }
 
     /// Calls a service of another node.
-    pub(crate) async fn call(&self, node: NodeId, service: u32, body: &[u8], limit: Duration) -> Result<Bytes, CallError> {
+    pub(crate) async fn call(
+        &self,
+        node: NodeId,
+        service: u32,
+        body: &[u8],
+        limit: Duration,
+    ) -> Result<Bytes, CallError> {
         let lane = self.lane(node).ok_or(CallError::Unreachable { node, sent: false })?;
         let to = To { node: true, kind: service, version: 1, key: "" };
         let deadline = Instant::now() + limit;
@@ -298,10 +304,9 @@ fn is_nobody(error: &CallError) -> bool {
 /// `Moved` is between nodes; a sender that gives up hears what it means.
 fn plain(error: CallError, to: Destination<'_>) -> CallError {
     match error {
-        CallError::Moved { .. } => CallError::SlotUnavailable {
-            kind: to.route.name.to_owned(),
-            detail: "it is changing nodes".to_owned(),
-        },
+        CallError::Moved { .. } => {
+            CallError::SlotUnavailable { kind: to.route.name.to_owned(), detail: "it is changing nodes".to_owned() }
+        }
         other => other,
     }
 }

@@ -31,8 +31,8 @@ use crate::hosted_kind::{ActorInfo, CallOptions, HostedKind, KindInfo, LocalKind
 use crate::kind::{KIND_NAME_MAX, Kind};
 use crate::mail::Mail;
 use crate::node_id::NodeId;
-use crate::router::Router;
 use crate::registry::{self, Expose, ExposeError, MessageInfo};
+use crate::router::Router;
 use crate::store::{self, Measured, MemoryStore, Store, StoreConfig, StoreError};
 use crate::supervisor::{ChildSpec, RestartPolicy, Strategy, SupervisorHandle, SupervisorSpec};
 use crate::task::{TaskHandle, Tasks};

@@ -4,7 +4,10 @@ use aivillage_actors::AgentsConfig;
 use aivillage_edge::{EdgeConfig, EdgeError};
 use aivillage_memory::MemoryConfig;
 use aivillage_runtime::{
-    config::{ConfigError, DrainConfig, LimitsConfig, NodeConfig, RuntimeConfig, SuperviseConfig, TelemetryConfig},
+    config::{
+        ConfigError, ControlConfig, DrainConfig, JoinConfig, LimitsConfig, NodeConfig, RuntimeConfig, SuperviseConfig,
+        TelemetryConfig,
+    },
     store::StoreConfig,
 };
 use serde::{Deserialize, Serialize};
@@ -15,6 +18,10 @@ use serde::{Deserialize, Serialize};
 pub struct Cluster {
     /// `[node]`
     pub node: NodeConfig,
+    /// `[join]`
+    pub join: JoinConfig,
+    /// `[control]`
+    pub control: ControlConfig,
     /// `[limits]`
     pub limits: LimitsConfig,
     /// `[supervise]`
@@ -43,6 +50,8 @@ impl Cluster {
     /// The first key whose value makes no sense, in the words of its owner.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.node.validate()?;
+        self.join.validate()?;
+        self.control.validate()?;
         self.limits.validate()?;
         self.supervise.validate()?;
         self.telemetry.validate()?;

@@ -193,7 +193,7 @@ cluster.toml:3:3: unknown field `mailbx`, expected one of `mailbox`, `call_timeo
     fn an_unknown_section_is_shown_with_the_nearest_name() {
         let error = loaded("[limit]\nmailbox = 10\n", &[], &[]).unwrap_err();
         let expected = "\
-cluster.toml:1:2: unknown field `limit`, expected one of `node`, `limits`, `supervise`, `telemetry`, `drain`; did you mean `limits`?
+cluster.toml:1:2: unknown field `limit`, expected one of `node`, `join`, `control`, `limits`, `supervise`, `telemetry`, `drain`; did you mean `limits`?
   |
 1 | [limit]
   |  ^^^^^";
@@ -246,7 +246,7 @@ cluster.toml:1:24: unknown variant `jsn`, expected one of `auto`, `text`, `json`
             (
                 vec![("VILLAGE__LIMIT__MAILBOX", "5")],
                 vec![],
-                "VILLAGE__LIMIT__MAILBOX: unknown field `limit`, expected one of `node`, `limits`, `supervise`, \
+                "VILLAGE__LIMIT__MAILBOX: unknown field `limit`, expected one of `node`, `join`, `control`, `limits`, `supervise`, \
                  `telemetry`, `drain`; did you mean `limits`?",
             ),
             (

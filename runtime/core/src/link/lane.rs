@@ -248,7 +248,9 @@ impl Lane {
         if let Some(ask) = self.asks.lock().get(corr) {
             ask.at = at;
         }
-        if self.is_closed() && let Some(ask) = self.asks.lock().take(corr) {
+        if self.is_closed()
+            && let Some(ask) = self.asks.lock().take(corr)
+        {
             let sent = at < self.out.lock().base;
             let _ = ask.answer.send(Err(CallError::Unreachable { node: self.peer, sent }));
         }
@@ -550,12 +552,7 @@ async fn read_all<R: AsyncRead + Unpin>(
     }
 }
 
-fn receive(
-    lane: &Arc<Lane>,
-    record: Record<'_>,
-    parts: &mut Parts,
-    dispatch: &dyn Dispatch,
-) -> Result<(), BadRecord> {
+fn receive(lane: &Arc<Lane>, record: Record<'_>, parts: &mut Parts, dispatch: &dyn Dispatch) -> Result<(), BadRecord> {
     match record {
         Record::Mail(mail) => {
             let body = parts.whole(mail.head.parts, mail.body)?;

@@ -53,7 +53,12 @@ impl Actor for Counter {
         Ok(Count::default())
     }
 
-    async fn handle(&self, _: ActorRef<Mail<Msg>>, mail: Mail<Msg>, count: &mut Count) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        _: ActorRef<Mail<Msg>>,
+        mail: Mail<Msg>,
+        count: &mut Count,
+    ) -> Result<(), ActorProcessingErr> {
         match mail.body {
             Msg::Add(n, reply) => {
                 count.sum += n;
