@@ -140,7 +140,11 @@ pub enum CallError {
 
 impl From<StoreError> for CallError {
     fn from(error: StoreError) -> Self {
-        Self::Store { message: error.to_string(), full: error.is_full() }
+        match error {
+            StoreError::Fenced => Self::Moved { to: None },
+            StoreError::NoQuorum { .. } => Self::NoQuorum { detail: error.to_string() },
+            _ => Self::Store { message: error.to_string(), full: error.is_full() },
+        }
     }
 }
 

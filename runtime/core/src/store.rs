@@ -159,6 +159,11 @@ impl Batch {
         self
     }
 
+    /// The puts, and the deletes without value, in order.
+    pub(crate) fn writes(&self) -> impl Iterator<Item = (TreeId, &[u8], Option<&[u8]>)> {
+        self.ops.iter().map(|op| (op.tree, &op.key.0[..], op.value.as_ref().map(|value| &value.0[..])))
+    }
+
     /// Number of puts and deletes.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -331,6 +336,15 @@ pub enum StoreError {
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
+    /// Nothing was written: another node writes this state now.
+    #[error("another node has taken over")]
+    Fenced,
+    /// Too few copies of the state can be reached.
+    #[error("no quorum{}", if *unsure { "; whether it was written is unknown" } else { ": nothing was written" })]
+    NoQuorum {
+        /// The write may still take effect.
+        unsure: bool,
+    },
 }
 
 impl StoreError {

@@ -1,0 +1,125 @@
+//! The store of a replicated actor: what it commits is an entry of its group's log.
+//!
+//! Reads see this node's copy. They are not stale after a commit of the same activation, and an empty commit does for those
+//! at the start: it is an entry too, so it comes after everything an earlier activation had under way.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::RwLock;
+
+use super::machine::{Command, Outcome, key_of, write};
+use crate::raft::{Group, ProposeError, Role, StateView, Writes};
+use crate::store::{Batch, Level, Lsn, MAX_BATCH, Store, StoreError, StoreStats, TreeId};
+
+/// A shard group on this node, or its place in a village of one node, where no log is kept.
+pub(crate) struct Shard {
+    state: StateView,
+    store: Arc<dyn Store>,
+    group: Option<Group>,
+    /// No other node has a copy yet, so a commit writes the state itself. Held while it does.
+    direct: RwLock<bool>,
+}
+
+impl Shard {
+    /// The place of a group in a village that is no cluster.
+    pub(crate) fn alone(state: StateView, store: Arc<dyn Store>) -> Self {
+        Self { state, store, group: None, direct: RwLock::new(true) }
+    }
+
+    /// A group of a cluster; `direct` until it has been founded.
+    pub(crate) fn of(group: Group, store: Arc<dyn Store>, direct: bool) -> Self {
+        Self { state: group.state(), store, group: Some(group), direct: RwLock::new(direct) }
+    }
+
+    pub(crate) fn group(&self) -> Option<&Group> {
+        self.group.as_ref()
+    }
+
+    /// Ends direct commits, those under way included: the group is about to be founded.
+    pub(crate) async fn end_direct(&self) {
+        *self.direct.write().await = false;
+    }
+
+    pub(crate) async fn is_direct(&self) -> bool {
+        *self.direct.read().await
+    }
+
+    /// The store for an activation that starts now; none when another node leads.
+    pub(crate) async fn activate(self: &Arc<Self>) -> Option<ShardStore> {
+        if self.is_direct().await {
+            return Some(ShardStore { shard: self.clone(), term: None });
+        }
+        let status = self.group.as_ref()?.status();
+        (status.role == Role::Leader).then(|| ShardStore { shard: self.clone(), term: Some(status.term) })
+    }
+
+    async fn commit(&self, term: Option<u64>, batch: Batch, level: Level) -> Result<Lsn, StoreError> {
+        {
+            let direct = self.direct.read().await;
+            if *direct {
+                let mut writes = Writes::outside(&self.state);
+                write(&batch, &mut writes);
+                return self.store.commit(writes.into_batch(), level).await;
+            }
+        }
+        // An activation of before the group was founded has no term, so its commits are fenced.
+        let (Some(group), Some(term)) = (&self.group, term) else { return Err(StoreError::Fenced) };
+        let command = postcard::to_allocvec(&Command { term, batch });
+        let command = command.map_err(|e| StoreError::Decode { what: "batch", detail: e.to_string() })?;
+        let size = command.len();
+        match group.propose(command.into()).await {
+            Ok(reply) => match postcard::from_bytes(&reply) {
+                Ok(Outcome::Done) => Ok(self.store.stats().last),
+                Ok(Outcome::Fenced) => Err(StoreError::Fenced),
+                Ok(Outcome::Unreadable) | Err(_) => {
+                    Err(StoreError::Decode { what: "batch", detail: "another version leads the group".to_owned() })
+                }
+            },
+            Err(ProposeError::NotLeader(_)) => Err(StoreError::Fenced),
+            Err(ProposeError::NoQuorum) => Err(StoreError::NoQuorum { unsure: false }),
+            Err(ProposeError::Unknown) => Err(StoreError::NoQuorum { unsure: true }),
+            Err(ProposeError::TooLarge) => Err(StoreError::TooLarge { what: "batch", size, max: MAX_BATCH }),
+            Err(ProposeError::Stopped) => Err(StoreError::Closed),
+        }
+    }
+}
+
+/// See the module.
+#[derive(Clone)]
+pub(crate) struct ShardStore {
+    shard: Arc<Shard>,
+    /// When the activation began; none before the group was founded.
+    term: Option<u64>,
+}
+
+impl Store for ShardStore {
+    fn get(&self, tree: TreeId, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.shard.state.get(&key_of(tree, key))
+    }
+
+    fn scan(&self, tree: TreeId, from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let mut pairs = self.shard.state.scan(&key_of(tree, from), limit)?;
+        let prefix = tree.0.to_be_bytes();
+        pairs.truncate(pairs.partition_point(|(key, _)| key.starts_with(&prefix)));
+        for (key, _) in &mut pairs {
+            *key = key.slice(prefix.len()..);
+        }
+        Ok(pairs)
+    }
+
+    fn commit(&self, batch: Batch, level: Level) -> BoxFuture<'static, Result<Lsn, StoreError>> {
+        let this = self.clone();
+        async move { this.shard.commit(this.term, batch, level).await }.boxed()
+    }
+
+    fn checkpoint(&self) -> BoxFuture<'static, Result<Lsn, StoreError>> {
+        self.shard.store.checkpoint()
+    }
+
+    fn stats(&self) -> StoreStats {
+        self.shard.store.stats()
+    }
+}
