@@ -13,6 +13,7 @@
 //! | durable state | [`store`], [`durable`], [`blob`] |
 //! | messages callable from outside | [`registry`] |
 //! | live events | [`topic`] |
+//! | a node's key | [`identity`] |
 //! | configuration, logs, metrics, traces | [`config`], [`telemetry`] |
 
 mod actor_cx;
@@ -27,6 +28,7 @@ mod entry;
 pub mod error;
 mod hosted;
 mod hosted_kind;
+pub mod identity;
 mod inbox;
 pub mod kind;
 mod kind_host;
@@ -51,6 +53,7 @@ pub use dead_letters::DeadLetter;
 pub use durable::{Durable, Entity};
 pub use error::{AppError, CallError};
 pub use hosted_kind::{ActorInfo, CallOptions, KindInfo};
+pub use identity::{Identity, IdentityError, PublicKey};
 pub use kind::{Durability, Kind, KindOptions, Overflow};
 pub use mail::{Idem, Mail, MsgCx, Reply, Wire};
 pub use node_id::NodeId;
