@@ -13,7 +13,7 @@
 //! | durable state | [`store`], [`durable`], [`blob`] |
 //! | messages callable from outside | [`registry`] |
 //! | live events | [`topic`] |
-//! | a node's key | [`identity`] |
+//! | a node's key, streams between nodes | [`identity`], [`transport`] |
 //! | configuration, logs, metrics, traces | [`config`], [`telemetry`] |
 
 mod actor_cx;
@@ -43,6 +43,7 @@ pub mod task;
 pub mod telemetry;
 pub mod topic;
 pub mod trace_cx;
+pub mod transport;
 pub mod village;
 
 pub use ractor::{Actor, ActorProcessingErr, ActorRef};
