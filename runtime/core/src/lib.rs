@@ -13,7 +13,7 @@
 //! | durable state | [`store`], [`durable`], [`blob`] |
 //! | messages callable from outside | [`registry`] |
 //! | live events | [`topic`] |
-//! | a node's key, streams between nodes | [`identity`], [`transport`] |
+//! | a node's key, joining, streams between nodes | [`identity`], [`join`], [`transport`] |
 //! | configuration, logs, metrics, traces | [`config`], [`telemetry`] |
 
 mod actor_cx;
@@ -30,6 +30,7 @@ mod hosted;
 mod hosted_kind;
 pub mod identity;
 mod inbox;
+pub mod join;
 pub mod kind;
 mod kind_host;
 pub mod mail;
@@ -55,6 +56,7 @@ pub use durable::{Durable, Entity};
 pub use error::{AppError, CallError};
 pub use hosted_kind::{ActorInfo, CallOptions, KindInfo};
 pub use identity::{Identity, IdentityError, PublicKey};
+pub use join::{JoinToken, JoinUrl};
 pub use kind::{Durability, Kind, KindOptions, Overflow};
 pub use mail::{Idem, Mail, MsgCx, Reply, Wire};
 pub use node_id::NodeId;
