@@ -13,6 +13,7 @@
 //! | durable state | [`store`], [`durable`], [`blob`] |
 //! | messages callable from outside | [`registry`] |
 //! | live events | [`topic`] |
+//! | a node's key, joining, streams between nodes | [`identity`], [`join`], [`transport`] |
 //! | configuration, logs, metrics, traces | [`config`], [`telemetry`] |
 
 mod actor_cx;
@@ -28,7 +29,9 @@ pub mod error;
 mod home;
 mod hosted;
 mod hosted_kind;
+pub mod identity;
 mod inbox;
+pub mod join;
 pub mod kind;
 mod kind_host;
 #[allow(dead_code)]
@@ -46,6 +49,7 @@ pub mod task;
 pub mod telemetry;
 pub mod topic;
 pub mod trace_cx;
+pub mod transport;
 pub mod village;
 mod wire;
 
@@ -57,6 +61,8 @@ pub use dead_letters::DeadLetter;
 pub use durable::{Durable, Entity};
 pub use error::{AppError, CallError};
 pub use hosted_kind::{ActorInfo, CallOptions, KindInfo};
+pub use identity::{Identity, IdentityError, PublicKey};
+pub use join::{JoinToken, JoinUrl};
 pub use kind::{Durability, Kind, KindOptions, Labels, Overflow, Placement};
 pub use mail::{Idem, Mail, MsgCx, Reply, Wire};
 pub use node_id::NodeId;
