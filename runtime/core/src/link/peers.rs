@@ -1,0 +1,281 @@
+//! Keeps one lane to every other member: takes those that peers open, dials the others, decides between two.
+//!
+//! The member with the larger id dials. The smaller one dials too when a peer has been without a lane for [`PATIENCE`] (the
+//! larger one may be behind a NAT), and at its own start, so that a restarted node is back at once. Of two lanes to one
+//! start of a peer the one that the larger id dialled stays.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::time::Instant;
+
+use super::lane::{self, Lane};
+use super::record::{Hello, PROTO};
+use crate::identity::PublicKey;
+use crate::node_id::NodeId;
+use crate::router::Router;
+use crate::transport::{AuthStream, ClusterTransport, Protocol};
+
+/// The member with the smaller id waits this long for the other to dial.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Pause after a failed dial; doubled with each.
+const REDIAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// What links say about a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Evidence {
+    /// A lane to it is open.
+    Up(NodeId),
+    /// The lane has closed.
+    Closed(NodeId),
+    /// Nothing listens where it did.
+    Refused(NodeId),
+}
+
+/// Hears of [`Evidence`]; must not wait.
+pub(crate) type Witness = Arc<dyn Fn(Evidence) + Send + Sync>;
+
+/// Where a member is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Peer {
+    pub(crate) key: PublicKey,
+    pub(crate) addr: String,
+}
+
+/// What [`Peers`] understands.
+pub(crate) enum PeersMsg {
+    /// The other members are these.
+    Members(HashMap<NodeId, Peer>),
+    /// A member opened a stream for a lane.
+    Accepted(AuthStream),
+    /// A lane is open.
+    Opened(Arc<Lane>, Dialler),
+    /// A lane has ended.
+    Closed(Arc<Lane>),
+    /// A dial did not succeed; true when nothing listens there.
+    Failed(NodeId, bool),
+    /// Time to look whether a peer has to be dialled.
+    Look(NodeId),
+}
+
+impl ractor::Message for PeersMsg {}
+
+/// Who opened a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialler {
+    Me,
+    Them,
+}
+
+/// The behaviour; its data is [`State`].
+pub(crate) struct Peers {
+    pub(crate) router: Arc<Router>,
+    pub(crate) transport: Arc<dyn ClusterTransport>,
+    pub(crate) cluster: u64,
+    pub(crate) incarnation: u64,
+    pub(crate) witness: Witness,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    peers: HashMap<NodeId, Link>,
+}
+
+/// What is known of one peer.
+struct Link {
+    peer: Peer,
+    lane: Option<(Arc<Lane>, Dialler)>,
+    dialling: bool,
+    failures: u32,
+    /// Before this time the peer should dial.
+    patient_until: Instant,
+}
+
+impl Actor for Peers {
+    type Msg = PeersMsg;
+    type State = State;
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<PeersMsg>, (): ()) -> Result<State, ActorProcessingErr> {
+        // Lanes of an actor before this one cannot be watched any more.
+        for lane in self.router.lanes() {
+            lane.close();
+            self.router.disconnect(&lane);
+        }
+        Ok(State::default())
+    }
+
+    async fn handle(&self, me: ActorRef<PeersMsg>, msg: PeersMsg, state: &mut State) -> Result<(), ActorProcessingErr> {
+        match msg {
+            PeersMsg::Members(members) => self.members(&me, members, state),
+            PeersMsg::Accepted(stream) => self.open(&me, stream, Dialler::Them),
+            PeersMsg::Opened(lane, dialler) => self.opened(&me, lane, dialler, state),
+            PeersMsg::Closed(lane) => self.closed(&me, &lane, state),
+            PeersMsg::Failed(node, refused) => self.failed(&me, node, refused, state),
+            PeersMsg::Look(node) => self.look(&me, node, state),
+        }
+        Ok(())
+    }
+}
+
+impl Peers {
+    fn members(&self, me: &ActorRef<PeersMsg>, members: HashMap<NodeId, Peer>, state: &mut State) {
+        state.peers.retain(|node, link| {
+            let stays = members.contains_key(node);
+            if !stays && let Some((lane, _)) = &link.lane {
+                lane.close();
+            }
+            stays
+        });
+        let now = Instant::now();
+        for (node, peer) in members {
+            if let Some(link) = state.peers.get_mut(&node) {
+                if link.peer != peer {
+                    (link.peer, link.failures) = (peer, 0);
+                    let _ = me.send_message(PeersMsg::Look(node));
+                }
+                continue;
+            }
+            // A new peer is dialled at once by both sides: it may have just started, or this node has.
+            let link = Link { peer, lane: None, dialling: false, failures: 0, patient_until: now };
+            state.peers.insert(node, link);
+            let _ = me.send_message(PeersMsg::Look(node));
+        }
+    }
+
+    /// Greets whoever is at the other end.
+    fn open(&self, me: &ActorRef<PeersMsg>, stream: AuthStream, dialler: Dialler) {
+        let (me, router, hello) = (me.clone(), self.router.clone(), self.hello());
+        let node = stream.peer.node_id();
+        let opening = async move {
+            match lane::open(tokio::io::split(stream.io), hello, node).await {
+                Ok((lane, half)) => {
+                    let _ = me.send_message(PeersMsg::Opened(lane.clone(), dialler));
+                    if let Err(error) = half.run(router).await {
+                        tracing::debug!(peer = %node, %error, "link ended");
+                    }
+                    let _ = me.send_message(PeersMsg::Closed(lane));
+                }
+                Err(error) => {
+                    tracing::debug!(peer = %node, %error, "no hello");
+                    if dialler == Dialler::Me {
+                        let _ = me.send_message(PeersMsg::Failed(node, false));
+                    }
+                }
+            }
+        };
+        self.router.tasks().spawn("lane", opening).detach();
+    }
+
+    fn hello(&self) -> Hello {
+        let node = self.router.view.me.0;
+        Hello { proto: PROTO, cluster: self.cluster, node, incarnation: self.incarnation }
+    }
+
+    fn opened(&self, me: &ActorRef<PeersMsg>, lane: Arc<Lane>, dialler: Dialler, state: &mut State) {
+        let node = lane.peer();
+        let Some(link) = state.peers.get_mut(&node) else { return lane.close() };
+        if dialler == Dialler::Me {
+            link.dialling = false;
+        }
+        if lane.is_closed() {
+            return self.look_later(me, node, link);
+        }
+        link.failures = 0;
+        if let Some((current, by)) = &link.lane
+            && !current.is_closed()
+        {
+            let same_start = current.incarnation() == lane.incarnation();
+            let preferred = if self.router.view.me > node { Dialler::Me } else { Dialler::Them };
+            let stays = current.incarnation() > lane.incarnation() || (same_start && *by == preferred);
+            if stays {
+                return lane.close();
+            }
+        }
+        tracing::debug!(peer = %node, ?dialler, "link up");
+        let before = link.lane.replace((lane.clone(), dialler));
+        self.router.connect(lane);
+        if let Some((before, _)) = before {
+            before.close();
+        }
+        (self.witness)(Evidence::Up(node));
+    }
+
+    fn closed(&self, me: &ActorRef<PeersMsg>, lane: &Arc<Lane>, state: &mut State) {
+        self.router.disconnect(lane);
+        let node = lane.peer();
+        let Some(link) = state.peers.get_mut(&node) else { return };
+        if link.lane.as_ref().is_none_or(|(current, _)| !Arc::ptr_eq(current, lane)) {
+            return;
+        }
+        link.lane = None;
+        link.patient_until = Instant::now() + PATIENCE;
+        tracing::debug!(peer = %node, "link down");
+        (self.witness)(Evidence::Closed(node));
+        // Also by the smaller id, once: whether the port is refused tells a dead process from a broken link.
+        self.dial(me, node, link);
+    }
+
+    fn failed(&self, me: &ActorRef<PeersMsg>, node: NodeId, refused: bool, state: &mut State) {
+        let Some(link) = state.peers.get_mut(&node) else { return };
+        link.dialling = false;
+        link.failures += 1;
+        if refused {
+            (self.witness)(Evidence::Refused(node));
+        }
+        self.look_later(me, node, link);
+    }
+
+    fn look_later(&self, me: &ActorRef<PeersMsg>, node: NodeId, link: &Link) {
+        let wait = REDIAL.0 * 2_u32.saturating_pow(link.failures.saturating_sub(1).min(6));
+        let wait = wait.min(REDIAL.1).mul_f64(rand::random_range(0.8..1.2));
+        me.send_after(wait, move || PeersMsg::Look(node));
+    }
+
+    fn look(&self, me: &ActorRef<PeersMsg>, node: NodeId, state: &mut State) {
+        let Some(link) = state.peers.get_mut(&node) else { return };
+        if link.lane.is_some() || link.dialling {
+            return;
+        }
+        let now = Instant::now();
+        // Two refused dials are evidence that the process has ended; they are not delayed.
+        if self.router.view.me < node && now < link.patient_until && link.failures >= 2 {
+            me.send_after(link.patient_until - now, move || PeersMsg::Look(node));
+            return;
+        }
+        self.dial(me, node, link);
+    }
+
+    fn dial(&self, me: &ActorRef<PeersMsg>, node: NodeId, link: &mut Link) {
+        if link.dialling {
+            return;
+        }
+        link.dialling = true;
+        let (me, transport, peer) = (me.clone(), self.transport.clone(), link.peer.clone());
+        let opening = self.share();
+        let dialling = async move {
+            match transport.dial(&peer.addr, peer.key, Protocol::Data).await {
+                Ok(stream) => opening.open(&me, stream, Dialler::Me),
+                Err(error) => {
+                    tracing::debug!(peer = %node, addr = peer.addr, %error, "not reached");
+                    let refused = error.kind() == io::ErrorKind::ConnectionRefused;
+                    let _ = me.send_message(PeersMsg::Failed(node, refused));
+                }
+            }
+        };
+        self.router.tasks().spawn("dial", dialling).detach();
+    }
+
+    fn share(&self) -> Self {
+        Self {
+            router: self.router.clone(),
+            transport: self.transport.clone(),
+            cluster: self.cluster,
+            incarnation: self.incarnation,
+            witness: self.witness.clone(),
+        }
+    }
+}
