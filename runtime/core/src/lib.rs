@@ -11,6 +11,7 @@
 //! | activation, crash, passivation of one key | `kind_host`, `entry` |
 //! | OTP supervision | [`supervisor`] |
 //! | durable state | [`store`], [`durable`], [`blob`] |
+//! | which node owns which key | [`placement`] |
 //! | messages callable from outside | [`registry`] |
 //! | live events | [`topic`] |
 //! | configuration, logs, metrics, traces | [`config`], [`telemetry`] |
@@ -33,6 +34,8 @@ mod kind_host;
 pub mod mail;
 mod mailbox;
 mod node_id;
+#[allow(dead_code, reason = "wired in with the cluster")]
+pub mod placement;
 pub mod principal;
 pub mod registry;
 pub mod store;
@@ -54,6 +57,7 @@ pub use hosted_kind::{ActorInfo, CallOptions, KindInfo};
 pub use kind::{Durability, Kind, KindOptions, Overflow};
 pub use mail::{Idem, Mail, MsgCx, Reply, Wire};
 pub use node_id::NodeId;
+pub use placement::{Labels, SlotId};
 pub use principal::{Principal, PrincipalKind};
 pub use registry::{Expose, MessageInfo, SchemaError};
 pub use store::{Batch, Level, Store, StoreError, TreeId};
