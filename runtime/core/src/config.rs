@@ -23,7 +23,7 @@ pub use source::{ENV_PREFIX, Loaded, load, section};
 pub use value::{Period, Rate, RateUnit, Size, ValueError};
 pub use watch::{ConfigWatch, Reload};
 
-use crate::kind::Labels;
+use crate::placement::Labels;
 use crate::supervisor::RestartPolicy;
 
 /// The sections that the runtime itself reads.

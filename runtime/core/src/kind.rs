@@ -1,14 +1,11 @@
 //! What makes a plain `ractor::Actor` addressable: a [`Kind`] and its options.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::mail::Wire;
+use crate::placement::Labels;
 use crate::supervisor::RestartPolicy;
 use crate::wire::Codec;
-
-/// Facts about a node, such as `gpu = "true"`.
-pub type Labels = BTreeMap<String, String>;
 
 /// Longest kind name in bytes.
 pub const KIND_NAME_MAX: usize = 64;

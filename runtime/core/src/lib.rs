@@ -11,6 +11,7 @@
 //! | activation, crash, passivation of one key | `kind_host`, `entry` |
 //! | OTP supervision | [`supervisor`] |
 //! | durable state | [`store`], [`durable`], [`blob`] |
+//! | which node owns which key | [`placement`] |
 //! | messages callable from outside | [`registry`] |
 //! | live events | [`topic`] |
 //! | a node's key, joining, streams between nodes | [`identity`], [`join`], [`transport`] |
@@ -39,7 +40,8 @@ mod link;
 pub mod mail;
 mod mailbox;
 mod node_id;
-mod placement;
+#[allow(dead_code, reason = "wired in with the cluster")]
+pub mod placement;
 pub mod principal;
 pub mod registry;
 mod router;
@@ -63,9 +65,11 @@ pub use error::{AppError, CallError};
 pub use hosted_kind::{ActorInfo, CallOptions, KindInfo};
 pub use identity::{Identity, IdentityError, PublicKey};
 pub use join::{JoinToken, JoinUrl};
-pub use kind::{Durability, Kind, KindOptions, Labels, Overflow, Placement};
+pub use kind::{Durability, Kind, KindOptions, Overflow, Placement};
 pub use mail::{Idem, Mail, MsgCx, Reply, Wire};
 pub use node_id::NodeId;
+pub use placement::{Labels, SlotId};
+pub use placement::Labels;
 pub use principal::{Principal, PrincipalKind};
 pub use registry::{Expose, MessageInfo, SchemaError};
 pub use store::{Batch, Level, Store, StoreError, TreeId};
