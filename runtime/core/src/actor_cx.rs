@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::config::ConfigError;
 use crate::durable::{Durable, Entity};
-use crate::mail::{Mail, Wire};
+use crate::mail::{Mail, MsgCx, Way, Wire};
 use crate::mailbox::Gauge;
 use crate::store::{Store, StoreError};
 use crate::task::TaskHandle;
@@ -84,7 +84,8 @@ impl ActorCx {
     /// refused. False when the actor has ended.
     pub fn tell_self<B: Wire>(&self, myself: &ActorRef<Mail<B>>, body: B) -> bool {
         self.gauge.admit_own();
-        let sent = myself.send_message(Mail::from(body)).is_ok();
+        let mail = Mail { body, cx: MsgCx::default(), way: Way::Own };
+        let sent = myself.send_message(mail).is_ok();
         if !sent {
             self.gauge.retract();
         }

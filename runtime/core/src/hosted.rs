@@ -7,6 +7,9 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, MessagingErr, SupervisionEvent
 use tracing::{Instrument, Span};
 
 use crate::actor_cx::ActorCx;
+use crate::addr::Target;
+use crate::directory::Directory;
+use crate::entry::Entry;
 use crate::error::CallError;
 use crate::inbox::Inbox;
 use crate::kind::Kind;
@@ -32,6 +35,19 @@ pub(crate) struct Hosted<A: Kind> {
     pub(crate) gauge: Arc<Gauge>,
     pub(crate) inbox: Arc<Inbox<A::Body>>,
     pub(crate) metrics: KindMetrics,
+    pub(crate) directory: Arc<Directory<A::Body>>,
+    pub(crate) entry: Arc<Entry<A::Body>>,
+}
+
+impl<A: Kind> Hosted<A> {
+    /// Sends on a mail that came while this node lost the right to act for the key.
+    fn bounce(&self, mail: Mail<A::Body>) {
+        if mail.way == Way::Own {
+            return;
+        }
+        // Refused, it is lost like any other: its caller hears so.
+        let _ = Target::Local(self.directory.clone(), self.entry.clone()).send_on(mail);
+    }
 }
 
 impl<A> Actor for Hosted<A>
@@ -65,13 +81,13 @@ where
         state: &mut A::State,
     ) -> impl Future<Output = Result<(), ActorProcessingErr>> + Send {
         async move {
-            let mut turn = u32::from(mail.way != Way::Queued);
+            let mut turn = u32::from(matches!(mail.way, Way::Waking | Way::Straight));
             loop {
                 let timed = self.gauge.done().is_multiple_of(TIMED_ONE_IN).then(Instant::now);
-                if mail.cx.is_empty() {
+                if !self.directory.home.acts(self.entry.slot_id) {
+                    self.bounce(mail);
+                } else if mail.cx.is_empty() {
                     self.actor.handle(myself.clone(), mail, state).await?;
-                } else if self.gauge.has_moved() {
-                    drop_because(CallError::Moved { to: None }, mail.body);
                 } else if mail.way != Way::Straight && mail.cx.expired() {
                     drop_because(CallError::Expired, mail.body);
                     self.metrics.messages(Outcome::Expired, 1);

@@ -96,8 +96,8 @@ pub(crate) trait HostedKind: Send + Sync {
     /// Takes a message that came as bytes. The port, if there is one, hears of every failure; so does the caller.
     fn receive(&self, key: &str, version: u16, cx: MsgCx, body: &[u8], port: Option<WirePort>)
     -> Result<(), CallError>;
-    /// Stops the activations that this node may not act for any more.
-    fn rehome(&self);
+    /// Stops the activations that this node may not act for any more, and waits for their end.
+    fn rehome(&self) -> BoxFuture<'static, ()>;
     /// Lets mailboxes finish; false when some had to be cut short.
     fn drain(&self, deadline: Instant) -> BoxFuture<'_, bool>;
 }
@@ -249,11 +249,13 @@ where
         }
     }
 
-    fn rehome(&self) {
+    fn rehome(&self) -> BoxFuture<'static, ()> {
+        let (done, ended) = oneshot::channel();
         if let Some(host) = self.directory.host.load_full() {
             // A host that is being restarted has no activations.
-            let _ = host.send_message(HostMsg::Rehome);
+            let _ = host.send_message(HostMsg::Rehome(done));
         }
+        ended.map(|_| ()).boxed()
     }
 
     fn drain(&self, deadline: Instant) -> BoxFuture<'_, bool> {

@@ -3,7 +3,7 @@
 //! One-for-one over its activations. A crash costs the mail in hand and what was queued; the key then backs off, and a
 //! key that crashes too often is quarantined for [`QUARANTINE`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -45,10 +45,12 @@ pub(crate) enum HostMsg<B: Wire> {
     End(Arc<Live<B>>),
     /// Time to look for idle activations.
     Sweep,
-    /// This node may have lost the right to act for some keys.
-    Rehome,
+    /// This node may have lost the right to act for some keys; answer when their activations have ended.
+    Rehome(oneshot::Sender<()>),
     /// Stop everything; answer when nothing lives any more.
     Drain(oneshot::Sender<bool>),
+    /// The time for draining these is over.
+    Kill(Vec<ActorCell>),
     /// The time for draining is over.
     KillAll,
 }
@@ -98,6 +100,8 @@ pub(crate) struct HostState<B: Wire> {
     /// Ends that were told before the start was.
     ended_early: HashMap<ActorId, Option<String>>,
     drained: Option<oneshot::Sender<bool>>,
+    /// Activations that have to end, and who waits for it.
+    leaving: Vec<(HashSet<ActorId>, oneshot::Sender<()>)>,
     /// Set when the drain had to be cut short.
     killed: bool,
     sweep: tokio::task::AbortHandle,
@@ -129,6 +133,7 @@ where
             starting: 0,
             ended_early: HashMap::new(),
             drained: None,
+            leaving: Vec::new(),
             killed: false,
             sweep,
         })
@@ -147,13 +152,15 @@ where
             HostMsg::Passivate(entry) => Self::passivate(&myself, &entry),
             HostMsg::End(live) => Self::end(&myself, live),
             HostMsg::Sweep => self.sweep(&myself, state),
-            HostMsg::Rehome => self.rehome(&myself, state),
+            HostMsg::Rehome(done) => self.rehome(&myself, done, state),
             HostMsg::Drain(done) => self.drain(&myself, done, state),
+            HostMsg::Kill(cells) => cells.iter().for_each(ActorCell::kill),
             HostMsg::KillAll => {
                 state.killed = !state.running.is_empty();
                 state.running.values().for_each(|running| running.cell.kill());
             }
         }
+        Self::finish_leaving(state);
         Self::finish_drain(state);
         Ok(())
     }
@@ -173,6 +180,7 @@ where
             Some(running) => self.ended(&myself, running, crash, state),
             None => drop(state.ended_early.insert(id, crash)),
         }
+        Self::finish_leaving(state);
         Self::finish_drain(state);
         Ok(())
     }
@@ -226,9 +234,8 @@ where
             let started = match cx.village.state_of(&directory.home, entry.slot_id).await {
                 Ok(store) => {
                     cx.store = store;
-                    spawn_hosted::<A>(&factory, gauge, metrics, cx, myself.get_cell())
-                        .await
-                        .map_err(NotStarted::Crashed)
+                    let made = Made { gauge, metrics, directory, entry: entry.clone() };
+                    spawn_hosted::<A>(&factory, made, cx, myself.get_cell()).await.map_err(NotStarted::Crashed)
                 }
                 Err(error) => Err(NotStarted::Refused(error)),
             };
@@ -257,8 +264,13 @@ where
             return self.ended(myself, running, crash, state);
         }
         state.running.insert(actor.get_id(), running);
+        if !self.directory.home.acts(entry.slot_id) {
+            // What waits is sent on when it has ended.
+            entry.slot.lock().phase = Phase::Ending;
+            return actor.stop(None);
+        }
         entry.started(actor, gauge, inbox);
-        if self.directory.is_closed() || !self.directory.home.acts(entry.slot_id) {
+        if self.directory.is_closed() {
             Self::stop(myself, entry);
         }
     }
@@ -279,18 +291,31 @@ where
         }
     }
 
-    fn rehome(&self, myself: &ActorRef<HostMsg<A::Body>>, state: &HostState<A::Body>) {
-        for running in state.running.values() {
-            let entry = &running.entry;
-            let lost = !self.directory.home.acts(entry.slot_id);
+    fn rehome(&self, myself: &ActorRef<HostMsg<A::Body>>, done: oneshot::Sender<()>, state: &mut HostState<A::Body>) {
+        let lost = state.running.iter().filter(|(_, running)| !self.directory.home.acts(running.entry.slot_id));
+        let lost: HashMap<_, _> = lost.map(|(id, running)| (*id, running.cell.clone())).collect();
+        for id in lost.keys() {
+            let entry = &state.running[id].entry;
             let runs = entry.slot.lock().phase == Phase::Running;
-            if lost && runs {
-                if self.directory.home.follows_leader() {
-                    running.gauge.set_moved();
-                }
+            if runs {
                 Self::stop(myself, entry);
             }
         }
+        if !lost.is_empty() {
+            let cells: Vec<_> = lost.values().cloned().collect();
+            myself.send_after(self.directory.options().drain, move || HostMsg::Kill(cells));
+        }
+        state.leaving.push((lost.into_keys().collect(), done));
+    }
+
+    /// Tells who waits for activations to end that they have.
+    fn finish_leaving(state: &mut HostState<A::Body>) {
+        let running = &state.running;
+        let ended = state.leaving.extract_if(.., |(lost, _)| {
+            lost.retain(|id| running.contains_key(id));
+            lost.is_empty()
+        });
+        ended.for_each(|(_, done)| drop(done.send(())));
     }
 
     /// An activation is gone. What it left unhandled is counted; its callers have heard already.
@@ -460,20 +485,28 @@ fn close<B>(slot: &mut Slot<B>) {
     drop_because(CallError::Draining, std::mem::take(&mut slot.waiting));
 }
 
-async fn spawn_hosted<A>(
-    factory: &Factory<A>,
+/// What surrounds the behaviour of an activation.
+struct Made<B: Wire> {
     gauge: Arc<Gauge>,
     metrics: crate::telemetry::KindMetrics,
+    directory: Arc<Directory<B>>,
+    entry: Arc<Entry<B>>,
+}
+
+async fn spawn_hosted<A>(
+    factory: &Factory<A>,
+    made: Made<A::Body>,
     cx: ActorCx,
     host: ActorCell,
 ) -> Result<Activation<A::Body>, String>
 where
     A: Kind + Actor<Msg = Mail<<A as Kind>::Body>, Arguments = ActorCx>,
 {
-    let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| factory(&cx)));
-    let actor = made.map_err(|panic| crate::task::panic_message(panic.as_ref()))?;
+    let behaviour = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| factory(&cx)));
+    let actor = behaviour.map_err(|panic| crate::task::panic_message(panic.as_ref()))?;
     let inbox = Arc::new(Inbox::new());
-    let hosted = Hosted { actor, gauge: gauge.clone(), inbox: inbox.clone(), metrics };
+    let Made { gauge, metrics, directory, entry } = made;
+    let hosted = Hosted { actor, gauge: gauge.clone(), inbox: inbox.clone(), metrics, directory, entry };
     match Actor::spawn_linked(None, hosted, cx, host).await {
         Ok((actor, _)) => Ok(Activation { actor, gauge, inbox }),
         Err(SpawnErr::StartupFailed(error)) => Err(error.to_string()),

@@ -46,6 +46,8 @@ pub(crate) enum Way {
     Waking,
     /// As `Waking`, and without having waited anywhere.
     Straight,
+    /// From the actor itself: of no use to another activation.
+    Own,
 }
 
 impl<B> Mail<B> {

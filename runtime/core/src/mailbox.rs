@@ -3,7 +3,7 @@
 //! Two counters on their own cache lines: `sent` is bumped by senders, `done` by the actor alone. Depth is their
 //! difference and includes the message in hand. A ticket per message would cost an allocation each.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -30,7 +30,6 @@ pub(crate) struct Gauge {
     waiters: AtomicU32,
     room: Notify,
     shed: AtomicU64,
-    moved: AtomicBool,
 }
 
 /// A waiter looks again after this long even without a wake-up: `done` and `waiters` are read without a fence, so a
@@ -46,18 +45,7 @@ impl Gauge {
             waiters: AtomicU32::new(0),
             room: Notify::new(),
             shed: AtomicU64::new(0),
-            moved: AtomicBool::new(false),
         }
-    }
-
-    /// The actor lives elsewhere from now on; what is queued here must not be handled.
-    pub(crate) fn set_moved(&self) {
-        self.moved.store(true, Ordering::Release);
-    }
-
-    #[inline]
-    pub(crate) fn has_moved(&self) -> bool {
-        self.moved.load(Ordering::Acquire)
     }
 
     /// Takes a place; false when there is none.
