@@ -12,6 +12,7 @@
 //! | OTP supervision | [`supervisor`] |
 //! | durable state | [`store`], [`durable`], [`blob`] |
 //! | which node owns which key | [`placement`] |
+//! | members, join tokens, small shared state | [`control`] |
 //! | messages callable from outside | [`registry`] |
 //! | live events | [`topic`] |
 //! | a node's key, joining, streams between nodes | [`identity`], [`join`], [`transport`] |
@@ -22,6 +23,8 @@ pub mod addr;
 pub mod blob;
 pub mod clock;
 pub mod config;
+#[allow(dead_code, unused_imports, reason = "wired in with the cluster")]
+pub mod control;
 mod dead_letters;
 mod directory;
 pub mod durable;
