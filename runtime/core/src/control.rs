@@ -27,4 +27,4 @@ pub use kv::KvEntry;
 pub use machine::ControlMachine;
 pub use member::{HostedRecord, Member, MemberState, NodeRecord};
 pub(crate) use state::ControlState;
-pub use token::JoinToken;
+pub use token::TokenRecord;

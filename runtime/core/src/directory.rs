@@ -32,7 +32,7 @@ pub(crate) struct Directory<B: Wire> {
     runtime_metrics: Arc<RuntimeMetrics>,
     pub(crate) metrics: KindMetrics,
     live: AtomicUsize,
-    pub(crate) home: Home,
+    pub(crate) home: Arc<Home>,
     pub(crate) route: KindRoute,
     pub(crate) router: Arc<Router>,
 }
@@ -47,10 +47,12 @@ impl<B: Wire> Directory<B> {
         hosted: bool,
     ) -> Self {
         let options = K::options();
+        let home = Arc::new(Home::new(router.view.clone(), K::NAME, &options, hosted));
+        router.register(&home);
         Self {
             kind: K::NAME,
             version: K::VERSION,
-            home: Home::new(router.view.clone(), K::NAME, &options, hosted),
+            home,
             route: KindRoute::of::<K>(),
             router,
             options,

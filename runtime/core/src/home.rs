@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crate::clock;
+use crate::control::ControlState;
 use crate::error::CallError;
 use crate::kind::{Durability, KindOptions, Placement};
 use crate::node_id::NodeId;
-use crate::placement;
+use crate::placement::{self, Labels, SlotId};
 
 /// Most shard groups of a cluster.
 pub(crate) const MAX_GROUPS: usize = 64;
@@ -94,6 +95,10 @@ pub(crate) struct Home {
     kind: &'static str,
     rule: Rule,
     singleton: bool,
+    /// Its state is on one node, so it stays there.
+    stays: bool,
+    require: Labels,
+    prefer: Labels,
     owners: Box<[Owner]>,
 }
 
@@ -126,8 +131,16 @@ impl Home {
             _ if hosted => Rule::Owner,
             _ => Rule::Guest,
         };
-        let singleton = options.placement == Placement::Singleton;
-        Self { view, kind, rule, singleton, owners: (0..SLOTS).map(|_| Owner::default()).collect() }
+        Self {
+            view,
+            kind,
+            rule,
+            singleton: options.placement == Placement::Singleton,
+            stays: options.durable == Durability::Local,
+            require: options.require.clone(),
+            prefer: options.prefer.clone(),
+            owners: (0..SLOTS).map(|_| Owner::default()).collect(),
+        }
     }
 
     /// The slot of a key; all keys of a singleton share one.
@@ -198,11 +211,30 @@ impl Home {
         self.rule == Rule::Leader
     }
 
-    /// Takes over who owns the slots at a membership epoch.
-    pub(crate) fn assign(&self, epoch: u64, owner: impl Fn(u8) -> Option<NodeId>) {
+    /// Takes over who owns the slots in a membership. `gap`: memberships in between were not seen, so that an owner may have
+    /// changed twice.
+    pub(crate) fn follow(&self, members: &ControlState, gap: bool) {
+        let candidates = members.candidates(self.kind);
+        let oldest = self.stays.then(|| members.oldest_host(self.kind)).flatten();
+        self.assign(members.epoch(), gap, |slot| {
+            if self.stays {
+                return oldest;
+            }
+            placement::owner(self.kind, SlotId(slot), &self.require, &self.prefer, &candidates).ok()
+        });
+    }
+
+    /// Why no node can host the kind.
+    pub(crate) fn missing(&self, members: &ControlState) -> String {
+        let candidates = members.candidates(self.kind);
+        let owner = placement::owner(self.kind, SlotId(0), &self.require, &self.prefer, &candidates);
+        owner.err().map_or_else(|| "no live node that hosts it".to_owned(), |missing| missing.to_string())
+    }
+
+    pub(crate) fn assign(&self, epoch: u64, gap: bool, owner: impl Fn(u8) -> Option<NodeId>) {
         for (slot, now) in (0..=u8::MAX).zip(&self.owners) {
             let node = owner(slot).map_or(0, |node| node.0);
-            if now.node.load(Ordering::Acquire) == node {
+            if !gap && now.node.load(Ordering::Acquire) == node {
                 continue;
             }
             // Never its owner at an epoch that is older than its ownership.

@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dashmap::DashMap;
+use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
+use crate::cluster::control::Replica;
 use crate::error::CallError;
 use crate::home::{Home, View};
 use crate::hosted_kind::HostedKind;
@@ -88,6 +90,10 @@ pub(crate) struct Router {
     sheds: DashMap<(NodeId, u32, String), Instant>,
     background: AtomicUsize,
     tasks: Arc<Tasks>,
+    /// Of every kind that this node hosts or sends to.
+    homes: Mutex<Vec<Arc<Home>>>,
+    /// The membership, in a cluster.
+    members: OnceLock<Replica>,
 }
 
 impl Router {
@@ -101,11 +107,49 @@ impl Router {
             sheds: DashMap::new(),
             background: AtomicUsize::new(0),
             tasks,
+            homes: Mutex::default(),
+            members: OnceLock::new(),
         }
+    }
+
+    /// Keeps a kind's home in step with the membership.
+    pub(crate) fn register(&self, home: &Arc<Home>) {
+        // Under the lock, so that no change of the membership comes between.
+        let mut homes = self.homes.lock();
+        if let Some(members) = self.members.get() {
+            members.read(|state| home.follow(state, true));
+        }
+        homes.push(home.clone());
+    }
+
+    /// Follows this membership from now on.
+    pub(crate) fn follow(&self, members: &Replica) {
+        let _homes = self.homes.lock();
+        assert!(self.members.set(members.clone()).is_ok(), "a node starts once");
+    }
+
+    /// The membership has changed; see [`Home::follow`]. Returns its epoch.
+    pub(crate) fn reassign(&self, seen: u64) -> u64 {
+        let homes = self.homes.lock();
+        let Some(members) = self.members.get() else { return seen };
+        let epoch = members.read(|state| {
+            let gap = state.epoch() > seen + 1;
+            if state.epoch() != seen {
+                homes.iter().for_each(|home| home.follow(state, gap));
+            }
+            state.epoch()
+        });
+        drop(homes);
+        self.tell_news();
+        epoch
     }
 
     pub(crate) fn tasks(&self) -> &Tasks {
         &self.tasks
+    }
+
+    pub(crate) fn shared_tasks(&self) -> Arc<Tasks> {
+        self.tasks.clone()
     }
 
     /// Says what is hosted and served here; once, before the first lane.
@@ -158,6 +202,13 @@ impl Router {
         answer.unwrap_or(Err(CallError::Timeout))
     }
 
+    /// Tells a service of another node.
+    pub(crate) async fn notify(&self, node: NodeId, service: u32, body: &[u8]) -> Result<(), CallError> {
+        let lane = self.lane(node).ok_or(CallError::Unreachable { node, sent: false })?;
+        let to = To { node: true, kind: service, version: 1, key: "" };
+        lane.tell(&to, &Envelope::default(), body).await
+    }
+
     /// Takes a typed message where it belongs. The answer, if it asks for one, has been delivered when this resolves.
     pub(crate) async fn forward<B: Wire>(
         &self,
@@ -195,7 +246,7 @@ impl Router {
                 Err(error) if Self::may_repeat(to, message, &error) => error,
                 result => return result,
             };
-            let give_up = if is_nobody(&error) { message.deadline.min(started + NOBODY) } else { message.deadline };
+            let give_up = if is_nobody(&error, to) { message.deadline.min(started + NOBODY) } else { message.deadline };
             let wait = error.retry_after().filter(|_| matches!(error, CallError::Overloaded { .. })).unwrap_or(pause);
             let again = (Instant::now() + wait).min(give_up);
             tokio::select! {
@@ -256,7 +307,8 @@ impl Router {
             } else if self.view.is_alone() {
                 CallError::UnknownKind { kind }
             } else {
-                CallError::NotPlaced { kind, missing: "no live node that hosts it".to_owned() }
+                let missing = self.members.get().map(|members| members.read(|state| to.home.missing(state)));
+                CallError::NotPlaced { kind, missing: missing.unwrap_or_default() }
             });
         };
         if node == self.view.me {
@@ -297,13 +349,21 @@ impl Router {
 }
 
 /// Nobody can take the message now, as opposed to somebody who did not.
-fn is_nobody(error: &CallError) -> bool {
-    matches!(error, CallError::NoQuorum { .. } | CallError::NotPlaced { .. } | CallError::SlotUnavailable { .. })
+fn is_nobody(error: &CallError, to: Destination<'_>) -> bool {
+    match error {
+        CallError::NoQuorum { .. } | CallError::NotPlaced { .. } | CallError::SlotUnavailable { .. } => true,
+        // Another leader is elected, if there is a majority on this side.
+        CallError::Unreachable { .. } => to.home.follows_leader(),
+        _ => false,
+    }
 }
 
 /// `Moved` is between nodes; a sender that gives up hears what it means.
 fn plain(error: CallError, to: Destination<'_>) -> CallError {
     match error {
+        CallError::Unreachable { node, .. } if to.home.follows_leader() => CallError::NoQuorum {
+            detail: format!("node {node}, the last known leader of the actor's group, cannot be reached"),
+        },
         CallError::Moved { .. } => {
             CallError::SlotUnavailable { kind: to.route.name.to_owned(), detail: "it is changing nodes".to_owned() }
         }

@@ -104,6 +104,15 @@ impl Tasks {
         TaskHandle { name, join }
     }
 
+    /// As `spawn`, for work that its owner ends.
+    pub(crate) fn spawn_abortable(
+        &self,
+        name: &'static str,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) -> AbortHandle {
+        self.spawn(name, future).join.abort_handle()
+    }
+
     pub(crate) fn blocking<T: Send + 'static>(
         name: &'static str,
         work: impl FnOnce() -> T + Send + 'static,

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::member::{MemberState, NodeRecord};
-use super::token::JoinToken;
+use super::token::TokenRecord;
 use crate::node_id::NodeId;
 use crate::placement::BadLabels;
 
@@ -75,6 +75,9 @@ pub enum ControlCommand {
         state: MemberState,
         /// The start that this is about; another one has nothing to do with it.
         incarnation: u64,
+        /// The [`Member::up_epoch`](super::Member::up_epoch) that this is about, if only that: a late end must not hit a
+        /// node that came back meanwhile.
+        up_epoch: Option<u64>,
         /// Time of the proposal.
         now_ms: u64,
         /// Shown to operators.
@@ -90,7 +93,7 @@ pub enum ControlCommand {
     /// Lets nodes join. Succeeds again with the same id and hash, and changes nothing then.
     CreateToken {
         /// The token.
-        token: JoinToken,
+        token: TokenRecord,
         /// Time of the proposal.
         now_ms: u64,
     },

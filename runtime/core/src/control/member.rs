@@ -114,6 +114,8 @@ pub struct Member {
     pub incarnation: u64,
     /// Index of the log entry with which it joined: the oldest member has the smallest.
     pub joined_index: u64,
+    /// Membership epoch at which it became `Up` last.
+    pub up_epoch: u64,
     /// When it went down without a drain, oldest first, at most [`FLAPS`].
     downs: Vec<u64>,
     /// Whether it flapped when it became `Joining`.
@@ -129,6 +131,7 @@ impl Member {
             reason: String::new(),
             incarnation: 0,
             joined_index,
+            up_epoch: 0,
             downs: Vec::new(),
             held: false,
         }
@@ -136,7 +139,7 @@ impl Member {
 
     /// The first member needs nobody's leave to take part.
     pub(super) fn founder(record: NodeRecord, incarnation: u64, joined_index: u64, now_ms: u64) -> Self {
-        Self { state: MemberState::Up, incarnation, ..Self::joining(record, joined_index, now_ms) }
+        Self { state: MemberState::Up, incarnation, up_epoch: 1, ..Self::joining(record, joined_index, now_ms) }
     }
 
     /// Whether it is gone.

@@ -9,7 +9,7 @@ use super::command::{Cluster, ControlCommand, ControlRefused, ControlReply, Cook
 use super::machine::ControlMachine;
 use super::member::{HostedRecord, MemberState, NodeRecord};
 use super::state::ControlState;
-use super::token::JoinToken;
+use super::token::TokenRecord;
 use crate::node_id::NodeId;
 use crate::placement::Labels;
 use crate::store::StoreError;
@@ -83,13 +83,13 @@ fn command() -> impl Strategy<Value = ControlCommand> {
         }),
         8 => (1_u64..5, state(), 0_u64..3, now()).prop_map(|(node, state, incarnation, now_ms)| {
             let node = NodeId(node);
-            ControlCommand::SetState { node, state, incarnation, now_ms, reason: state.to_string() }
+            ControlCommand::SetState { node, state, incarnation, up_epoch: None, now_ms, reason: state.to_string() }
         }),
         1 => (1_u64..5, prop::bool::ANY).prop_map(|(node, force)| {
             ControlCommand::RemoveNode { node: NodeId(node), force }
         }),
         2 => (0_u64..3, hash(), now(), 0_u32..3).prop_map(|(id, secret_hash, now_ms, uses_left)| {
-            let token = JoinToken { id, secret_hash, expires_at_ms: 150_000, uses_left, note: String::new() };
+            let token = TokenRecord { id, secret_hash, expires_at_ms: 150_000, uses_left, note: String::new() };
             ControlCommand::CreateToken { token, now_ms }
         }),
         1 => (0_u64..3).prop_map(|id| ControlCommand::RevokeToken { id }),

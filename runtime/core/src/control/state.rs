@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `cluster` | what was fixed at the founding, and the counters |
 //! | `member/` id `u64 BE` | [`Member`] |
-//! | `token/` id `u64 BE` | [`JoinToken`] |
+//! | `token/` id `u64 BE` | [`TokenRecord`] |
 //! | `kv/` key | [`KvEntry`] |
 //! | `machine/` name | what the machine saved |
 //!
@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 use super::command::{Cluster, ControlCommand, ControlRefused, ControlReply};
 use super::kv::{Kv, KvEntry};
 use super::machine::{ControlMachine, Machines};
-use super::member::{Member, NodeRecord};
+use super::member::{Member, MemberState, NodeRecord};
 use super::table::Table;
-use super::token::{JoinToken, Tokens};
+use super::token::{TokenRecord, Tokens};
 use crate::node_id::NodeId;
 use crate::placement::Candidate;
 use crate::store::StoreError;
@@ -98,8 +98,13 @@ impl ControlState {
             ControlCommand::UpdateNode { record, incarnation, now_ms } => {
                 self.change_member(record.id, |member| member.update(record, incarnation, now_ms))?;
             }
-            ControlCommand::SetState { node, state, incarnation, now_ms, reason } => {
-                let held = self.change_member(node, |member| member.set(state, incarnation, now_ms, reason))?;
+            ControlCommand::SetState { node, state, incarnation, up_epoch, now_ms, reason } => {
+                let held = self.change_member(node, |member| {
+                    if up_epoch.is_some_and(|epoch| epoch != member.up_epoch) {
+                        return Err(ControlRefused::StaleIncarnation { current: member.incarnation });
+                    }
+                    member.set(state, incarnation, now_ms, reason)
+                })?;
                 return Ok(held.map_or(ControlReply::Done, |until_ms| ControlReply::Held { until_ms }));
             }
             ControlCommand::RemoveNode { node, force } => self.remove_node(node, force)?,
@@ -169,8 +174,14 @@ impl ControlState {
         self.members().filter(hosts).filter_map(Member::candidate).collect()
     }
 
+    /// The member that joined first of those that host a kind, whatever its state.
+    pub(crate) fn oldest_host(&self, kind: &str) -> Option<NodeId> {
+        let hosts = |member: &&Member| member.record.kinds.iter().any(|hosted| hosted.name == kind);
+        self.members().filter(hosts).min_by_key(|member| member.joined_index).map(|member| member.record.id)
+    }
+
     /// All join tokens, those that are used up or have expired included.
-    pub(crate) fn tokens(&self) -> impl Iterator<Item = &JoinToken> {
+    pub(crate) fn tokens(&self) -> impl Iterator<Item = &TokenRecord> {
         self.tokens.rows.iter().map(|(_, token)| token)
     }
 
@@ -253,11 +264,14 @@ impl ControlState {
         change: impl FnOnce(&mut Member) -> Result<T, ControlRefused>,
     ) -> Result<T, ControlRefused> {
         let before = self.members.get(&node).ok_or(ControlRefused::NodeUnknown { node })?;
-        let mut after = before.clone();
+        let (mut after, before_state) = (before.clone(), before.state);
         let result = change(&mut after)?;
         if *before != after {
             if before.moves_placement(&after) {
                 self.change_head(|head| head.epoch += 1);
+            }
+            if after.state == MemberState::Up && before_state != MemberState::Up {
+                after.up_epoch = self.epoch();
             }
             self.members.insert(node, after);
         }
@@ -329,7 +343,7 @@ fn bad(detail: String) -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::super::command::Cookie;
-    use super::super::member::{HostedRecord, MemberState};
+    use super::super::member::HostedRecord;
     use super::*;
     use crate::placement::Labels;
 
@@ -354,7 +368,7 @@ mod tests {
     }
 
     fn token(uses_left: u32) -> ControlCommand {
-        let token = JoinToken { id: 1, secret_hash: KEY, expires_at_ms: 1_000, uses_left, note: String::new() };
+        let token = TokenRecord { id: 1, secret_hash: KEY, expires_at_ms: 1_000, uses_left, note: String::new() };
         ControlCommand::CreateToken { token, now_ms: 0 }
     }
 
@@ -368,7 +382,7 @@ mod tests {
 
     fn set(id: u8, state: MemberState) -> ControlCommand {
         let node = NodeId(u64::from(id));
-        ControlCommand::SetState { node, state, incarnation: 1, now_ms: 0, reason: "test".into() }
+        ControlCommand::SetState { node, state, incarnation: 1, up_epoch: None, now_ms: 0, reason: "test".into() }
     }
 
     fn remove(id: u8, force: bool) -> ControlCommand {

@@ -12,7 +12,7 @@ const NOTE_MAX: usize = 256;
 
 /// A join token without its secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JoinToken {
+pub struct TokenRecord {
     /// Names the token.
     pub id: u64,
     /// SHA-256 of its secret.
@@ -28,12 +28,12 @@ pub struct JoinToken {
 /// All join tokens. Those that are used up stay until they expire, so that their use can be told from a wrong one.
 #[derive(Debug, Default)]
 pub(super) struct Tokens {
-    pub(super) rows: Table<u64, JoinToken>,
+    pub(super) rows: Table<u64, TokenRecord>,
 }
 
 impl Tokens {
     /// Adds a token and drops those that have expired.
-    pub(super) fn create(&mut self, token: JoinToken, now_ms: u64) -> Result<(), ControlRefused> {
+    pub(super) fn create(&mut self, token: TokenRecord, now_ms: u64) -> Result<(), ControlRefused> {
         ControlRefused::if_larger("token note", token.note.len(), NOTE_MAX)?;
         match self.rows.get(&token.id) {
             Some(known) if known.secret_hash == token.secret_hash => return Ok(()),
@@ -76,8 +76,8 @@ impl Tokens {
 mod tests {
     use super::*;
 
-    fn token(id: u64) -> JoinToken {
-        JoinToken { id, secret_hash: [1; 32], expires_at_ms: 100, uses_left: 1, note: String::new() }
+    fn token(id: u64) -> TokenRecord {
+        TokenRecord { id, secret_hash: [1; 32], expires_at_ms: 100, uses_left: 1, note: String::new() }
     }
 
     #[test]
@@ -99,7 +99,7 @@ mod tests {
         tokens.spend(1);
         assert_eq!(tokens.create(token(1), 1), Ok(()));
         assert_eq!(tokens.check(1, &[1; 32], 1), Err(ControlRefused::TokenUsed));
-        let other = JoinToken { secret_hash: [2; 32], ..token(1) };
+        let other = TokenRecord { secret_hash: [2; 32], ..token(1) };
         assert_eq!(tokens.create(other, 1), Err(ControlRefused::IdTaken));
     }
 
@@ -109,7 +109,7 @@ mod tests {
         for id in 0..1024 {
             tokens.create(token(id), 0).unwrap();
         }
-        let more = JoinToken { expires_at_ms: 200, ..token(2000) };
+        let more = TokenRecord { expires_at_ms: 200, ..token(2000) };
         assert!(matches!(tokens.create(more.clone(), 99), Err(ControlRefused::Limit { max: 1024, .. })));
         assert_eq!(tokens.create(more, 100), Ok(()));
         assert_eq!(tokens.rows.len(), 1);
@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(tokens.revoke(1), Ok(()));
         assert_eq!(tokens.check(1, &[1; 32], 0), Err(ControlRefused::TokenUnknown));
         assert_eq!(tokens.revoke(1), Err(ControlRefused::TokenUnknown));
-        let long = JoinToken { note: "x".repeat(257), ..token(1) };
+        let long = TokenRecord { note: "x".repeat(257), ..token(1) };
         assert!(matches!(tokens.create(long, 0), Err(ControlRefused::TooLarge { max: 256, .. })));
     }
 }

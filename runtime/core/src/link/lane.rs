@@ -358,6 +358,11 @@ impl Lane {
         }
     }
 
+    /// Asks whether anybody is there; any answer counts in `bytes_in`.
+    pub(crate) fn ping(&self) {
+        self.push(record::write_ping);
+    }
+
     /// Tells the sender of a tell that its mailbox was full.
     pub(crate) fn shed(&self, kind: u32, key: &str, retry_after_ms: u32) {
         self.push(|out| record::write_shed(out, kind, retry_after_ms, key));
@@ -566,6 +571,8 @@ fn receive(lane: &Arc<Lane>, record: Record<'_>, parts: &mut Parts, dispatch: &d
         Record::Shed { kind, retry_after_ms, key } => {
             dispatch.shed(lane.peer, kind, key, Duration::from_millis(u64::from(retry_after_ms)));
         }
+        Record::Ping => lane.push(record::write_pong),
+        Record::Pong => {}
         Record::Hello(_) => return Err(BadRecord("a second hello")),
     }
     Ok(())

@@ -3,17 +3,22 @@
 //! The member with the larger id dials. The smaller one dials too when a peer has been without a lane for [`PATIENCE`] (the
 //! larger one may be behind a NAT), and at its own start, so that a restarted node is back at once. Of two lanes to one
 //! start of a peer the one that the larger id dialled stays.
+//!
+//! A lane on which nothing arrives is pinged, and closed after [`SILENCE`]: whoever waits for an answer over it should know.
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::lane::{self, Lane};
 use super::record::{Hello, PROTO};
+use crate::clock;
 use crate::identity::PublicKey;
 use crate::node_id::NodeId;
 use crate::router::Router;
@@ -24,6 +29,11 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Pause after a failed dial; doubled with each.
 const REDIAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
+/// How often lanes are looked at, and after how many looks without a byte one is pinged and closed.
+const LOOK: Duration = Duration::from_millis(500);
+const PING_AFTER: u32 = 1;
+const SILENCE: u32 = 4;
+
 /// What links say about a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Evidence {
@@ -31,8 +41,8 @@ pub(crate) enum Evidence {
     Up(NodeId),
     /// The lane has closed.
     Closed(NodeId),
-    /// Nothing listens where it did.
-    Refused(NodeId),
+    /// Nothing listened where it did, when it was dialled at this boot time in milliseconds.
+    Refused(NodeId, u64),
 }
 
 /// Hears of [`Evidence`]; must not wait.
@@ -55,10 +65,12 @@ pub(crate) enum PeersMsg {
     Opened(Arc<Lane>, Dialler),
     /// A lane has ended.
     Closed(Arc<Lane>),
-    /// A dial did not succeed; true when nothing listens there.
-    Failed(NodeId, bool),
+    /// A dial did not succeed; when it was begun, if nothing listens there.
+    Failed(NodeId, Option<u64>),
     /// Time to look whether a peer has to be dialled.
     Look(NodeId),
+    /// Time to look whether all peers are there.
+    Listen,
 }
 
 impl ractor::Message for PeersMsg {}
@@ -79,9 +91,18 @@ pub(crate) struct Peers {
     pub(crate) witness: Witness,
 }
 
-#[derive(Default)]
 pub(crate) struct State {
     peers: HashMap<NodeId, Link>,
+    #[allow(dead_code, reason = "ends the timer with the actor")]
+    listen: Listening,
+}
+
+struct Listening(AbortHandle);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// What is known of one peer.
@@ -92,6 +113,8 @@ struct Link {
     failures: u32,
     /// Before this time the peer should dial.
     patient_until: Instant,
+    /// Bytes that had arrived at the last look, and the looks since then.
+    heard: (u64, u32),
 }
 
 impl Actor for Peers {
@@ -99,13 +122,16 @@ impl Actor for Peers {
     type State = State;
     type Arguments = ();
 
-    async fn pre_start(&self, _: ActorRef<PeersMsg>, (): ()) -> Result<State, ActorProcessingErr> {
+    async fn pre_start(&self, me: ActorRef<PeersMsg>, (): ()) -> Result<State, ActorProcessingErr> {
         // Lanes of an actor before this one cannot be watched any more.
         for lane in self.router.lanes() {
             lane.close();
             self.router.disconnect(&lane);
         }
-        Ok(State::default())
+        Ok(State {
+            peers: HashMap::new(),
+            listen: Listening(me.send_interval(LOOK, || PeersMsg::Listen).abort_handle()),
+        })
     }
 
     async fn handle(&self, me: ActorRef<PeersMsg>, msg: PeersMsg, state: &mut State) -> Result<(), ActorProcessingErr> {
@@ -116,6 +142,7 @@ impl Actor for Peers {
             PeersMsg::Closed(lane) => self.closed(&me, &lane, state),
             PeersMsg::Failed(node, refused) => self.failed(&me, node, refused, state),
             PeersMsg::Look(node) => self.look(&me, node, state),
+            PeersMsg::Listen => Self::listen(state),
         }
         Ok(())
     }
@@ -140,7 +167,7 @@ impl Peers {
                 continue;
             }
             // A new peer is dialled at once by both sides: it may have just started, or this node has.
-            let link = Link { peer, lane: None, dialling: false, failures: 0, patient_until: now };
+            let link = Link { peer, lane: None, dialling: false, failures: 0, patient_until: now, heard: (0, 0) };
             state.peers.insert(node, link);
             let _ = me.send_message(PeersMsg::Look(node));
         }
@@ -162,7 +189,7 @@ impl Peers {
                 Err(error) => {
                     tracing::debug!(peer = %node, %error, "no hello");
                     if dialler == Dialler::Me {
-                        let _ = me.send_message(PeersMsg::Failed(node, false));
+                        let _ = me.send_message(PeersMsg::Failed(node, None));
                     }
                 }
             }
@@ -196,6 +223,7 @@ impl Peers {
             }
         }
         tracing::debug!(peer = %node, ?dialler, "link up");
+        link.heard = (0, 0);
         let before = link.lane.replace((lane.clone(), dialler));
         self.router.connect(lane);
         if let Some((before, _)) = before {
@@ -219,14 +247,29 @@ impl Peers {
         self.dial(me, node, link);
     }
 
-    fn failed(&self, me: &ActorRef<PeersMsg>, node: NodeId, refused: bool, state: &mut State) {
+    fn failed(&self, me: &ActorRef<PeersMsg>, node: NodeId, refused: Option<u64>, state: &mut State) {
         let Some(link) = state.peers.get_mut(&node) else { return };
         link.dialling = false;
         link.failures += 1;
-        if refused {
-            (self.witness)(Evidence::Refused(node));
+        if let Some(dialled) = refused {
+            (self.witness)(Evidence::Refused(node, dialled));
         }
         self.look_later(me, node, link);
+    }
+
+    fn listen(state: &mut State) {
+        for link in state.peers.values_mut() {
+            let Some((lane, _)) = &link.lane else { continue };
+            let bytes = lane.bytes_in.load(Ordering::Relaxed);
+            let quiet = if bytes == link.heard.0 { link.heard.1 + 1 } else { 0 };
+            link.heard = (bytes, quiet);
+            if quiet >= SILENCE {
+                tracing::warn!(peer = %lane.peer(), "peer is silent, link closed");
+                lane.close();
+            } else if quiet >= PING_AFTER {
+                lane.ping();
+            }
+        }
     }
 
     fn look_later(&self, me: &ActorRef<PeersMsg>, node: NodeId, link: &Link) {
@@ -257,11 +300,12 @@ impl Peers {
         let (me, transport, peer) = (me.clone(), self.transport.clone(), link.peer.clone());
         let opening = self.share();
         let dialling = async move {
+            let dialled = clock::boot_ms();
             match transport.dial(&peer.addr, peer.key, Protocol::Data).await {
                 Ok(stream) => opening.open(&me, stream, Dialler::Me),
                 Err(error) => {
                     tracing::debug!(peer = %node, addr = peer.addr, %error, "not reached");
-                    let refused = error.kind() == io::ErrorKind::ConnectionRefused;
+                    let refused = (error.kind() == io::ErrorKind::ConnectionRefused).then_some(dialled);
                     let _ = me.send_message(PeersMsg::Failed(node, refused));
                 }
             }

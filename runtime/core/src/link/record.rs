@@ -12,6 +12,7 @@
 //! | 7 HELLO | `proto u16` · `cluster u64` · `node u64` · `incarnation u64`; the first record each way |
 //! | 8 PART | `id u64` · bytes: the next piece of a body that is too large for one record; no bytes: its sender gave up |
 //! | 9 SHED | `kind u32` · `retry after ms u32` · key: a TELL to this actor found its mailbox full |
+//! | 10 PING, 11 PONG | none: whether anybody is there |
 //!
 //! The head of a mail has, in this order, what its flags say: 1 TRACE `trace id 16, span id 8, flags 1` · 2 DEADLINE
 //! `remaining ms u32` (relative, so clocks need not agree) · 4 IDEM `16` · 16 PRINCIPAL `length u16`, postcard ·
@@ -48,6 +49,8 @@ const CANCEL: u8 = 5;
 const HELLO: u8 = 7;
 const PIECE: u8 = 8;
 const SHED: u8 = 9;
+const PING: u8 = 10;
+const PONG: u8 = 11;
 
 const TRACE: u8 = 1;
 const DEADLINE: u8 = 2;
@@ -107,6 +110,8 @@ pub(crate) enum Record<'a> {
     Hello(Hello),
     Part { id: u64, bytes: &'a [u8] },
     Shed { kind: u32, retry_after_ms: u32, key: &'a str },
+    Ping,
+    Pong,
 }
 
 /// Bytes that no node of this format writes; the lane they came from is closed.
@@ -160,6 +165,8 @@ fn parse(record: &[u8]) -> Result<Record<'_>, BadRecord> {
             let key_len = rest.0.len();
             Record::Shed { kind, retry_after_ms, key: rest.key(key_len)? }
         }
+        PING => Record::Ping,
+        PONG => Record::Pong,
         _ => return Err(BadRecord("unknown type")),
     })
 }
@@ -348,6 +355,16 @@ pub(crate) fn write_hello(out: &mut Vec<u8>, hello: &Hello) {
     });
 }
 
+/// Writes the question whether anybody is there.
+pub(crate) fn write_ping(out: &mut Vec<u8>) {
+    record(out, PING, 0, |_| ());
+}
+
+/// Writes that somebody is.
+pub(crate) fn write_pong(out: &mut Vec<u8>) {
+    record(out, PONG, 0, |_| ());
+}
+
 /// Writes a piece of a large body, at most [`PART`] bytes.
 pub(crate) fn write_part(out: &mut Vec<u8>, id: u64, bytes: &[u8]) {
     record(out, PIECE, 0, |out| {
@@ -440,6 +457,8 @@ mod tests {
         write_part(&mut out, 6, b"piece");
         write_shed(&mut out, 7, 20, "key");
         write_reply(&mut out, 8, Some(6), b"end");
+        write_ping(&mut out);
+        write_pong(&mut out);
         let expected = [
             Record::Hello(hello),
             Record::Fail { corr: 4, error },
@@ -447,6 +466,8 @@ mod tests {
             Record::Part { id: 6, bytes: b"piece" },
             Record::Shed { kind: 7, retry_after_ms: 20, key: "key" },
             Record::Reply { corr: 8, parts: Some(6), body: b"end" },
+            Record::Ping,
+            Record::Pong,
         ];
         let mut rest = &out[..];
         for expected in expected {
@@ -495,7 +516,7 @@ mod tests {
         #[test]
         fn arbitrary_records_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 2..200)) {
             let len = u32::try_from(bytes.len()).unwrap();
-            bytes[0] %= 10;
+            bytes[0] %= 12;
             let _ = read(&[&len.to_le_bytes()[..], &bytes].concat());
         }
 

@@ -143,7 +143,7 @@ async fn pair() -> (Village, Village) {
 
 fn own(village: &Village, node: NodeId) {
     for kind in village.hosted() {
-        kind.home().assign(1, |_| Some(node));
+        kind.home().assign(1, false, |_| Some(node));
         drop(kind.rehome());
     }
     village.router().tell_news();

@@ -1,0 +1,345 @@
+//! The cluster side of a node: who else there is, what they agree on, and which part of the work is this node's.
+//!
+//! | look for | in |
+//! |---|---|
+//! | how a node founds, joins, resumes, leaves | `start` |
+//! | decisions and the state that they make | `control`, [`crate::control`] |
+//! | beats, leases, who is down | `member`, [`crate::membership`] |
+//! | members and leaders of the replicated groups | `keeper`, [`crate::groups`] |
+//! | what travels between nodes beside mail | `services` |
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use ractor::ActorRef;
+use serde::Serialize;
+
+use crate::clock;
+use crate::control::{ControlCommand, ControlReply, KvEntry, MemberState, NodeRecord, TokenRecord};
+use crate::groups::store::Shard;
+use crate::identity::Identity;
+use crate::join::JoinToken;
+use crate::link::peers::PeersMsg;
+use crate::membership::liveness::LivenessConfig;
+use crate::node_id::NodeId;
+use crate::raft::{Group, Role};
+use crate::router::Router;
+use crate::supervisor::SupervisorHandle;
+use crate::transport::{ClusterTransport, Pins};
+
+pub(crate) mod control;
+pub(crate) mod keeper;
+pub(crate) mod leads;
+pub(crate) mod member;
+pub(crate) mod services;
+pub(crate) mod start;
+
+pub use control::DecideError;
+use control::Control;
+
+/// A cluster is well only while a majority of its voters answered within this time.
+const QUORUM_AGE: Duration = Duration::from_secs(2);
+
+/// The cluster that a node belongs to. Cheap to clone.
+#[derive(Clone)]
+pub struct Cluster(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) identity: Identity,
+    pub(crate) record: NodeRecord,
+    pub(crate) incarnation: u64,
+    pub(crate) max_voters: u8,
+    pub(crate) liveness: LivenessConfig,
+    pub(crate) transport: Arc<dyn ClusterTransport>,
+    pub(crate) pins: Pins,
+    pub(crate) router: Arc<Router>,
+    pub(crate) control: Control,
+    pub(crate) shards: Vec<Arc<Shard>>,
+    pub(crate) leads: Arc<leads::Leads>,
+    pub(crate) member: member::MemberRef,
+    pub(crate) peers: ArcSwapOption<ActorRef<PeersMsg>>,
+    pub(crate) services: std::sync::OnceLock<SupervisorHandle>,
+    /// Members as the node that let this one in knew them, until its own copy of the state has any.
+    pub(crate) bootstrap: Vec<NodeRecord>,
+    pub(crate) cluster: crate::control::Cluster,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Cluster({:016x})", self.0.cluster.id)
+    }
+}
+
+/// How the cluster is, as one node sees it.
+#[derive(Debug, Clone, Serialize)]
+pub struct ClusterStatus {
+    /// Names the cluster, 16 hex digits.
+    pub cluster: String,
+    /// The node that says so.
+    pub node: String,
+    /// `healthy`, `degraded` or `no_quorum`.
+    pub health: &'static str,
+    /// What is not well, in words.
+    pub problems: Vec<String>,
+    /// Number of the membership.
+    pub epoch: u64,
+    /// Leader of the control group.
+    pub leader: Option<String>,
+    /// All members.
+    pub members: Vec<MemberStatus>,
+    /// All replicated groups; 0 is the control group.
+    pub groups: Vec<GroupStatus>,
+}
+
+/// One member in a [`ClusterStatus`].
+#[derive(Debug, Clone, Serialize)]
+pub struct MemberStatus {
+    /// Its id, 16 hex digits.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Where other nodes reach it.
+    pub addr: String,
+    /// `joining`, `up`, `draining` or `down`.
+    pub state: String,
+    /// Since when, Unix milliseconds.
+    pub since_ms: u64,
+    /// Why.
+    pub reason: String,
+    /// Share of the actors.
+    pub weight: u32,
+    /// Its labels.
+    pub labels: crate::placement::Labels,
+    /// Version of its program.
+    pub version: String,
+    /// Whether the node that says so has a link to it; always for itself.
+    pub linked: bool,
+    /// Replicated groups that it leads.
+    pub leads: Vec<u8>,
+}
+
+/// One group in a [`ClusterStatus`].
+#[derive(Debug, Clone, Serialize)]
+pub struct GroupStatus {
+    /// Its number.
+    pub group: u8,
+    /// Its leader.
+    pub leader: Option<String>,
+    /// The term.
+    pub term: u64,
+    /// Members with a vote.
+    pub voters: Vec<String>,
+    /// Members with a copy.
+    pub learners: Vec<String>,
+    /// Index of the last entry applied here.
+    pub applied: Option<u64>,
+}
+
+impl Cluster {
+    /// Names the cluster.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.0.cluster.id
+    }
+
+    /// Where other nodes reach this one.
+    #[must_use]
+    pub fn addr(&self) -> &str {
+        &self.0.record.addr
+    }
+
+    /// All members, as this node knows them.
+    #[must_use]
+    pub fn members(&self) -> Vec<crate::control::Member> {
+        self.0.control.replica.read(|state| state.members().cloned().collect())
+    }
+
+    /// Makes a token with which `uses` nodes may join within `ttl`.
+    ///
+    /// # Errors
+    /// See [`DecideError`].
+    pub async fn new_token(&self, uses: u32, ttl: Duration, note: &str) -> Result<JoinToken, DecideError> {
+        let token = JoinToken::generate(self.id(), self.0.identity.public_key()).map_err(|_| DecideError::Stopped)?;
+        let now_ms = clock::unix_ms();
+        let record = TokenRecord {
+            id: token.token_id,
+            secret_hash: token.secret_hash(),
+            expires_at_ms: now_ms.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+            uses_left: uses,
+            note: note.to_owned(),
+        };
+        self.0.control.decide(ControlCommand::CreateToken { token: record, now_ms }).await?;
+        Ok(token)
+    }
+
+    /// All tokens, without their secrets.
+    #[must_use]
+    pub fn tokens(&self) -> Vec<TokenRecord> {
+        self.0.control.replica.read(|state| state.tokens().cloned().collect())
+    }
+
+    /// Ends a token.
+    ///
+    /// # Errors
+    /// See [`DecideError`].
+    pub async fn revoke_token(&self, id: u64) -> Result<(), DecideError> {
+        self.0.control.decide(ControlCommand::RevokeToken { id }).await.map(drop)
+    }
+
+    /// Lets a node finish what it has and take nothing new.
+    ///
+    /// # Errors
+    /// See [`DecideError`].
+    pub async fn drain(&self, node: NodeId) -> Result<(), DecideError> {
+        let incarnation = self.0.control.replica.read(|state| state.member(node).map(|member| member.incarnation));
+        let command = ControlCommand::SetState {
+            node,
+            state: MemberState::Draining,
+            incarnation: incarnation.unwrap_or(0),
+            up_epoch: None,
+            now_ms: clock::unix_ms(),
+            reason: "drained".to_owned(),
+        };
+        self.0.control.decide(command).await.map(drop)
+    }
+
+    /// Forgets a node; it must join anew.
+    ///
+    /// # Errors
+    /// See [`DecideError`].
+    pub async fn remove(&self, node: NodeId, force: bool) -> Result<(), DecideError> {
+        self.0.control.decide(ControlCommand::RemoveNode { node, force }).await.map(drop)
+    }
+
+    /// A small value that all nodes agree on, as this node knows it.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<KvEntry> {
+        self.0.control.replica.read(|state| state.value(key).cloned())
+    }
+
+    /// Writes a small value, if `expect` is its version (0: it must not exist). Returns the new version.
+    ///
+    /// # Errors
+    /// See [`DecideError`].
+    pub async fn put(&self, key: &str, value: Vec<u8>, expect: Option<u64>) -> Result<u64, DecideError> {
+        match self.0.control.decide(ControlCommand::Put { key: key.to_owned(), value, expect }).await? {
+            ControlReply::Version(version) => Ok(version),
+            _ => Err(DecideError::Stopped),
+        }
+    }
+
+    /// Deletes a small value, if `expect` is its version.
+    ///
+    /// # Errors
+    /// See [`DecideError`].
+    pub async fn delete(&self, key: &str, expect: Option<u64>) -> Result<(), DecideError> {
+        self.0.control.decide(ControlCommand::Delete { key: key.to_owned(), expect }).await.map(drop)
+    }
+
+    /// Whether this node takes part: it is a member that is `Up`, and knows a leader.
+    #[must_use]
+    pub fn takes_part(&self) -> bool {
+        let inner = &self.0;
+        let me = inner.router.view.me;
+        let up = inner.control.replica.read(|state| state.member(me).is_some_and(|m| m.state == MemberState::Up));
+        up && inner.control.group.status().leader.is_some() && (inner.router.view.is_alone() || inner.router.view.holds_lease())
+    }
+
+    /// How the cluster is.
+    #[must_use]
+    pub fn status(&self) -> ClusterStatus {
+        let inner = &self.0;
+        let me = inner.router.view.me;
+        let groups: Vec<_> = (0..=u8::MAX).map_while(|group| inner.group(group)).map(|group| inner.describe(group)).collect();
+        let leads = |node: &str| {
+            groups.iter().filter(|group| group.leader.as_deref() == Some(node)).map(|group| group.group).collect()
+        };
+        let (epoch, members) = inner.control.replica.read(|state| {
+            let members = state.members().map(|member| {
+                let id = member.record.id.to_string();
+                MemberStatus {
+                    name: member.record.name.clone(),
+                    addr: member.record.addr.clone(),
+                    state: member.state.to_string(),
+                    since_ms: member.since_ms,
+                    reason: member.reason.clone(),
+                    weight: member.record.weight,
+                    labels: member.record.labels.clone(),
+                    version: member.record.version.clone(),
+                    linked: member.record.id == me || inner.router.lane(member.record.id).is_some(),
+                    leads: leads(&id),
+                    id,
+                }
+            });
+            (state.epoch(), members.collect::<Vec<_>>())
+        });
+        let problems = inner.problems(&members, &groups);
+        let health = if !inner.has_quorum() {
+            "no_quorum"
+        } else if problems.is_empty() {
+            "healthy"
+        } else {
+            "degraded"
+        };
+        ClusterStatus {
+            cluster: format!("{:016x}", self.id()),
+            node: me.to_string(),
+            health,
+            problems,
+            epoch,
+            leader: groups.first().and_then(|group| group.leader.clone()),
+            members,
+            groups,
+        }
+    }
+}
+
+impl Inner {
+    /// A replicated group by its number; 0 is the control group.
+    pub(crate) fn group(&self, number: u8) -> Option<&Group> {
+        match number.checked_sub(1) {
+            None => Some(&self.control.group),
+            Some(shard) => self.shards.get(usize::from(shard))?.group(),
+        }
+    }
+
+    fn describe(&self, group: &Group) -> GroupStatus {
+        let status = group.status();
+        let names = |nodes: &[NodeId]| nodes.iter().map(NodeId::to_string).collect();
+        let known = group.id().0.checked_sub(1).and_then(|shard| self.router.view.leader(usize::from(shard)));
+        GroupStatus {
+            group: group.id().0,
+            leader: status.leader.or(known).map(|node| node.to_string()),
+            term: status.term,
+            voters: names(&status.voters),
+            learners: names(&status.learners),
+            applied: status.applied,
+        }
+    }
+
+    /// Whether this node and a majority of the control group hear each other.
+    fn has_quorum(&self) -> bool {
+        let status = self.control.group.status();
+        match status.role {
+            Role::Leader => status.quorum_age.is_none_or(|age| age < QUORUM_AGE),
+            _ => status.leader.is_some() && self.router.view.holds_lease(),
+        }
+    }
+
+    fn problems(&self, members: &[MemberStatus], groups: &[GroupStatus]) -> Vec<String> {
+        let mut problems = Vec::new();
+        for member in members.iter().filter(|member| member.state != "up") {
+            problems.push(format!("{} is {}", member.name, member.state));
+        }
+        if self.router.view.is_alone() {
+            return problems;
+        }
+        for group in groups {
+            if group.leader.is_none() && !group.voters.is_empty() {
+                problems.push(format!("group {} has no leader", group.group));
+            }
+        }
+        problems
+    }
+}

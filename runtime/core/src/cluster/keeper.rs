@@ -1,0 +1,183 @@
+//! Looks after the replicated groups on this node: follows who leads, and changes members and leaders as the plan says.
+//!
+//! A node changes only the groups that it leads, so each group has one that plans for it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+
+use super::Inner;
+use super::member::Lead;
+use super::services::LEADS;
+use crate::clock;
+use crate::groups::{Change, GroupView, Node, Sizes, plan};
+use crate::groups::store::Shard;
+use crate::hosted_kind::HostedKind;
+use crate::node_id::NodeId;
+use crate::raft::{Group, Role, Status};
+
+/// How often the plan is made.
+const PLAN: Duration = Duration::from_millis(500);
+/// A learner this many entries behind is nearly there.
+const NEARLY: u64 = 64;
+
+/// Follows the leader of one shard group: activations live where it is, and end when its term does.
+pub(crate) async fn follow(inner: Arc<Inner>, group: usize, kinds: Arc<[Arc<dyn HostedKind>]>) {
+    let Some(raft) = inner.shards[group].group().cloned() else { return };
+    let (view, mut status) = (&inner.router.view, raft.watch());
+    let number = u8::try_from(group).unwrap_or(u8::MAX);
+    let mut mine = None;
+    loop {
+        let now = status.status();
+        let leads = (now.role == Role::Leader).then_some(now.term);
+        if mine != leads {
+            if mine.is_some() {
+                view.set_leader(group, None);
+                join_all(kinds.iter().filter(|kind| kind.home().follows_leader()).map(|kind| kind.rehome())).await;
+            }
+            if let Some(term) = leads {
+                view.set_leader(group, Some(view.me));
+                let lead = Lead { group: number, term, node: view.me };
+                inner.leads.learn(&[lead], &inner.router);
+                tell_all(&inner, lead).await;
+            }
+            mine = leads;
+            inner.router.tell_news();
+        } else if let Some(leader) = now.leader
+            && leader != view.me
+        {
+            inner.leads.learn(&[Lead { group: number, term: now.term, node: leader }], &inner.router);
+        }
+        if !status.changed().await {
+            return;
+        }
+    }
+}
+
+/// A hint: whoever misses it asks the wrong node once, or hears it with the next beat.
+async fn tell_all(inner: &Inner, lead: Lead) {
+    let body = postcard::to_allocvec(&vec![lead]).unwrap_or_default();
+    for lane in inner.router.lanes() {
+        let _ = inner.router.notify(lane.peer(), LEADS, &body).await;
+    }
+}
+
+/// Makes the plan again and again, and carries out this node's part of it.
+pub(crate) async fn keep(inner: Arc<Inner>) {
+    let mut changes = inner.control.replica.changes();
+    loop {
+        let _ = tokio::time::timeout(PLAN, changes.changed()).await;
+        if inner.router.view.is_alone() {
+            continue;
+        }
+        found(&inner).await;
+        let planned = next(&inner);
+        join_all(planned.into_iter().map(|change| carry_out(&inner, change))).await;
+    }
+}
+
+/// The first node makes its state, of which nobody had a copy, that of the groups.
+async fn found(inner: &Inner) {
+    let me = inner.router.view.me;
+    let oldest = inner.control.replica.read(|state| {
+        state.members().min_by_key(|member| member.joined_index).map(|member| member.record.id)
+    });
+    if oldest != Some(me) {
+        return;
+    }
+    for shard in &inner.shards {
+        let Some(group) = shard.group() else { continue };
+        if !group.status().voters.is_empty() {
+            continue;
+        }
+        shard.end_direct().await;
+        let founded = async {
+            group.initialize(&[me]).await.map_err(|error| error.to_string())?;
+            group.seal().await
+        };
+        if let Err(error) = founded.await {
+            tracing::warn!(group = %group.id(), error, "group not founded yet");
+        }
+    }
+}
+
+fn next(inner: &Inner) -> Vec<Change> {
+    let me = inner.router.view.me;
+    let groups: Vec<_> = std::iter::once(&inner.control.group).chain(inner.shards.iter().filter_map(|shard| shard.group())).collect();
+    let views: Vec<_> = groups.iter().map(|group| view(inner, group)).collect();
+    let planned = inner.control.replica.read(|state| {
+        let nodes: Vec<Node<'_>> = state.members().map(Node::from).collect();
+        let replicas = state.cluster().map_or(1, |cluster| cluster.replicas);
+        let sizes = Sizes { max_voters: inner.max_voters, replicas };
+        plan(&nodes, &views, sizes, &[], clock::unix_ms())
+    });
+    let mine = |change: &Change| views.iter().any(|view| view.group == change.group() && view.leader == Some(me));
+    planned.into_iter().filter(mine).collect()
+}
+
+fn view(inner: &Inner, group: &Group) -> GroupView {
+    let status = group.status();
+    let set = |nodes: &[NodeId]| nodes.iter().copied().collect::<BTreeSet<_>>();
+    let caught_up = status.learners.iter().copied().filter(|node| is_near(&status, *node)).collect();
+    let known = || {
+        let number = group.id().0.checked_sub(1)?;
+        inner.leads.all().into_iter().find(|lead| lead.group == number).map(|lead| lead.node)
+    };
+    GroupView {
+        group: group.id().0,
+        voters: set(&status.voters),
+        learners: set(&status.learners),
+        caught_up,
+        leader: status.leader.or_else(known),
+    }
+}
+
+fn is_near(status: &Status, node: NodeId) -> bool {
+    let matched = status.matched.get(&node.0).copied().flatten();
+    matched.is_some_and(|matched| matched + NEARLY >= status.last.unwrap_or(0))
+}
+
+async fn carry_out(inner: &Inner, change: Change) {
+    let Some(group) = inner.group(change.group()) else { return };
+    let status = group.status();
+    let voters = |with: Option<NodeId>, without: Option<NodeId>| -> Vec<NodeId> {
+        let stay = status.voters.iter().copied().filter(|node| Some(*node) != without);
+        stay.chain(with).collect()
+    };
+    let done = match change {
+        Change::AddLearner { node, .. } => group.add_learner(node).await.map_err(|error| error.to_string()),
+        Change::Promote { node, .. } => {
+            group.set_voters(&voters(Some(node), None)).await.map_err(|error| error.to_string())
+        }
+        Change::Demote { node, .. } => {
+            group.set_voters(&voters(None, Some(node))).await.map_err(|error| error.to_string())
+        }
+        Change::Remove { node, .. } => group.remove(node).await.map_err(|error| error.to_string()),
+        Change::HandOff { to, .. } => group.hand_off(to).await.map_err(|error| error.to_string()),
+    };
+    match done {
+        Ok(()) => tracing::info!(?change, "group changed"),
+        Err(error) => tracing::debug!(?change, error, "group not changed"),
+    }
+}
+
+/// Waits until this node leads nothing, handing off what it leads; false when that does not succeed in time.
+pub(crate) async fn hand_off_all(inner: &Inner, shards: &[Arc<Shard>]) {
+    let me = inner.router.view.me;
+    let groups = shards.iter().filter_map(|shard| shard.group()).chain([&inner.control.group]);
+    for group in groups {
+        let status = group.status();
+        if status.role != Role::Leader {
+            continue;
+        }
+        let live = |node: &&NodeId| **node != me && inner.router.lane(**node).is_some();
+        for heir in status.voters.iter().filter(live) {
+            match group.hand_off(*heir).await {
+                Ok(()) => break,
+                Err(error) => tracing::debug!(group = %group.id(), %heir, %error, "not handed off"),
+            }
+        }
+    }
+}
