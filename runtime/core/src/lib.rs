@@ -13,6 +13,7 @@
 //! | durable state | [`store`], [`durable`], [`blob`] |
 //! | which node owns which key | [`placement`] |
 //! | members, join tokens, small shared state | [`control`] |
+//! | which nodes vote in which Raft group | `groups` |
 //! | messages callable from outside | [`registry`] |
 //! | live events | [`topic`] |
 //! | a node's key, joining, streams between nodes | [`identity`], [`join`], [`transport`] |
@@ -30,6 +31,8 @@ mod directory;
 pub mod durable;
 mod entry;
 pub mod error;
+#[allow(dead_code, unused_imports, reason = "wired in with the cluster")]
+mod groups;
 mod home;
 mod hosted;
 mod hosted_kind;
