@@ -11,6 +11,7 @@
 //! | activation, crash, passivation of one key | `kind_host`, `entry` |
 //! | OTP supervision | [`supervisor`] |
 //! | durable state | [`store`], [`durable`], [`blob`] |
+//! | replicated logs | `raft` |
 //! | messages callable from outside | [`registry`] |
 //! | live events | [`topic`] |
 //! | configuration, logs, metrics, traces | [`config`], [`telemetry`] |
@@ -34,6 +35,8 @@ pub mod mail;
 mod mailbox;
 mod node_id;
 pub mod principal;
+#[allow(dead_code, unused_imports, reason = "wired in with the cluster")]
+mod raft;
 pub mod registry;
 pub mod store;
 pub mod supervisor;
