@@ -5,12 +5,15 @@
 //! |---|---|
 //! | the next change of membership or leadership | `plan` |
 //! | which nodes should vote in a group, which should hold a copy | `target` |
+//! | the state of a group, and the store of an actor in it | `machine`, `store` |
 //! | no node leads more groups than its part | `spread` |
 
 #[cfg(test)]
 mod model;
+pub(crate) mod machine;
 mod plan;
 mod spread;
+pub(crate) mod store;
 mod target;
 
 pub(crate) use plan::{Change, GroupView, Node, Sizes, plan, stranded_by};

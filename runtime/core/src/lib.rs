@@ -14,6 +14,8 @@
 //! | which node owns which key | [`placement`] |
 //! | members, join tokens, small shared state | [`control`] |
 //! | which nodes vote in which Raft group | `groups` |
+//! | replicated logs | `raft` |
+//! | the node as part of a cluster | [`cluster`] |
 //! | messages callable from outside | [`registry`] |
 //! | live events | [`topic`] |
 //! | a node's key, joining, streams between nodes | [`identity`], [`join`], [`transport`] |
@@ -23,15 +25,14 @@ mod actor_cx;
 pub mod addr;
 pub mod blob;
 pub mod clock;
+pub mod cluster;
 pub mod config;
-#[allow(dead_code, unused_imports, reason = "wired in with the cluster")]
 pub mod control;
 mod dead_letters;
 mod directory;
 pub mod durable;
 mod entry;
 pub mod error;
-#[allow(dead_code, unused_imports, reason = "wired in with the cluster")]
 mod groups;
 mod home;
 mod hosted;
@@ -41,14 +42,14 @@ mod inbox;
 pub mod join;
 pub mod kind;
 mod kind_host;
-#[allow(dead_code)]
 mod link;
 pub mod mail;
 mod mailbox;
+mod membership;
 mod node_id;
-#[allow(dead_code, reason = "wired in with the cluster")]
 pub mod placement;
 pub mod principal;
+mod raft;
 pub mod registry;
 mod router;
 pub mod store;

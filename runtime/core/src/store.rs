@@ -103,6 +103,12 @@ impl TreeId {
     pub const REPLIES: Self = Self(3);
     /// Reference counts of blobs.
     pub const BLOBS: Self = Self(4);
+    /// State of the replicated machines.
+    pub const REPLICATED: Self = Self(5);
+    /// Votes, purged and applied positions of the replicated groups.
+    pub const RAFT: Self = Self(6);
+    /// Log entries of the replicated groups.
+    pub const RAFT_LOG: Self = Self(7);
     /// First number that the indexes keep for themselves.
     const RESERVED: u16 = 0xff00;
 }
@@ -226,7 +232,7 @@ fn index_key(tree: TreeId, key: &[u8]) -> Vec<u8> {
 
 /// Bytes that serde writes in one piece; a `Vec<u8>` goes one call per byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Raw(Bytes);
+pub(crate) struct Raw(pub(crate) Bytes);
 
 impl Serialize for Raw {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

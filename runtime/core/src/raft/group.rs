@@ -1,0 +1,402 @@
+//! The handle of one group on this node.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::error::{
+    ChangeMembershipError, CheckIsLeaderError, ClientWriteError, ForwardToLeader, InitializeError, RaftError,
+};
+use openraft::{ChangeMembers, EmptyNode, RaftMetrics, ServerState};
+use tokio::sync::{Mutex, watch};
+
+use super::log::{Gate, Log};
+use super::machine::Replica;
+use super::network::{Caller, Network, Server};
+use super::proposer::{Intake, Proposer};
+use super::{
+    Courier, GroupConfig, GroupId, Machine, ProposeError, Raft, ServeError, Spawner, StateView, Writer, encode,
+};
+use crate::NodeId;
+use crate::store::{Store, StoreError};
+
+/// What a group uses of its node.
+pub(crate) struct Around<C> {
+    /// Where log and state are kept.
+    pub(crate) store: Arc<dyn Store>,
+    /// The way to the other nodes.
+    pub(crate) courier: C,
+    /// Starts the group's tasks. openraft starts its own on the current runtime.
+    pub(crate) spawner: Spawner,
+}
+
+/// Why a group does not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// The settings do not fit each other.
+    #[error("settings of a replicated group: {0}")]
+    Config(String),
+    /// Log or state cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// openraft refused.
+    #[error("cannot start a replicated group: {0}")]
+    Raft(String),
+}
+
+/// Why a read would not be linearizable now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BarrierError {
+    /// This node does not lead the group, the named one may.
+    #[error("not the leader of the group")]
+    NotLeader(Option<NodeId>),
+    /// A majority did not confirm in time that this node still leads.
+    #[error("no quorum: a majority of the voters does not answer")]
+    NoQuorum,
+    /// The group on this node has ended.
+    #[error("the group has stopped")]
+    Stopped,
+}
+
+/// Why the members were not changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum MembershipError {
+    /// This node does not lead the group, the named one may.
+    #[error("not the leader of the group")]
+    NotLeader(Option<NodeId>),
+    /// Another change is not done yet.
+    #[error("another change of members is under way")]
+    Busy,
+    /// The change makes no sense: no voter would be left, or a voter was no learner before.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// Not committed in time. It may still be.
+    #[error("the change of members was not committed in time")]
+    Unknown,
+    /// The group on this node has ended.
+    #[error("the group has stopped")]
+    Stopped,
+}
+
+/// What a node is in a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Receives the log and has no vote, or is no member at all.
+    Learner,
+    /// Votes, and follows a leader or waits for one.
+    Follower,
+    /// Stands for election.
+    Candidate,
+    /// Leads, as far as it knows.
+    Leader,
+    /// Has stopped.
+    Stopped,
+}
+
+/// A group as this node sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Status {
+    /// The leader, if one is known.
+    pub(crate) leader: Option<NodeId>,
+    /// The newest term that this node knows.
+    pub(crate) term: u64,
+    /// What this node is.
+    pub(crate) role: Role,
+    /// Index of the last entry in the log.
+    pub(crate) last: Option<u64>,
+    /// Index of the last entry applied.
+    pub(crate) applied: Option<u64>,
+    /// Index of the last entry in the newest snapshot.
+    pub(crate) snapshot: Option<u64>,
+    /// On a leader: time since a majority was last heard of, some hundred milliseconds when all is well. None on others,
+    /// and on a leader that has not heard of one yet.
+    pub(crate) quorum_age: Option<Duration>,
+    /// Members with a vote, in order.
+    pub(crate) voters: Vec<NodeId>,
+    /// Members without, in order.
+    pub(crate) learners: Vec<NodeId>,
+    /// On a leader: up to which index each member has the log.
+    pub(crate) matched: BTreeMap<u64, Option<u64>>,
+}
+
+impl Status {
+    fn of(metrics: &RaftMetrics<u64, EmptyNode>) -> Self {
+        let membership = metrics.membership_config.membership();
+        let voters: BTreeSet<u64> = membership.voter_ids().collect();
+        let learners: BTreeSet<u64> = membership.learner_ids().collect();
+        let nodes = |ids: BTreeSet<u64>| ids.into_iter().map(NodeId).collect();
+        let replication = metrics.replication.iter().flatten();
+        Self {
+            leader: metrics.current_leader.map(NodeId),
+            term: metrics.current_term,
+            role: match metrics.state {
+                _ if metrics.running_state.is_err() => Role::Stopped,
+                ServerState::Learner => Role::Learner,
+                ServerState::Follower => Role::Follower,
+                ServerState::Candidate => Role::Candidate,
+                ServerState::Leader => Role::Leader,
+                ServerState::Shutdown => Role::Stopped,
+            },
+            last: metrics.last_log_index,
+            applied: metrics.last_applied.map(|id| id.index),
+            snapshot: metrics.snapshot.map(|id| id.index),
+            quorum_age: metrics.millis_since_quorum_ack.map(Duration::from_millis),
+            voters: nodes(voters),
+            learners: nodes(learners),
+            matched: replication.map(|(node, id)| (*node, id.map(|id| id.index))).collect(),
+        }
+    }
+}
+
+/// Follows the status of a group.
+#[derive(Debug, Clone)]
+pub(crate) struct StatusWatch(watch::Receiver<RaftMetrics<u64, EmptyNode>>);
+
+impl StatusWatch {
+    /// The status now.
+    pub(crate) fn status(&mut self) -> Status {
+        Status::of(&self.0.borrow_and_update())
+    }
+
+    /// Waits until the status is another; false when the group has ended.
+    pub(crate) async fn changed(&mut self) -> bool {
+        self.0.changed().await.is_ok()
+    }
+
+    /// Waits for a status; the last one if the group ends before.
+    pub(crate) async fn wait_for(&mut self, wanted: impl Fn(&Status) -> bool) -> Status {
+        loop {
+            let status = self.status();
+            if wanted(&status) || !self.changed().await {
+                return status;
+            }
+        }
+    }
+}
+
+/// A replicated group on this node. Clones are the same group.
+#[derive(Clone)]
+pub(crate) struct Group {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) config: GroupConfig,
+    pub(super) raft: Raft,
+    pub(super) intake: Intake,
+    pub(super) caller: Caller,
+    /// One change of members or leader at a time.
+    pub(super) office: Mutex<()>,
+    pub(super) server: Server,
+    view: StateView,
+    stop: watch::Sender<bool>,
+}
+
+impl Group {
+    /// Starts the group with what the store has of it. A group of which it has nothing waits to be
+    /// [initialized](Self::initialize), or to be made a member by another node.
+    ///
+    /// # Errors
+    /// When the settings make no sense or the store cannot be read.
+    pub(crate) async fn start<C: Courier>(
+        config: GroupConfig,
+        machine: impl Machine,
+        around: Around<C>,
+    ) -> Result<Self, StartError> {
+        let group = config.group;
+        let courier = around.courier;
+        let caller: Caller = Arc::new(move |to, body, limit| courier.call(to, group, body, limit));
+        Self::open(config, Box::new(machine), around.store, caller, around.spawner).await
+    }
+
+    async fn open(
+        config: GroupConfig,
+        machine: Box<dyn Machine>,
+        store: Arc<dyn Store>,
+        caller: Caller,
+        spawner: Spawner,
+    ) -> Result<Self, StartError> {
+        let settings = config.openraft().map_err(|e| StartError::Config(e.to_string()))?;
+        let (stop, stopped) = watch::channel(false);
+        let writer = Writer { store, group: config.group, stopped };
+        let gate = Arc::<Gate>::default();
+        let log = Log::open(writer.clone(), config.recent_bytes, Arc::clone(&gate))?;
+        let replica = Replica::open(machine, writer, config.snapshots.clone(), Arc::clone(&gate)).await?;
+        let (view, snapshots) = (replica.view(), replica.snapshots());
+        let network = Network {
+            caller: Arc::clone(&caller),
+            piece_limit: config.piece_limit,
+            install_limit: config.install_limit,
+        };
+        let raft = Raft::new(config.node.0, Arc::new(settings), network, log, replica).await;
+        let raft = raft.map_err(|e| StartError::Raft(e.to_string()))?;
+        let (intake, proposer) = Proposer::new(raft.clone(), config.node, config.commit_limit);
+        (spawner)("raft-proposer", Box::pin(proposer.run()));
+        let server = Server::new(raft.clone(), snapshots, gate, spawner);
+        let office = Mutex::new(());
+        Ok(Self { inner: Arc::new(Inner { config, raft, intake, caller, office, server, view, stop }) })
+    }
+
+    /// Which group it is.
+    pub(crate) fn id(&self) -> GroupId {
+        self.inner.config.group
+    }
+
+    pub(super) fn me(&self) -> NodeId {
+        self.inner.config.node
+    }
+
+    /// Founds the group with its first voters. Every one of them may do it, with the same list; it does nothing to a group
+    /// that was founded before.
+    ///
+    /// # Errors
+    /// [`MembershipError::Refused`] when this node is not among them.
+    pub(crate) async fn initialize(&self, voters: &[NodeId]) -> Result<(), MembershipError> {
+        match self.inner.raft.initialize(ids(voters)).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(RaftError::APIError(refused)) => Err(MembershipError::Refused(refused.to_string())),
+            Err(RaftError::Fatal(_)) => Err(MembershipError::Stopped),
+        }
+    }
+
+    /// Proposes a command on the leader, and returns the machine's reply once it is applied here.
+    ///
+    /// # Errors
+    /// See [`ProposeError`]; only after [`ProposeError::Unknown`] the command may have taken effect.
+    ///
+    /// # Cancel safety
+    /// A command whose future is dropped may or may not take effect.
+    pub(crate) async fn propose(&self, command: Bytes) -> Result<Bytes, ProposeError> {
+        self.may_propose()?;
+        self.inner.intake.propose(command).await
+    }
+
+    fn may_propose(&self) -> Result<(), ProposeError> {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow();
+        if metrics.running_state.is_err() {
+            return Err(ProposeError::Stopped);
+        }
+        if metrics.state != ServerState::Leader {
+            return Err(ProposeError::NotLeader(self.other(metrics.current_leader)));
+        }
+        let age = metrics.millis_since_quorum_ack.map(Duration::from_millis);
+        if age.is_some_and(|age| age > self.inner.config.quorum_limit) {
+            return Err(ProposeError::NoQuorum);
+        }
+        Ok(())
+    }
+
+    /// Waits until this node has applied everything that was acknowledged by anybody before the call: what is read from
+    /// its state afterwards is not stale.
+    ///
+    /// # Errors
+    /// When this node does not lead, or cannot find out in time whether it does.
+    pub(crate) async fn barrier(&self) -> Result<(), BarrierError> {
+        let confirmed = self.inner.raft.ensure_linearizable();
+        match tokio::time::timeout(self.inner.config.commit_limit, confirmed).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to)))) => {
+                Err(BarrierError::NotLeader(self.other(to.leader_id)))
+            }
+            Ok(Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_)))) | Err(_) => {
+                Err(BarrierError::NoQuorum)
+            }
+            Ok(Err(RaftError::Fatal(_))) => Err(BarrierError::Stopped),
+        }
+    }
+
+    /// The group as this node sees it.
+    pub(crate) fn status(&self) -> Status {
+        Status::of(&self.inner.raft.metrics().borrow())
+    }
+
+    /// Follows the status.
+    pub(crate) fn watch(&self) -> StatusWatch {
+        StatusWatch(self.inner.raft.metrics())
+    }
+
+    /// The machine's durable state on this node. It may be stale; after [`barrier`](Self::barrier) it is not.
+    pub(crate) fn state(&self) -> StateView {
+        self.inner.view.clone()
+    }
+
+    /// Adds a member without a vote, which then receives snapshot and log. Returns before it has them, see
+    /// [`Status::matched`].
+    ///
+    /// # Errors
+    /// See [`MembershipError`].
+    pub(crate) async fn add_learner(&self, node: NodeId) -> Result<(), MembershipError> {
+        self.change(ChangeMembers::AddNodes([(node.0, EmptyNode {})].into()), true).await
+    }
+
+    /// Gives exactly these members a vote. Each has to be a voter or a learner before; who loses the vote stays a learner.
+    ///
+    /// # Errors
+    /// See [`MembershipError`].
+    pub(crate) async fn set_voters(&self, voters: &[NodeId]) -> Result<(), MembershipError> {
+        self.change(ChangeMembers::ReplaceAllVoters(ids(voters)), true).await
+    }
+
+    /// Removes a member; nothing happens if it is none. A leader that removes itself costs an election.
+    ///
+    /// # Errors
+    /// See [`MembershipError`].
+    pub(crate) async fn remove(&self, node: NodeId) -> Result<(), MembershipError> {
+        let status = self.status();
+        if status.voters.contains(&node) {
+            return self.change(ChangeMembers::RemoveVoters(ids(&[node])), false).await;
+        }
+        if status.learners.contains(&node) {
+            return self.change(ChangeMembers::RemoveNodes(ids(&[node])), false).await;
+        }
+        Ok(())
+    }
+
+    async fn change(&self, change: ChangeMembers<u64, EmptyNode>, retain: bool) -> Result<(), MembershipError> {
+        let _office = self.inner.office.lock().await;
+        let changed = self.inner.raft.change_membership(change, retain);
+        let Ok(changed) = tokio::time::timeout(self.inner.config.membership_limit, changed).await else {
+            return Err(MembershipError::Unknown);
+        };
+        match changed {
+            Ok(_) => Ok(()),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(ForwardToLeader { leader_id, .. }))) => {
+                Err(MembershipError::NotLeader(self.other(leader_id)))
+            }
+            Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(refused))) => Err(match refused {
+                ChangeMembershipError::InProgress(_) => MembershipError::Busy,
+                refused => MembershipError::Refused(refused.to_string()),
+            }),
+            Err(RaftError::Fatal(_)) => Err(MembershipError::Stopped),
+        }
+    }
+
+    /// Serves what a [`Courier`] of another node brought, and returns the body of the answer.
+    ///
+    /// # Errors
+    /// When the request cannot be served; the other node takes that for no answer.
+    pub(crate) async fn serve(&self, from: NodeId, body: Bytes) -> Result<Bytes, ServeError> {
+        let elect = async |request| self.stand(from, request).await;
+        let answer = self.inner.server.serve(from, &body, elect).await?;
+        Ok(encode(&answer).into())
+    }
+
+    /// Ends the group on this node. What was acknowledged is kept.
+    pub(crate) async fn shutdown(&self) {
+        self.inner.stop.send_replace(true);
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::warn!(group = %self.id(), %error, "replicated group ended badly");
+        }
+    }
+
+    /// A leader to go to: this node is none, if it is asked for one.
+    fn other(&self, leader: Option<u64>) -> Option<NodeId> {
+        leader.map(NodeId).filter(|leader| *leader != self.me())
+    }
+}
+
+fn ids(nodes: &[NodeId]) -> BTreeSet<u64> {
+    nodes.iter().map(|node| node.0).collect()
+}
