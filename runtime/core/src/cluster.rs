@@ -35,8 +35,8 @@ pub(crate) mod member;
 pub(crate) mod services;
 pub(crate) mod start;
 
-pub use control::DecideError;
 use control::Control;
+pub use control::DecideError;
 
 /// A cluster is well only while a majority of its voters answered within this time.
 const QUORUM_AGE: Duration = Duration::from_secs(2);
@@ -243,7 +243,8 @@ impl Cluster {
         let inner = &self.0;
         let me = inner.router.view.me;
         let up = inner.control.replica.read(|state| state.member(me).is_some_and(|m| m.state == MemberState::Up));
-        up && inner.control.group.status().leader.is_some() && (inner.router.view.is_alone() || inner.router.view.holds_lease())
+        up && inner.control.group.status().leader.is_some()
+            && (inner.router.view.is_alone() || inner.router.view.holds_lease())
     }
 
     /// How the cluster is.
@@ -251,7 +252,8 @@ impl Cluster {
     pub fn status(&self) -> ClusterStatus {
         let inner = &self.0;
         let me = inner.router.view.me;
-        let groups: Vec<_> = (0..=u8::MAX).map_while(|group| inner.group(group)).map(|group| inner.describe(group)).collect();
+        let groups: Vec<_> =
+            (0..=u8::MAX).map_while(|group| inner.group(group)).map(|group| inner.describe(group)).collect();
         let leads = |node: &str| {
             groups.iter().filter(|group| group.leader.as_deref() == Some(node)).map(|group| group.group).collect()
         };

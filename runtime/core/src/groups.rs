@@ -8,9 +8,9 @@
 //! | the state of a group, and the store of an actor in it | `machine`, `store` |
 //! | no node leads more groups than its part | `spread` |
 
+pub(crate) mod machine;
 #[cfg(test)]
 mod model;
-pub(crate) mod machine;
 mod plan;
 mod spread;
 pub(crate) mod store;

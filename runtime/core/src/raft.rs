@@ -149,6 +149,17 @@ impl Writes {
         Self { prefix: [group.0, slot], batch: Batch::new(), bytes: 0 }
     }
 
+    /// Writes into the state without a log: only while no node but this one has the group's state.
+    pub(crate) fn outside(state: &StateView) -> Self {
+        let [group, slot] = state.prefix();
+        Self::new(GroupId(group), slot)
+    }
+
+    /// The writes as a batch for the store.
+    pub(crate) fn into_batch(self) -> Batch {
+        self.batch
+    }
+
     /// Writes a value.
     pub(crate) fn put(&mut self, key: &[u8], value: impl Into<Vec<u8>>) {
         let value = value.into();
@@ -175,6 +186,11 @@ pub(crate) struct StateView {
 }
 
 impl StateView {
+    /// The state of a group that has no log.
+    pub(crate) fn alone(store: Arc<dyn Store>, group: GroupId) -> Self {
+        Self { store, group, slot: Arc::default() }
+    }
+
     fn prefix(&self) -> [u8; 2] {
         [self.group.0, self.slot.load(Ordering::Acquire)]
     }
@@ -205,6 +221,14 @@ impl StateView {
         }
         Ok(pairs)
     }
+}
+
+/// Whether any group has a log in this store.
+///
+/// # Errors
+/// As [`Store::scan`].
+pub(crate) fn is_kept_in(store: &dyn Store) -> Result<bool, StoreError> {
+    Ok(!store.scan(TreeId::RAFT, &[], 1)?.is_empty())
 }
 
 /// Settings of one group on one node. All nodes of a group should have the same.

@@ -95,6 +95,8 @@ pub fn open(dir: &Path, config: &StoreConfig) -> Result<Arc<dyn Store>, StoreErr
 pub struct TreeId(pub u16);
 
 impl TreeId {
+    /// Facts about the node itself.
+    pub(crate) const NODE: Self = Self(0);
     /// Events of durable entities.
     pub const JOURNALS: Self = Self(1);
     /// Snapshots of durable entities.

@@ -22,18 +22,25 @@ use crate::actor_cx::ActorCx;
 use crate::addr::{Addr, Target};
 use crate::blob::{BlobError, Blobs};
 use crate::clock;
+use crate::cluster::control::Replica;
+use crate::cluster::start::{ClusterError, Parts};
+use crate::cluster::{self, Cluster};
 use crate::config::{ConfigError, HotLimits, RuntimeConfig};
+use crate::control::HostedRecord;
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::directory::Directory;
 use crate::error::CallError;
+use crate::groups::store::Shard;
 use crate::home::{Home, View};
 use crate::hosted_kind::{ActorInfo, CallOptions, HostedKind, KindInfo, LocalKind};
+use crate::identity::{Identity, IdentityError};
 use crate::kind::{KIND_NAME_MAX, Kind};
 use crate::mail::Mail;
-use crate::node_id::NodeId;
+use crate::node_id::{NodeId, next_incarnation};
+use crate::raft::{self, GroupId, StateView};
 use crate::registry::{self, Expose, ExposeError, MessageInfo};
 use crate::router::Router;
-use crate::store::{self, Measured, MemoryStore, Store, StoreConfig, StoreError};
+use crate::store::{self, Batch, Level, Measured, MemoryStore, Store, StoreConfig, StoreError};
 use crate::supervisor::{ChildSpec, RestartPolicy, Strategy, SupervisorHandle, SupervisorSpec};
 use crate::task::{TaskHandle, Tasks};
 use crate::telemetry::{MetricSet, Metrics, RuntimeMetrics, StoreMetrics};
@@ -60,6 +67,9 @@ struct Inner {
     dead_letters: Arc<DeadLetters>,
     tasks: Arc<Tasks>,
     router: Arc<Router>,
+    cluster: Option<Cluster>,
+    /// Where the state of replicated actors is, by group.
+    shards: Vec<Arc<Shard>>,
     /// Kinds that this node only sends to, made when they are first asked for.
     guests: DashMap<&'static str, Arc<dyn Any + Send + Sync>>,
     live: AtomicUsize,
@@ -96,6 +106,15 @@ pub enum StartError {
     /// The blob folder cannot be opened.
     #[error(transparent)]
     Blobs(#[from] BlobError),
+    /// The node has no identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The node is not part of a cluster.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The data directory belongs to a node of a cluster.
+    #[error("the data directory belongs to a node of a cluster, and this program does not start it as one")]
+    InCluster,
     /// A kind's name is not allowed.
     #[error("bad kind name `{0}`: dotted lower-case words, at most {KIND_NAME_MAX} bytes, not `sys.…`")]
     KindName(&'static str),
@@ -153,13 +172,17 @@ type Describe = Box<dyn FnOnce() -> Result<Vec<MessageInfo>, ExposeError> + Send
 pub struct VillageBuilder {
     config: toml::Table,
     data_dir: Option<PathBuf>,
-    kinds: Vec<(&'static str, MakeKind)>,
+    kinds: Vec<(HostedName, MakeKind)>,
     exposed: Vec<(&'static str, Describe)>,
+    clustered: bool,
 }
+
+/// Name and version of a hosted kind.
+type HostedName = (&'static str, u16);
 
 impl fmt::Debug for VillageBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kinds: Vec<_> = self.kinds.iter().map(|(name, _)| name).collect();
+        let kinds: Vec<_> = self.kinds.iter().map(|((name, _), _)| name).collect();
         f.debug_struct("VillageBuilder")
             .field("data_dir", &self.data_dir)
             .field("kinds", &kinds)
@@ -206,7 +229,14 @@ impl VillageBuilder {
             let directory = Arc::new(directory);
             Arc::new(LocalKind::<A>::new(directory, Arc::new(factory), messages))
         };
-        self.kinds.push((A::NAME, Box::new(make)));
+        self.kinds.push(((A::NAME, A::VERSION), Box::new(make)));
+        self
+    }
+
+    /// Makes the node one of a cluster: it listens at `node.listen` for others, joins with `join.token`, or founds a cluster
+    /// of its own. One such node fits in a process.
+    pub fn clustered(mut self) -> Self {
+        self.clustered = true;
         self
     }
 
@@ -226,14 +256,19 @@ impl VillageBuilder {
     /// See [`StartError`]; nothing is left running.
     pub async fn start(mut self) -> Result<Village, StartError> {
         check_names(&self.kinds)?;
-        self.kinds.insert(0, (TopicActor::NAME, topic_kind()));
+        self.kinds.insert(0, topic_kind());
         let config = RuntimeConfig::from_table(&self.config)?;
         let metrics = Metrics::new();
         let (store, blobs) = open_store(self.data_dir.as_deref(), &self.config, &metrics)?;
-        let node = NodeId::load(store.as_ref()).await?;
+        let identity = match &self.data_dir {
+            Some(dir) => Identity::load_or_create(dir)?,
+            None => Identity::generate()?,
+        };
+        let node = identity.node_id();
         let mut messages = self.described()?;
         let tasks = Arc::new(Tasks::default());
         let router = Arc::new(Router::new(Arc::new(View::new(node)), tasks.clone()));
+        let (cluster, shards) = self.join_cluster(&config, identity, &store, (&router, &tasks)).await?;
         let village = Village(Arc::new(Inner {
             node,
             since: Instant::now(),
@@ -248,31 +283,75 @@ impl VillageBuilder {
             dead_letters: Arc::default(),
             tasks,
             router,
+            cluster,
+            shards,
             guests: DashMap::new(),
             live: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             given_up: watch::Sender::new(None),
             running: std::sync::OnceLock::new(),
         }));
-        let order: Vec<_> = self.kinds.iter().map(|(name, _)| *name).collect();
+        let order: Vec<_> = self.kinds.iter().map(|((name, _), _)| *name).collect();
         let kinds: Vec<_> = self
             .kinds
             .into_iter()
-            .map(|(name, make)| make(&village, messages.remove(name).unwrap_or_default()))
+            .map(|((name, _), make)| make(&village, messages.remove(name).unwrap_or_default()))
             .collect();
         let children = kinds.iter().map(|kind| kind.clone().child(village.clone())).collect();
         let root = start_tree(children, village.0.given_up.clone()).await?;
         let kinds: HashMap<_, _> = order.iter().copied().zip(kinds).collect();
         let running = Running { kinds, order, root };
-        village.0.router.serve_with(running.kinds.values().cloned(), HashMap::new());
+        let services = village.cluster().map(Cluster::services).unwrap_or_default();
+        village.0.router.serve_with(running.kinds.values().cloned(), services);
         assert!(village.0.running.set(running).is_ok(), "a node starts once");
         village.collect_blobs();
+        if let Some(cluster) = village.cluster().cloned() {
+            let given_up = village.0.given_up.clone();
+            let run = cluster.run(&village, move |why| drop(given_up.send_replace(Some(why))));
+            run.await.map_err(StartError::Tree)?;
+        }
         tracing::info!(node = %node, "village started");
         Ok(village)
     }
 
+    /// Opens what this node has of a cluster, and where the state of replicated actors is.
+    async fn join_cluster(
+        &self,
+        config: &RuntimeConfig,
+        identity: Identity,
+        store: &Arc<dyn Store>,
+        (router, tasks): (&Arc<Router>, &Arc<Tasks>),
+    ) -> Result<(Option<Cluster>, Vec<Arc<Shard>>), StartError> {
+        if !self.clustered {
+            if raft::is_kept_in(&**store)? {
+                return Err(StartError::InCluster);
+            }
+            router.view.set_groups(usize::from(config.control.groups));
+            let alone = |group| Arc::new(Shard::alone(StateView::alone(store.clone(), GroupId(group)), store.clone()));
+            return Ok((None, (1..=config.control.groups).map(alone).collect()));
+        }
+        let kinds =
+            self.kinds.iter().map(|((name, version), _)| HostedRecord { name: (*name).to_owned(), version: *version });
+        let parts = Parts {
+            incarnation: next_incarnation(&**store).await?,
+            identity,
+            node: config.node.clone(),
+            join: config.join.clone(),
+            config: config.control.clone(),
+            store: store.clone(),
+            router: router.clone(),
+            tasks: tasks.clone(),
+            dir: self.data_dir.clone(),
+            kinds: kinds.collect(),
+            replica: Replica::new(Vec::new),
+        };
+        let cluster = cluster::start::open(parts).await?;
+        let shards = cluster.0.shards.clone();
+        Ok((Some(cluster), shards))
+    }
+
     fn described(&mut self) -> Result<HashMap<&'static str, Vec<MessageInfo>>, StartError> {
-        let hosted: HashSet<_> = self.kinds.iter().map(|(name, _)| *name).collect();
+        let hosted: HashSet<_> = self.kinds.iter().map(|((name, _), _)| *name).collect();
         let mut messages: HashMap<_, Vec<_>> = HashMap::new();
         for (kind, describe) in self.exposed.drain(..) {
             if !hosted.contains(kind) {
@@ -284,14 +363,14 @@ impl VillageBuilder {
     }
 }
 
-fn topic_kind() -> MakeKind {
+fn topic_kind() -> (HostedName, MakeKind) {
     let VillageBuilder { mut kinds, .. } = VillageBuilder::default().host(|_| TopicActor);
-    kinds.remove(0).1
+    kinds.remove(0)
 }
 
-fn check_names(kinds: &[(&'static str, MakeKind)]) -> Result<(), StartError> {
+fn check_names(kinds: &[(HostedName, MakeKind)]) -> Result<(), StartError> {
     let mut seen = HashSet::new();
-    for (name, _) in kinds {
+    for ((name, _), _) in kinds {
         let well_formed = !name.is_empty()
             && name.len() <= KIND_NAME_MAX
             && name.split('.').all(|word| {
@@ -377,7 +456,21 @@ impl Village {
     /// The store that has the state of a slot.
     pub(crate) async fn state_of(&self, home: &Home, slot: u8) -> Result<Arc<dyn Store>, CallError> {
         home.admit(slot)?;
-        Ok(self.0.store.clone())
+        if !home.follows_leader() {
+            return Ok(self.0.store.clone());
+        }
+        let group = home.view.group(slot);
+        let shard = self.0.shards.get(group).ok_or(CallError::Moved { to: None })?;
+        let store = shard.activate().await.ok_or(CallError::Moved { to: home.view.leader(group) })?;
+        // Behind whatever an earlier activation still has under way.
+        store.commit(Batch::new(), Level::Async).await?;
+        Ok(Arc::new(store))
+    }
+
+    /// The cluster that this node is part of.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.0.cluster.as_ref()
     }
 
     /// Sends a message given as JSON; its answer comes back as JSON, `None` for a message without answer.
@@ -550,7 +643,7 @@ impl Village {
     #[must_use]
     pub fn health(&self) -> Health {
         let store = self.0.store.stats();
-        let checks = vec![
+        let mut checks = vec![
             HealthCheck {
                 name: "store",
                 ok: !store.full,
@@ -562,6 +655,11 @@ impl Village {
                 detail: if self.is_draining() { "going down".to_owned() } else { "no".to_owned() },
             },
         ];
+        if let Some(cluster) = self.cluster() {
+            let ok = cluster.takes_part();
+            let detail = if ok { "takes part" } else { "not taking part: see `village cluster status`" };
+            checks.push(HealthCheck { name: "cluster", ok, detail: detail.to_owned() });
+        }
         Health { ready: checks.iter().all(|check| check.ok), checks }
     }
 
@@ -570,8 +668,13 @@ impl Village {
     /// # Errors
     /// `Busy` names the kinds that were stopped when `drain.timeout` was over.
     pub async fn drain(&self) -> Result<(), ShutdownError> {
-        self.0.draining.store(true, Ordering::SeqCst);
         let deadline = Instant::now() + **self.0.drain_limit.load();
+        if let Some(cluster) = self.cluster()
+            && !self.is_draining()
+        {
+            cluster.leave(deadline - Instant::now()).await;
+        }
+        self.0.draining.store(true, Ordering::SeqCst);
         let mut busy = Vec::new();
         for kind in self.in_order().rev() {
             if !kind.drain(deadline).await {
@@ -587,6 +690,10 @@ impl Village {
     /// See [`ShutdownError`]; the node is down all the same.
     pub async fn shutdown(&self) -> Result<(), ShutdownError> {
         let drained = self.drain().await;
+        if let Some(cluster) = self.cluster() {
+            cluster.say_down().await;
+            cluster.stop().await;
+        }
         self.0.tasks.abort_all();
         if let Some(running) = self.0.running.get() {
             running.root.stop().await;

@@ -13,7 +13,7 @@ use super::services::CONTROL;
 use crate::control::{ControlCommand, ControlMachine, ControlRefused, ControlReply, ControlState};
 use crate::error::CallError;
 use crate::node_id::NodeId;
-use crate::raft::{Group, Machine, Status, Position, ProposeError, StateView, Writes};
+use crate::raft::{Group, Machine, Position, ProposeError, StateView, Status, Writes};
 use crate::router::{Router, Service};
 use crate::store::StoreError;
 use crate::task::Tasks;
@@ -32,7 +32,9 @@ pub enum DecideError {
     #[error(transparent)]
     Refused(#[from] ControlRefused),
     /// Nobody could decide in time.
-    #[error("no quorum: this node sees {seen} of {voters} voters; writes are refused, reads may be stale; see `village cluster status`")]
+    #[error(
+        "no quorum: this node sees {seen} of {voters} voters; writes are refused, reads may be stale; see `village cluster status`"
+    )]
     NoQuorum {
         /// Voters that this node has a link to, itself included.
         seen: usize,
@@ -165,7 +167,7 @@ impl Control {
         match self.group.propose(command).await {
             Ok(reply) => postcard::from_bytes(&reply).map_err(|_| Some(DecideError::Stopped)),
             Err(ProposeError::Unknown) => Err(Some(self.no_quorum(true))),
-            Err(ProposeError::TooLarge) => Err(Some(DecideError::TooLarge)),
+            Err(ProposeError::TooLarge { .. }) => Err(Some(DecideError::TooLarge)),
             Err(ProposeError::Stopped) => Err(Some(DecideError::Stopped)),
             Err(ProposeError::NotLeader(_) | ProposeError::NoQuorum) => Err(None),
         }

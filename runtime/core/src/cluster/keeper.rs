@@ -12,8 +12,8 @@ use super::Inner;
 use super::member::Lead;
 use super::services::LEADS;
 use crate::clock;
-use crate::groups::{Change, GroupView, Node, Sizes, plan};
 use crate::groups::store::Shard;
+use crate::groups::{Change, GroupView, Node, Sizes, plan};
 use crate::hosted_kind::HostedKind;
 use crate::node_id::NodeId;
 use crate::raft::{Group, Role, Status};
@@ -81,9 +81,10 @@ pub(crate) async fn keep(inner: Arc<Inner>) {
 /// The first node makes its state, of which nobody had a copy, that of the groups.
 async fn found(inner: &Inner) {
     let me = inner.router.view.me;
-    let oldest = inner.control.replica.read(|state| {
-        state.members().min_by_key(|member| member.joined_index).map(|member| member.record.id)
-    });
+    let oldest = inner
+        .control
+        .replica
+        .read(|state| state.members().min_by_key(|member| member.joined_index).map(|member| member.record.id));
     if oldest != Some(me) {
         return;
     }
@@ -105,7 +106,8 @@ async fn found(inner: &Inner) {
 
 fn next(inner: &Inner) -> Vec<Change> {
     let me = inner.router.view.me;
-    let groups: Vec<_> = std::iter::once(&inner.control.group).chain(inner.shards.iter().filter_map(|shard| shard.group())).collect();
+    let groups: Vec<_> =
+        std::iter::once(&inner.control.group).chain(inner.shards.iter().filter_map(|shard| shard.group())).collect();
     let views: Vec<_> = groups.iter().map(|group| view(inner, group)).collect();
     let planned = inner.control.replica.read(|state| {
         let nodes: Vec<Node<'_>> = state.members().map(Node::from).collect();

@@ -19,7 +19,7 @@ use crate::clock;
 use crate::control::{ControlCommand, ControlRefused, MemberState};
 use crate::hosted_kind::HostedKind;
 use crate::link::peers::Evidence;
-use crate::membership::liveness::{Ack, Beat, Epoch, Lease, LivenessConfig, Watchdog, Why, first_seq};
+use crate::membership::liveness::{Ack, Beat, Epoch, Fault, Lease, LivenessConfig, Watchdog, Why, first_seq};
 use crate::node_id::NodeId;
 use crate::raft::Role;
 use crate::router::{Router, Service};
@@ -95,7 +95,7 @@ pub(crate) struct Member {
     pub(crate) control: Control,
     pub(crate) config: LivenessConfig,
     pub(crate) incarnation: u64,
-    pub(crate) kinds: Vec<Arc<dyn HostedKind>>,
+    pub(crate) kinds: Arc<[Arc<dyn HostedKind>]>,
     pub(crate) leads: Arc<super::leads::Leads>,
     pub(crate) myself: MemberRef,
 }
@@ -152,7 +152,12 @@ impl Actor for Member {
         })
     }
 
-    async fn handle(&self, me: ActorRef<MemberMsg>, msg: MemberMsg, state: &mut State) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        me: ActorRef<MemberMsg>,
+        msg: MemberMsg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
         match msg {
             MemberMsg::Beat => self.beat(&me, state),
             MemberMsg::Look => self.look(state),
@@ -308,13 +313,10 @@ impl Member {
 
     fn look(&self, state: &mut State) {
         let now = clock::boot_ms();
-        for (node, why) in state.watchdog.due(now) {
-            let (Some(up_epoch), Some(incarnation)) = (
-                state.watched.get(&node).copied(),
-                self.control.replica.read(|control| control.member(node).map(|member| member.incarnation)),
-            ) else {
-                continue;
-            };
+        for Fault { node, joined, why } in state.watchdog.due(now) {
+            let incarnation =
+                self.control.replica.read(|control| control.member(node).map(|member| member.incarnation));
+            let Some(incarnation) = incarnation else { continue };
             let reason = match why {
                 Why::Silent { ms } => format!("silent for {ms} ms"),
                 Why::Refused => "its process has ended".to_owned(),
@@ -324,7 +326,7 @@ impl Member {
                 node,
                 state: MemberState::Down,
                 incarnation,
-                up_epoch: Some(up_epoch.0),
+                up_epoch: Some(joined.0),
                 now_ms: clock::unix_ms(),
                 reason,
             });
@@ -376,6 +378,9 @@ impl Member {
         let (epoch, members) = self.members();
         state.watched = members.clone();
         state.watchdog.elected(clock::boot_ms(), Epoch(epoch), members);
+        for node in state.watched.keys().filter(|node| **node != self.me() && self.router.lane(**node).is_none()) {
+            state.watchdog.link_closed(*node);
+        }
         state.leading = Some(status.term);
         tracing::info!(term = status.term, "leads the cluster");
         self.beat(me, state);

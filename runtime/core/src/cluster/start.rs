@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use super::control::{Control, ControlService, Replica};
-use super::leads::{Leads, LeadsService};
+use super::leads::LeadsService;
 use super::member::{self, BeatService, Member, MemberMsg, MemberRef};
 use super::services::{BEAT, CONTROL, LEADS, LaneCourier, RAFT, RaftService};
 use super::{Cluster, DecideError, Inner, keeper};
@@ -164,11 +164,7 @@ pub(crate) async fn open(parts: Parts) -> Result<Cluster, ClusterError> {
         record,
         incarnation: parts.incarnation,
         max_voters: parts.config.max_voters,
-        liveness: LivenessConfig::new(
-            parts.config.beat.get(),
-            parts.config.down_after.get(),
-            parts.config.fast_down,
-        ),
+        liveness: LivenessConfig::new(parts.config.beat.get(), parts.config.down_after.get(), parts.config.fast_down),
         transport,
         pins,
         router: parts.router,
@@ -274,7 +270,11 @@ async fn found(parts: &Parts, control: &Control, record: &NodeRecord) -> Result<
     Ok(Joined { cluster, members: vec![record.clone()] })
 }
 
-async fn join(config: &JoinConfig, transport: &dyn ClusterTransport, record: &NodeRecord) -> Result<Joined, ClusterError> {
+async fn join(
+    config: &JoinConfig,
+    transport: &dyn ClusterTransport,
+    record: &NodeRecord,
+) -> Result<Joined, ClusterError> {
     let token = match config.token.strip_prefix("file:") {
         Some(path) => std::fs::read_to_string(path).map_err(|error| ClusterError::Token(format!("{path}: {error}")))?,
         None => config.token.clone(),
@@ -327,7 +327,11 @@ impl Cluster {
     }
 
     /// Takes part from now on.
-    pub(crate) async fn run(&self, village: &Village, on_give_up: impl FnOnce(String) + Send + 'static) -> Result<(), String> {
+    pub(crate) async fn run(
+        &self,
+        village: &Village,
+        on_give_up: impl FnOnce(String) + Send + 'static,
+    ) -> Result<(), String> {
         let inner = &self.0;
         let kinds: Arc<[Arc<dyn HostedKind>]> = village.hosted().cloned().collect();
         let on_give_up = std::sync::Mutex::new(Some(on_give_up));
@@ -532,9 +536,9 @@ async fn admit(inner: &Inner, peer: PublicKey, request: JoinRequest) -> Option<V
 async fn announce(inner: Arc<Inner>) {
     loop {
         let known = inner.control.replica.read(|state| {
-            state.member(inner.record.id).is_some_and(|member| {
-                member.record == inner.record && member.incarnation == inner.incarnation
-            })
+            state
+                .member(inner.record.id)
+                .is_some_and(|member| member.record == inner.record && member.incarnation == inner.incarnation)
         });
         if known {
             return;

@@ -14,7 +14,7 @@ const COMMAND_MAX: usize = 256 * 1024;
 /// Every node of the cluster must host the same machines, and each must come to the same state and the same answers from
 /// the same commands: no clock, no randomness, no effect outside. It is for decisions, not for data: its whole state is
 /// one value of the store.
-pub trait ControlMachine: Any + Send {
+pub trait ControlMachine: Any + Send + Sync {
     /// Names the machine, the same in every version of the program.
     fn ns(&self) -> &'static str;
 

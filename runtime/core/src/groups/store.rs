@@ -81,7 +81,7 @@ impl Shard {
             Err(ProposeError::NotLeader(_)) => Err(StoreError::Fenced),
             Err(ProposeError::NoQuorum) => Err(StoreError::NoQuorum { unsure: false }),
             Err(ProposeError::Unknown) => Err(StoreError::NoQuorum { unsure: true }),
-            Err(ProposeError::TooLarge) => Err(StoreError::TooLarge { what: "batch", size, max: MAX_BATCH }),
+            Err(ProposeError::TooLarge { .. }) => Err(StoreError::TooLarge { what: "batch", size, max: MAX_BATCH }),
             Err(ProposeError::Stopped) => Err(StoreError::Closed),
         }
     }

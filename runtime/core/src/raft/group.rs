@@ -107,6 +107,8 @@ pub(crate) struct Status {
     pub(crate) last: Option<u64>,
     /// Index of the last entry applied.
     pub(crate) applied: Option<u64>,
+    /// Term of the last entry applied.
+    pub(crate) applied_term: Option<u64>,
     /// Index of the last entry in the newest snapshot.
     pub(crate) snapshot: Option<u64>,
     /// On a leader: time since a majority was last heard of, some hundred milliseconds when all is well. None on others,
@@ -140,6 +142,7 @@ impl Status {
             },
             last: metrics.last_log_index,
             applied: metrics.last_applied.map(|id| id.index),
+            applied_term: metrics.last_applied.map(|id| id.leader_id.term),
             snapshot: metrics.snapshot.map(|id| id.index),
             quorum_age: metrics.millis_since_quorum_ack.map(Duration::from_millis),
             voters: nodes(voters),
@@ -371,6 +374,24 @@ impl Group {
             }),
             Err(RaftError::Fatal(_)) => Err(MembershipError::Stopped),
         }
+    }
+
+    /// Makes the state as it is the beginning of the log: whoever becomes a member gets a snapshot of it first. For a group
+    /// whose state was there before its log.
+    ///
+    /// # Errors
+    /// When this node does not lead, or the snapshot is not made in time.
+    pub(crate) async fn seal(&self) -> Result<(), String> {
+        let mut watch = self.watch();
+        let limit = self.inner.config.install_limit;
+        let leads = watch.wait_for(|status| status.role == Role::Leader && status.applied_term == Some(status.term));
+        let status = tokio::time::timeout(limit, leads).await.map_err(|_| "no election".to_owned())?;
+        let upto = status.applied;
+        let raft = &self.inner.raft;
+        raft.trigger().snapshot().await.map_err(|error| error.to_string())?;
+        let made = watch.wait_for(|status| status.snapshot >= upto);
+        tokio::time::timeout(limit, made).await.map_err(|_| "no snapshot".to_owned())?;
+        raft.trigger().purge_log(upto.unwrap_or(0)).await.map_err(|error| error.to_string())
     }
 
     /// Serves what a [`Courier`] of another node brought, and returns the body of the answer.
