@@ -11,7 +11,7 @@ const NODE_TREE: TreeId = TreeId(0);
 const ID_KEY: &[u8] = b"node.id";
 
 /// Names a node; shown as 16 hex digits. Drawn at random on the first start and kept in the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub u64);
 
 impl fmt::Display for NodeId {
