@@ -19,6 +19,7 @@
 //! | messages callable from outside | [`registry`] |
 //! | live events | [`topic`] |
 //! | a node's key, joining, streams between nodes | [`identity`], [`join`], [`transport`] |
+//! | who belongs to the cluster, who may act | `membership` |
 //! | configuration, logs, metrics, traces | [`config`], [`telemetry`] |
 
 mod actor_cx;

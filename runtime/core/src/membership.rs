@@ -6,3 +6,5 @@
 //! | the proof by simulation: two nodes never act for one slot | `model` |
 
 pub(crate) mod liveness;
+#[cfg(test)]
+mod model;

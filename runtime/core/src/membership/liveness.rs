@@ -407,3 +407,289 @@ impl Member {
         silent.then_some(Why::Silent { ms: silent_ms })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: NodeId = NodeId(0xa);
+    const B: NodeId = NodeId(0xb);
+
+    fn secs(text: &str) -> Duration {
+        text.parse::<crate::config::Period>().unwrap().get()
+    }
+
+    fn ack(seq: u64, settled: u64) -> Ack {
+        Ack { seq, settled: Epoch(settled) }
+    }
+
+    fn lease() -> Lease {
+        Lease::new(&LivenessConfig::default())
+    }
+
+    #[test]
+    fn a_lease_runs_from_the_sending_of_the_beat() {
+        let mut lease = lease();
+        assert!(!lease.holds(0));
+        lease.sent(1, 10_000);
+        assert_eq!(lease.acked(ack(1, 0)), Some(13_200));
+        assert!(lease.holds(13_199) && !lease.holds(13_200));
+    }
+
+    #[test]
+    fn late_doubled_and_foreign_acks_change_nothing() {
+        let mut lease = lease();
+        lease.sent(1, 10_000);
+        lease.sent(2, 10_500);
+        assert_eq!(lease.acked(ack(2, 7)), Some(13_700));
+        assert_eq!(lease.acked(ack(2, 8)), None, "doubled");
+        assert_eq!(lease.acked(ack(1, 8)), None, "overtaken");
+        assert_eq!(lease.acked(ack(9, 8)), None, "never sent");
+        assert!(lease.holds(13_699) && !lease.holds(13_700));
+        assert_eq!(lease.settled(), Epoch(7));
+    }
+
+    #[test]
+    fn a_node_acts_with_a_lease_and_a_settled_claim() {
+        let mut lease = lease();
+        lease.sent(1, 0);
+        lease.sent(2, 500);
+        lease.acked(ack(1, 5));
+        assert!(lease.acts(Epoch(5), 3_199) && !lease.acts(Epoch(6), 3_199) && !lease.acts(Epoch(5), 3_200));
+        lease.acked(ack(2, 4));
+        assert!(lease.acts(Epoch(5), 3_200), "settled does not go back");
+    }
+
+    #[test]
+    fn a_lease_given_up_does_not_come_back() {
+        let mut lease = lease();
+        lease.sent(1, 0);
+        lease.acked(ack(1, 0));
+        lease.sent(2, 500);
+        lease.give_up();
+        assert_eq!(lease.acked(ack(2, 0)), None);
+        assert!(!lease.holds(501));
+    }
+
+    #[test]
+    fn beats_without_acks_are_bounded() {
+        let mut lease = lease();
+        for seq in 0..1_000 {
+            lease.sent(seq, seq);
+        }
+        assert_eq!(lease.in_flight.len(), IN_FLIGHT_MAX);
+        assert_eq!(lease.acked(ack(0, 0)), None);
+        assert_eq!(lease.acked(ack(999, 0)), Some(4_199));
+        assert!(lease.in_flight.is_empty());
+    }
+
+    #[test]
+    fn numbers_of_a_later_process_are_above_all_earlier_ones() {
+        assert!(first_seq(8) > first_seq(7) + u64::from(u32::MAX));
+    }
+
+    #[test]
+    fn derived_leases_end_before_down_on_the_worst_clocks() {
+        for tenths in 10..600_u32 {
+            let config = LivenessConfig::new(secs("100ms"), secs("100ms") * tenths, true);
+            assert!(config.validate(secs("2s")).is_ok(), "{config:?}");
+            assert!(config.lease.as_secs_f64() / 0.9 < config.down_after.as_secs_f64() / 1.1, "{config:?}");
+        }
+        assert_eq!(LivenessConfig::default().lease, secs("3200ms"));
+    }
+
+    #[test]
+    fn lengths_that_break_the_promise_are_named() {
+        let config = LivenessConfig::default();
+        let refused = |config: LivenessConfig, election_max| config.validate(election_max).unwrap_err().to_string();
+        assert_eq!(
+            refused(LivenessConfig { lease: secs("3500ms"), ..config }, secs("2s")),
+            "control.down_after: 4s is not above 11/9 of the lease of 3.5s"
+        );
+        for beat in ["1100ms", "0s"] {
+            let message =
+                format!("control.beat: {:?} is not above zero and at most a third of the lease of 3.2s", secs(beat));
+            assert_eq!(refused(LivenessConfig { beat: secs(beat), ..config }, secs("2s")), message);
+        }
+        assert_eq!(refused(config, secs("1s")), "control.election: the longer of the two, 1s, is not above 11/9 of 1s");
+    }
+
+    /// A leader since 10 s, at epoch 5, with the members A and B, that has just proved its quorum.
+    fn leader() -> Watchdog {
+        leader_with(LivenessConfig::default())
+    }
+
+    fn leader_with(config: LivenessConfig) -> Watchdog {
+        let mut watchdog = Watchdog::new(config);
+        watchdog.elected(10_000, Epoch(5), [(A, Epoch(1)), (B, Epoch(2))]);
+        watchdog.quorum(10_000);
+        watchdog
+    }
+
+    fn beat(node: NodeId, seq: u64, applied: u64) -> Beat {
+        Beat { node, seq, applied: Epoch(applied) }
+    }
+
+    /// Asks twice a second with a fresh quorum, over the milliseconds up to `until`, and returns when somebody was due.
+    fn watch(watchdog: &mut Watchdog, from: u64, until: u64) -> Vec<(u64, NodeId, Why)> {
+        let mut all = Vec::new();
+        for now in (from..=until).step_by(500) {
+            watchdog.quorum(now);
+            all.extend(watchdog.due(now).into_iter().map(|fault| (now, fault.node, fault.why)));
+        }
+        all
+    }
+
+    #[test]
+    fn only_a_leader_with_a_fresh_quorum_acks() {
+        let mut watchdog = Watchdog::new(LivenessConfig::default());
+        watchdog.quorum(9_000);
+        assert_eq!(watchdog.beat(beat(A, 1, 5), 9_000), None, "it does not lead");
+        watchdog.elected(10_000, Epoch(5), [(A, Epoch(1))]);
+        assert_eq!(watchdog.beat(beat(A, 2, 5), 10_000), None, "nothing is proved");
+        watchdog.quorum(9_999);
+        assert_eq!(watchdog.beat(beat(A, 3, 5), 10_000), None, "the proof is of an earlier term");
+        watchdog.quorum(10_100);
+        watchdog.quorum(10_050);
+        assert_eq!(watchdog.beat(beat(A, 4, 5), 11_099), Some(ack(4, 5)));
+        assert_eq!(watchdog.beat(beat(A, 5, 5), 11_100), None, "the proof is old");
+        assert_eq!(watchdog.beat(beat(B, 1, 5), 10_200), None, "no member");
+        watchdog.quorum(11_200);
+        watchdog.deposed();
+        assert_eq!(watchdog.beat(beat(A, 6, 5), 11_200), None, "it leads no more");
+    }
+
+    #[test]
+    fn a_silent_member_is_due_after_four_seconds_and_gets_no_ack_from_then_on() {
+        let mut watchdog = leader();
+        assert_eq!(watch(&mut watchdog, 10_000, 12_000), []);
+        assert!(watchdog.beat(beat(A, 1, 5), 12_250).is_some());
+        let due = watch(&mut watchdog, 12_500, 15_000);
+        assert_eq!(due.first(), Some(&(14_000, B, Why::Silent { ms: 4_000 })), "counted from the election");
+        assert_eq!(due.iter().map(|(at, ..)| *at).collect::<Vec<_>>(), [14_000, 15_000], "asked again each second");
+        assert_eq!(watchdog.beat(beat(B, 1, 5), 15_100), None);
+        let due = watch(&mut watchdog, 15_500, 16_500);
+        assert_eq!(due.first(), Some(&(16_000, B, Why::Silent { ms: 6_000 })), "condemned, whatever comes");
+        watchdog.joined(B, Epoch(7), 16_600);
+        watchdog.quorum(16_600);
+        assert_eq!(watchdog.beat(beat(B, 2, 6), 16_600), None, "its membership is older than its own");
+        assert!(watchdog.beat(beat(B, 3, 7), 16_700).is_some());
+    }
+
+    #[test]
+    fn a_fault_names_the_membership_that_is_to_end() {
+        let mut watchdog = leader();
+        watchdog.quorum(14_000);
+        watchdog.due(14_000); // it was not asked for long, so it begins to listen
+        watch(&mut watchdog, 14_500, 17_500);
+        watchdog.quorum(18_000);
+        let joined: Vec<_> = watchdog.due(18_000).into_iter().map(|fault| (fault.node, fault.joined)).collect();
+        assert_eq!(joined, [(A, Epoch(1)), (B, Epoch(2))]);
+    }
+
+    #[test]
+    fn a_leader_that_was_stopped_blames_nobody() {
+        let mut watchdog = leader();
+        assert_eq!(watch(&mut watchdog, 10_000, 10_500), []);
+        assert_eq!(watch(&mut watchdog, 20_000, 23_500), []);
+        assert_eq!(watch(&mut watchdog, 24_000, 24_000).len(), 2);
+    }
+
+    #[test]
+    fn a_leader_that_is_cut_off_blames_nobody() {
+        let mut watchdog = leader();
+        for now in (10_500..20_000).step_by(500) {
+            assert_eq!(watchdog.due(now), []);
+        }
+        assert_eq!(watch(&mut watchdog, 20_000, 23_000), []);
+        assert_eq!(watch(&mut watchdog, 23_500, 23_500).len(), 2, "four seconds after it was last cut off");
+    }
+
+    #[test]
+    fn a_closed_link_and_two_refusals_are_hard_evidence() {
+        let mut watchdog = leader();
+        watchdog.dial_refused(A, 10_001);
+        watchdog.dial_refused(A, 10_002);
+        assert_eq!(watch(&mut watchdog, 10_100, 10_100), [], "no link was closed");
+        watchdog.link_closed(A);
+        watchdog.dial_refused(A, 10_101);
+        assert_eq!(watch(&mut watchdog, 10_200, 10_200), [], "one may be chance");
+        watchdog.dial_refused(A, 10_201);
+        assert_eq!(watch(&mut watchdog, 10_300, 10_300), [(10_300, A, Why::Refused)]);
+        watchdog.forget(A);
+        assert_eq!(watch(&mut watchdog, 10_400, 11_400), []);
+    }
+
+    #[test]
+    fn evidence_from_before_a_beat_or_the_election_does_not_count() {
+        let mut watchdog = leader();
+        for _ in 0..2 {
+            watchdog.link_closed(A);
+            watchdog.dial_refused(A, 10_000);
+        }
+        watchdog.dial_refused(A, 10_010);
+        watchdog.beat(beat(A, 1, 5), 10_020);
+        watchdog.link_closed(A);
+        watchdog.dial_refused(A, 10_020);
+        watchdog.dial_refused(A, 10_021);
+        assert_eq!(watch(&mut watchdog, 10_100, 10_100), []);
+    }
+
+    #[test]
+    fn evidence_is_ignored_where_it_may_be_forged() {
+        let mut watchdog = leader_with(LivenessConfig { fast_down: false, ..LivenessConfig::default() });
+        watchdog.link_closed(A);
+        watchdog.dial_refused(A, 10_100);
+        watchdog.dial_refused(A, 10_200);
+        assert_eq!(watch(&mut watchdog, 10_300, 13_800), []);
+    }
+
+    #[test]
+    fn settled_is_what_every_member_has_reported() {
+        let mut watchdog = leader();
+        assert_eq!(watchdog.beat(beat(A, 1, 5), 10_100), Some(ack(1, 0)), "nothing is known of B");
+        assert_eq!(watchdog.beat(beat(B, 1, 5), 10_100), Some(ack(1, 5)));
+        watchdog.beat(beat(A, 2, 6), 10_200);
+        assert_eq!(watchdog.beat(beat(B, 2, 6), 10_200), Some(ack(2, 5)), "the leader is at 5 itself");
+        watchdog.applied(Epoch(7));
+        assert_eq!(watchdog.settled(), Epoch(6));
+        assert_eq!(watchdog.behind().collect::<Vec<_>>(), [A, B]);
+        watchdog.beat(beat(A, 3, 7), 10_300);
+        assert_eq!((watchdog.settled(), watchdog.behind().collect::<Vec<_>>()), (Epoch(6), vec![B]));
+        watchdog.forget(B);
+        assert_eq!(watchdog.settled(), Epoch(7), "who is down does not count");
+    }
+
+    #[test]
+    fn a_new_member_holds_settled_back_until_it_reports() {
+        let mut watchdog = leader();
+        watchdog.beat(beat(A, 1, 5), 10_100);
+        watchdog.beat(beat(B, 1, 5), 10_100);
+        let c = NodeId(0xc);
+        watchdog.joined(c, Epoch(6), 10_200);
+        watchdog.applied(Epoch(6));
+        assert_eq!(watchdog.settled(), Epoch(0));
+        assert_eq!(watchdog.beat(beat(c, 1, 5), 10_300), None, "it has not applied its own joining");
+        assert_eq!(watchdog.beat(beat(c, 2, 6), 10_400), Some(ack(2, 5)));
+    }
+
+    #[test]
+    fn a_beat_with_an_older_epoch_than_reported_or_settled_is_not_acked() {
+        let mut watchdog = leader();
+        assert_eq!(watchdog.beat(beat(A, 1, 4), 10_100), None, "another leader may have told that 5 is settled");
+        assert!(watchdog.beat(beat(A, 2, 7), 10_200).is_some());
+        assert_eq!(watchdog.beat(beat(A, 3, 6), 10_300), None, "a process that started with an older state");
+        assert!(watchdog.beat(beat(A, 4, 7), 10_400).is_some());
+    }
+
+    #[test]
+    fn a_beat_that_was_overtaken_is_not_heard() {
+        let mut watchdog = leader();
+        assert!(watchdog.beat(beat(A, first_seq(2), 5), 10_100).is_some());
+        assert_eq!(watchdog.beat(beat(A, first_seq(1) + 9, 7), 10_200), None, "of a process that is gone");
+        assert_eq!(watchdog.beat(beat(A, first_seq(2), 5), 10_200), None, "doubled");
+        watch(&mut watchdog, 10_500, 13_500);
+        watchdog.quorum(14_100);
+        assert!(watchdog.due(14_100).iter().any(|fault| fault.node == A));
+    }
+}
