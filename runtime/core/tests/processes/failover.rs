@@ -1,0 +1,102 @@
+//! How long actors are away when their node is lost.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::client::Client;
+use crate::node::Ask;
+use crate::nodes::Nodes;
+
+/// A key whose actor lives on a node, asked through another.
+async fn key_on(nodes: &Nodes, through: usize, home: &str) -> String {
+    for n in 0..1000 {
+        let key = format!("k{n}");
+        let there = nodes.ask(through, &Ask::Echo { key: key.clone(), ms: 5000 }).await.unwrap();
+        if there["ok"] == home {
+            return key;
+        }
+    }
+    panic!("no key on {home}");
+}
+
+async fn first_answer(nodes: &Nodes, through: usize, ask: &Ask) -> Duration {
+    let begun = Instant::now();
+    let mut client = Client::connect(nodes.addr(through)).await.unwrap();
+    loop {
+        let answer = client.ask(ask, Duration::from_secs(20)).await.unwrap();
+        if !answer["ok"].is_null() {
+            return begun.elapsed();
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{answer}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn actors_of_a_killed_node_answer_elsewhere() {
+    let mut nodes = Nodes::start(3).await;
+    nodes.settled().await;
+    let status = nodes.status(0).await.unwrap();
+    let id = |at: usize| {
+        let named = |member: &&Value| member["name"] == format!("n{at}");
+        let members = status["ok"]["members"].as_array().unwrap();
+        members.iter().find(named).unwrap()["id"].as_str().unwrap().to_owned()
+    };
+    // A node that does not lead the control group, then the one that does.
+    let leader = (0..3).find(|at| status["ok"]["leader"] == id(*at)).unwrap();
+    let (other, through) = ((leader + 1) % 3, (leader + 2) % 3);
+    let key = key_on(&nodes, through, &id(other)).await;
+    nodes.kill(other);
+    let away = first_answer(&nodes, through, &Ask::Echo { key, ms: 300 }).await;
+    println!("an actor without state of a killed node: {away:?}");
+    let away = first_answer(&nodes, through, &Ask::Get { key: "x".into(), ms: 300 }).await;
+    println!("a replicated actor after that: {away:?}");
+    nodes.launch(other);
+    nodes.ready(other).await;
+    nodes.settled().await;
+    let key = key_on(&nodes, through, &id(leader)).await;
+    nodes.kill(leader);
+    let away = first_answer(&nodes, through, &Ask::Echo { key, ms: 300 }).await;
+    println!("an actor without state of the killed control leader: {away:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whole_cluster_comes_back() {
+    let mut nodes = Nodes::start(3).await;
+    let add = Ask::Add { key: "kept".into(), n: 7, idem: "once".into(), ms: 5000 };
+    first_answer(&nodes, 1, &add).await;
+    for at in 0..3 {
+        nodes.kill(at);
+    }
+    let begun = Instant::now();
+    for at in [2, 0, 1] {
+        nodes.launch(at);
+    }
+    for at in 0..3 {
+        nodes.ready(at).await;
+    }
+    println!("ready again after {:?}", begun.elapsed());
+    let kept = first_answer(&nodes, 0, &Ask::Get { key: "kept".into(), ms: 1000 }).await;
+    println!("first read after {kept:?}");
+    let read = nodes.ask(2, &Ask::Get { key: "kept".into(), ms: 5000 }).await.unwrap();
+    assert_eq!(read["ok"], 7);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn minority_refuses_writes_and_says_why() {
+    let mut nodes = Nodes::start(3).await;
+    nodes.settled().await;
+    nodes.kill(1);
+    nodes.kill(2);
+    let begun = Instant::now();
+    let add = Ask::Add { key: "x".into(), n: 1, idem: "a".into(), ms: 9000 };
+    let answer = nodes.ask(0, &add).await.unwrap();
+    println!("{answer} after {:?}", begun.elapsed());
+    assert_eq!(answer["code"], "no_quorum", "{answer}");
+    assert!(begun.elapsed() < Duration::from_secs(4));
+    nodes.launch(1);
+    nodes.ready(1).await;
+    assert_eq!(nodes.ask(0, &add).await.unwrap()["ok"], 1);
+    assert_eq!(nodes.ask(1, &add).await.unwrap()["ok"], 1);
+}

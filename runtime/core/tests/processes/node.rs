@@ -1,0 +1,176 @@
+//! A node's process: a village with two kinds, and a port on which the tests ask it things.
+
+use std::time::Duration;
+
+use aivillage_runtime::{
+    Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Durability, Durable, Entity, Idem, Kind, KindOptions, Mail,
+    Reply, Village,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+#[derive(Serialize, Deserialize)]
+pub enum CounterMsg {
+    Add(u64, Reply<u64>),
+    Get(Reply<u64>),
+}
+
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+pub struct Count(u64);
+
+impl Durable for Count {
+    type Event = u64;
+    fn apply(&mut self, added: &u64) {
+        self.0 += added;
+    }
+}
+
+/// A number that survives.
+pub struct Counter;
+
+impl Kind for Counter {
+    const NAME: &'static str = "test.counter";
+    type Body = CounterMsg;
+    fn options() -> KindOptions {
+        KindOptions::default().durable(Durability::Replicated)
+    }
+}
+
+impl Actor for Counter {
+    type Msg = Mail<CounterMsg>;
+    type State = Entity<Count>;
+    type Arguments = ActorCx;
+
+    async fn pre_start(&self, _: ActorRef<Self::Msg>, cx: ActorCx) -> Result<Entity<Count>, ActorProcessingErr> {
+        Ok(cx.recover().await?)
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        mail: Self::Msg,
+        count: &mut Entity<Count>,
+    ) -> Result<(), ActorProcessingErr> {
+        match mail.body {
+            CounterMsg::Add(n, reply) => reply.complete(count.commit_once(mail.cx.idem(), n, |count| count.0).await),
+            CounterMsg::Get(reply) => reply.send(count.0),
+        }
+        Ok(())
+    }
+}
+
+/// Says which node it is on; keeps nothing.
+pub struct Echo;
+
+impl Kind for Echo {
+    const NAME: &'static str = "test.echo";
+    type Body = Reply<String>;
+}
+
+impl Actor for Echo {
+    type Msg = Mail<Reply<String>>;
+    type State = String;
+    type Arguments = ActorCx;
+
+    async fn pre_start(&self, _: ActorRef<Self::Msg>, cx: ActorCx) -> Result<String, ActorProcessingErr> {
+        Ok(cx.village().node_id().to_string())
+    }
+
+    async fn handle(&self, _: ActorRef<Self::Msg>, mail: Self::Msg, node: &mut String) -> Result<(), ActorProcessingErr> {
+        mail.body.send(node.clone());
+        Ok(())
+    }
+}
+
+/// What a test asks a node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Ask {
+    /// Adds to a counter, once for each idempotency key.
+    Add { key: String, n: u64, idem: String, ms: u64 },
+    /// Reads a counter.
+    Get { key: String, ms: u64 },
+    /// Asks where an actor without state lives.
+    Echo { key: String, ms: u64 },
+    /// How the cluster is.
+    Status,
+    /// A join token.
+    Token,
+    /// Ends the process in good order.
+    Stop,
+}
+
+pub fn run_if_asked() {
+    let Ok(spec) = std::env::var("VILLAGE_TEST_NODE") else { return };
+    let spec: Value = serde_json::from_str(&spec).unwrap();
+    if let Ok(filter) = std::env::var("RUST_LOG") {
+        let name = spec["name"].as_str().unwrap().to_owned();
+        let file = std::fs::File::options().append(true).create(true).open(format!("{}.log", spec["data"].as_str().unwrap()));
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(file.unwrap()).init();
+        tracing::info!(name, "process started");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(run(spec));
+}
+
+async fn run(spec: Value) {
+    let config: toml::Table = spec["config"].as_str().unwrap().parse().unwrap();
+    let builder = Village::builder().host(|_: &ActorCx| Counter).host(|_: &ActorCx| Echo).config(config);
+    let village = builder.data_dir(spec["data"].as_str().unwrap()).clustered().start().await.unwrap();
+    let listener = TcpListener::bind(spec["port"].as_str().unwrap()).await.unwrap();
+    println!("\nLISTENING {}", listener.local_addr().unwrap());
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let village = village.clone();
+        tokio::task::spawn(async move { drop(serve(&village, stream).await) });
+    }
+}
+
+async fn serve(village: &Village, stream: TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let (read, mut write) = stream.into_split();
+    let mut lines = BufReader::new(read).lines();
+    while let Some(line) = lines.next_line().await? {
+        let answer = match serde_json::from_str(&line) {
+            Ok(ask) => answer(village, ask).await,
+            Err(error) => json!({ "err": error.to_string() }),
+        };
+        write.write_all(format!("{answer}\n").as_bytes()).await?;
+    }
+    Ok(())
+}
+
+async fn answer(village: &Village, ask: Ask) -> Value {
+    let limit = Duration::from_millis;
+    match ask {
+        Ask::Add { key, n, idem, ms } => {
+            let call = village.addr::<Counter>(key);
+            let call = call.call().deadline(limit(ms)).idem(Idem::of(&[idem.as_bytes()]));
+            outcome(call.ask(|reply| CounterMsg::Add(n, reply)).await)
+        }
+        Ask::Get { key, ms } => {
+            outcome(village.addr::<Counter>(key).call().deadline(limit(ms)).ask(CounterMsg::Get).await)
+        }
+        Ask::Echo { key, ms } => outcome(village.addr::<Echo>(key).call().deadline(limit(ms)).ask(|reply| reply).await),
+        Ask::Status => json!({ "ok": village.cluster().map(|cluster| cluster.status()), "ready": village.health().ready }),
+        Ask::Token => {
+            let token = village.cluster().unwrap().new_token(16, Duration::from_secs(600), "test").await;
+            match token {
+                Ok(token) => json!({ "ok": [token.to_string(), village.cluster().unwrap().addr()] }),
+                Err(error) => json!({ "err": error.to_string() }),
+            }
+        }
+        Ask::Stop => {
+            let stopped = village.shutdown().await;
+            std::process::exit(i32::from(stopped.is_err()));
+        }
+    }
+}
+
+fn outcome<T: Serialize>(result: Result<T, CallError>) -> Value {
+    match result {
+        Ok(value) => json!({ "ok": value }),
+        Err(error) => json!({ "err": error.to_string(), "code": error.code() }),
+    }
+}

@@ -1,0 +1,160 @@
+//! Starts, kills and asks the processes of a cluster.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::client::Client;
+use crate::node::Ask;
+
+/// Processes on fixed ports of this machine, so that a node comes back where it was.
+pub struct Nodes {
+    dir: TempDir,
+    nodes: Vec<Node>,
+    join: Option<(String, String)>,
+    /// Added to the configuration of each.
+    pub config: String,
+}
+
+struct Node {
+    child: Option<Child>,
+    /// Of the cluster and of the tests.
+    ports: [SocketAddr; 2],
+}
+
+impl Drop for Nodes {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            if let Some(mut child) = node.child.take() {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+    }
+}
+
+fn free_port() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+impl Nodes {
+    /// Starts `count` nodes that are one cluster, and waits until each takes part.
+    pub async fn start(count: usize) -> Self {
+        Self::start_with(count, "").await
+    }
+
+    pub async fn start_with(count: usize, config: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut nodes = Self { dir, nodes: Vec::new(), join: None, config: config.to_owned() };
+        for at in 0..count {
+            nodes.nodes.push(Node { child: None, ports: [free_port(), free_port()] });
+            nodes.launch(at);
+            if at == 0 {
+                nodes.ready(0).await;
+                let token = nodes.ask(0, &Ask::Token).await.unwrap();
+                let text = |n: usize| token["ok"][n].as_str().unwrap().to_owned();
+                nodes.join = Some((text(0), text(1)));
+            }
+        }
+        for at in 0..count {
+            nodes.ready(at).await;
+        }
+        nodes
+    }
+
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    pub fn addr(&self, at: usize) -> SocketAddr {
+        self.nodes[at].ports[1]
+    }
+
+    /// Starts a node's process and waits until it listens.
+    pub fn launch(&mut self, at: usize) {
+        let mut config = format!("node.listen = '{}'\nnode.name = 'n{at}'\n{}\n", self.nodes[at].ports[0], self.config);
+        if let (Some((token, seed)), true) = (&self.join, at > 0) {
+            config.push_str(&format!("join.token = '{token}'\njoin.seeds = ['{seed}']\n"));
+        }
+        let data = self.dir.path().join(format!("n{at}"));
+        let spec = json!({ "name": format!("n{at}"), "config": config, "data": data, "port": self.nodes[at].ports[1].to_string() });
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "node_process", "--nocapture"]).env("VILLAGE_TEST_NODE", spec.to_string());
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let listens = lines.any(|line| line.is_ok_and(|line| line.starts_with("LISTENING")));
+        assert!(listens, "node {at} ended at its start");
+        // Whatever else it prints must not fill the pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        self.nodes[at].child = Some(child);
+    }
+
+    pub fn is_running(&self, at: usize) -> bool {
+        self.nodes[at].child.is_some()
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self, at: usize) {
+        let mut child = self.nodes[at].child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    pub fn pid(&self, at: usize) -> u32 {
+        self.nodes[at].child.as_ref().unwrap().id()
+    }
+
+    /// Ends a node in good order; true when it says that nothing went wrong.
+    pub async fn stop(&mut self, at: usize) -> bool {
+        let mut client = Client::connect(self.addr(at)).await.unwrap();
+        let _ = client.ask(&Ask::Stop, Duration::from_secs(40)).await;
+        let mut child = self.nodes[at].child.take().unwrap();
+        tokio::task::spawn_blocking(move || child.wait().unwrap().success()).await.unwrap()
+    }
+
+    pub async fn ask(&self, at: usize, ask: &Ask) -> std::io::Result<Value> {
+        Client::connect(self.addr(at)).await?.ask(ask, Duration::from_secs(20)).await
+    }
+
+    pub async fn status(&self, at: usize) -> Option<Value> {
+        self.ask(at, &Ask::Status).await.ok()
+    }
+
+    pub async fn ready(&self, at: usize) {
+        self.until(at, "ready", |status| status["ready"] == true).await;
+    }
+
+    /// Waits until a node sees the cluster so.
+    pub async fn until(&self, at: usize, what: &str, wanted: impl Fn(&Value) -> bool) -> Duration {
+        let begun = Instant::now();
+        let mut last = Value::Null;
+        while begun.elapsed() < Duration::from_secs(60) {
+            if let Some(status) = self.status(at).await {
+                if wanted(&status) {
+                    return begun.elapsed();
+                }
+                last = status;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("node {at} was never {what}: {last:#}");
+    }
+
+    /// Waits until all groups have all voters and leadership is spread.
+    pub async fn settled(&self) {
+        let voters = self.len().min(3);
+        self.until(0, "settled", |status| {
+            let groups = status["ok"]["groups"].as_array().unwrap();
+            let members = status["ok"]["members"].as_array().unwrap();
+            let full = groups.iter().all(|group| group["voters"].as_array().unwrap().len() == voters);
+            let shards = |member: &Value| member["leads"].as_array().unwrap().iter().filter(|group| **group != 0).count();
+            full && members.iter().all(|member| shards(member) <= 3) && status["ok"]["health"] == "healthy"
+        })
+        .await;
+    }
+}
