@@ -104,11 +104,12 @@ pub enum Ask {
 pub fn run_if_asked() {
     let Ok(spec) = std::env::var("VILLAGE_TEST_NODE") else { return };
     let spec: Value = serde_json::from_str(&spec).unwrap();
-    if let Ok(filter) = std::env::var("RUST_LOG") {
-        let name = spec["name"].as_str().unwrap().to_owned();
-        let file = std::fs::File::options().append(true).create(true).open(format!("{}.log", spec["data"].as_str().unwrap()));
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(file.unwrap()).init();
-        tracing::info!(name, "process started");
+    // `VILLAGE_TEST_LOGS=DIR RUST_LOG=debug` keeps a log of each node.
+    if let (Ok(dir), Ok(filter)) = (std::env::var("VILLAGE_TEST_LOGS"), std::env::var("RUST_LOG")) {
+        let path = format!("{dir}/{}.log", spec["name"].as_str().unwrap());
+        let file = std::fs::File::options().append(true).create(true).open(path).unwrap();
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(file).init();
+        tracing::info!("process started");
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(run(spec));
