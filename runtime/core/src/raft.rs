@@ -291,7 +291,7 @@ impl GroupConfig {
         }
     }
 
-    fn openraft(&self) -> Result<openraft::Config, openraft::ConfigError> {
+    fn openraft(&self) -> Result<openraft::Config, String> {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         openraft::Config {
             cluster_name: self.group.to_string(),
@@ -304,6 +304,7 @@ impl GroupConfig {
             ..openraft::Config::default()
         }
         .validate()
+        .map_err(|e| e.to_string())
     }
 }
 

@@ -220,7 +220,7 @@ impl Group {
         caller: Caller,
         spawner: Spawner,
     ) -> Result<Self, StartError> {
-        let settings = config.openraft().map_err(|e| StartError::Config(e.to_string()))?;
+        let settings = config.openraft().map_err(StartError::Config)?;
         let (stop, stopped) = watch::channel(false);
         let writer = Writer { store, group: config.group, stopped };
         let gate = Arc::<Gate>::default();

@@ -107,7 +107,7 @@ impl Group {
 
     /// When this node last heard from the leader it knows, or became it.
     async fn lease_began(&self) -> Option<Instant> {
-        let began = self.inner.raft.with_raft_state(|state| state.vote_last_modified());
+        let began = self.inner.raft.with_raft_state(openraft::RaftState::vote_last_modified);
         began.await.ok().map(|began| began.unwrap_or_else(Instant::now))
     }
 

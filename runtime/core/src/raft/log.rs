@@ -9,7 +9,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use openraft::storage::{LogFlushed, RaftLogStorage};
@@ -94,11 +94,14 @@ impl Kept {
 ///
 /// openraft purges the log as soon as it has handed a received snapshot to the machine. Were the purge durable before the
 /// installed state, a crash in between would leave neither entries nor state. So the receiver announces the snapshot here,
-/// the log notes the purge, and writes it before its next write, when the machine is done.
+/// the log notes the purge, and writes it before its next write, when the machine is done. openraft waits for that write,
+/// so a purge must not be held back for a snapshot that it will not install: one that the applied state covers is not.
 pub(super) struct Gate {
     install: watch::Sender<Install>,
+    /// Number of entries that the stored state stands for.
+    applied: AtomicU64,
     /// The log begins after its first entry, so a node that lags can need a snapshot.
-    pub(super) purged: std::sync::atomic::AtomicBool,
+    pub(super) purged: AtomicBool,
 }
 
 /// What is known of a received snapshot.
@@ -113,7 +116,7 @@ enum Install {
 
 impl Default for Gate {
     fn default() -> Self {
-        Self { install: watch::Sender::new(Install::None), purged: false.into() }
+        Self { install: watch::Sender::new(Install::None), applied: 0.into(), purged: false.into() }
     }
 }
 
@@ -137,8 +140,13 @@ impl Gate {
         self.install.send_replace(Install::Failed);
     }
 
+    pub(super) fn applied(&self, last: Option<LogId>) {
+        self.applied.store(last.map_or(0, |last| last.index + 1), Ordering::Release);
+    }
+
     fn holds(&self, upto: u64) -> bool {
-        matches!(*self.install.borrow(), Install::Announced(index) if index <= upto)
+        let announced = matches!(*self.install.borrow(), Install::Announced(index) if index <= upto);
+        announced && self.applied.load(Ordering::Acquire) <= upto
     }
 
     async fn opened(&self) -> Result<(), StoreError> {
@@ -483,6 +491,18 @@ mod tests {
         let mut again = open(&store, 1000);
         assert_eq!(indexes(&again.try_get_log_entries(..).await.unwrap()), [10]);
         assert_eq!(again.get_log_state().await.unwrap().last_purged_log_id, Some(id(9)));
+    }
+
+    #[tokio::test]
+    async fn a_purge_of_what_the_state_covers_does_not_wait() {
+        let store = Arc::new(MemoryStore::default());
+        let mut log = open(&store, 1000);
+        log.write((0..9).map(|index| entry(index, 1)).collect()).await.unwrap();
+        log.gate.applied(Some(id(8)));
+        log.gate.announce(2);
+        log.purge(id(4)).await.unwrap();
+        log.write(vec![entry(9, 1)]).await.unwrap();
+        assert_eq!(indexes(&open(&store, 1000).try_get_log_entries(..).await.unwrap()), [5, 6, 7, 8, 9]);
     }
 
     #[derive(Debug, Clone)]

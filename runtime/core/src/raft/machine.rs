@@ -60,6 +60,7 @@ impl Replica {
         let slot = Arc::new(AtomicU8::new(applied.slot));
         let view = StateView { store: Arc::clone(&writer.store), group, slot };
         machine.reload(&view)?;
+        gate.applied(applied.last);
         let snapshots = Snapshots::open(group, snapshots, applied.last).await?;
         let lazily_dumped = machine.lazily_dumped();
         let replica = Self { machine: Mutex::new(machine), lazily_dumped, writer, view, applied, snapshots, gate };
@@ -123,7 +124,9 @@ impl Replica {
 
     async fn commit(&self, writes: Writes) -> Result<(), StoreError> {
         let batch = writes.batch.put(TreeId::RAFT, Fact::Applied.key(self.group()), encode(&self.applied));
-        self.writer.commit(batch, Level::Async).await
+        self.writer.commit(batch, Level::Async).await?;
+        self.gate.applied(self.applied.last);
+        Ok(())
     }
 
     /// Removes all keys of a slot.
@@ -158,6 +161,7 @@ impl Replica {
         let old = std::mem::replace(&mut self.applied, applied).slot;
         self.view.slot.store(slot, Ordering::Release);
         self.machine.get_mut().reload(&self.view)?;
+        self.gate.applied(self.applied.last);
         self.gate.open();
         self.snapshots.keep(meta.clone(), file)?;
         self.wipe(old).await

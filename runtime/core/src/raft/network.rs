@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, oneshot};
 
 use super::log::Gate;
-use super::snapshot::{Draft, SnapshotFile, Snapshots};
+use super::snapshot::{Draft, SnapshotFile, Snapshots, aside};
 use super::{GroupId, LogId, Part, Raft, Spawner, Types, Vote, decode, encode};
 use crate::NodeId;
 use crate::store::{Raw, StoreError};
@@ -346,8 +346,12 @@ impl Server {
 }
 
 async fn install(raft: &Raft, gate: &Gate, vote: Vote, draft: Draft) -> Result<Vote, ServeError> {
-    let file = draft.finish().map_err(ServeError::Snapshot)?;
-    let meta = file.aside(SnapshotFile::verify).await.map_err(ServeError::Snapshot)?;
+    let on_disk = matches!(draft, Draft::Disk(_));
+    let verified = aside(on_disk, move || {
+        let file = draft.finish()?;
+        file.verify().map(|meta| (meta, file))
+    });
+    let (meta, file) = verified.await.map_err(ServeError::Snapshot)?;
     let upto: Option<LogId> = meta.last_log_id;
     if let Some(upto) = upto {
         gate.announce(upto.index);

@@ -359,9 +359,10 @@ impl Shelf {
         let prefix = format!("{}-", self.name());
         for entry in fs::read_dir(dir).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            let name = entry.file_name();
-            if name.to_str().is_some_and(|name| name.starts_with(&prefix) && name.ends_with(".part")) {
-                fs::remove_file(entry.path()).map_err(|e| StoreError::io("remove", &entry.path(), e))?;
+            let path = entry.path();
+            let own = path.file_stem().and_then(|stem| stem.to_str()).is_some_and(|stem| stem.starts_with(&prefix));
+            if own && path.extension().is_some_and(|extension| extension == "part") {
+                fs::remove_file(&path).map_err(|e| StoreError::io("remove", &path, e))?;
             }
         }
         Ok(())
