@@ -1,31 +1,37 @@
-//! Who may act: the [`Lease`] of each node and the [`Watchdog`] of the control leader, free of clocks, links and actors.
+//! Who may act: the [`Lease`] of each node and the [`Watchdog`] of the control leader, free of clocks, links and
+//! actors.
 //!
-//! Time is a value: milliseconds of the machine's `CLOCK_BOOTTIME`, which also counts while it sleeps. Times of two machines are
-//! never compared, only lengths. A node beats to the leader each `beat`; the leader answers ("acks") or keeps silent.
+//! Time is a value: milliseconds of the machine's `CLOCK_BOOTTIME`, which also counts while it sleeps. Times of two
+//! machines are never compared, only lengths. A node beats to the leader each `beat`; the leader answers ("acks") or
+//! keeps silent.
 //!
-//! **Invariant: at most one node acts for a slot.** A node acts for a slot only while it is the owner in the membership it
-//! has applied, holds its lease, and `settled` has reached the epoch since which it is the owner without a gap. Why that holds:
+//! **Invariant: at most one node acts for a slot.** A node acts for a slot only while it is the owner in the membership
+//! it has applied, holds its lease, and `settled` has reached the epoch since which it is the owner without a gap. Why
+//! that holds:
 //!
-//! 1. *A node that is `Down` holds no lease.* A lease ends `lease` after the acked beat was **sent**, by the node's clock;
-//!    the leader counts `down_after` from the moment it **received** that beat or a later one, by its own. A clock that is
-//!    wrong by up to 10 % lets the lease last `lease / 0.9` and the leader wait only `down_after / 1.1`, so
-//!    `lease * 11 / 9 < down_after` is asked: 3.2 s * 11 / 9 = 3.911 s < 4 s. (3.5 s would need clocks that differ by less
-//!    than 14 % from each other; with one 10 % slow and the other 10 % fast its lease outlives the wait by 0.25 s.)
-//!    From the decision on the leader acks the node no more, so that the commit may take as long as it likes.
+//! 1. *A node that is `Down` holds no lease.* A lease ends `lease` after the acked beat was **sent**, by the node's
+//!    clock; the leader counts `down_after` from the moment it **received** that beat or a later one, by its own. A
+//!    clock that is wrong by up to 10 % lets the lease last `lease / 0.9` and the leader wait only `down_after / 1.1`,
+//!    so `lease * 11 / 9 < down_after` is asked: 3.2 s * 11 / 9 = 3.911 s < 4 s. (3.5 s would need clocks that differ
+//!    by less than 14 % from each other; with one 10 % slow and the other 10 % fast its lease outlives the wait by 0.25
+//!    s.) From the decision on the leader acks the node no more, so that the commit may take as long as it likes. With
+//!    `fast_down` hard evidence stands for the wait: a process that is gone holds no lease. A forged reset of the link
+//!    and an address where nobody listens any more would break this, for at most the rest of the lease.
 //! 2. *The leader's predecessor takes no part in this.* It acks only while a round trip to a quorum, begun less than
-//!    [`QUORUM_FRESH`] ago, has succeeded. Every voter of that quorum refuses its vote for `election_max` after it, so the
-//!    successor is elected later: 1 s / 0.9 = 1.11 s < 2 s / 1.1 = 1.82 s. The successor counts silence from its election.
-//! 3. *All leases are held by nodes that have applied at least `settled`, for ever.* `settled` is the least epoch that the
-//!    members (`Up` or draining) have reported as applied, at most the leader's own. Later acks go only to beats that report at
-//!    least what the node has reported before, the epoch at which it became a member, and the leader's epoch at its election;
-//!    each of the three bounds all values of `settled` told until then.
-//! 4. Of two nodes that act for one slot one has the older membership, and the other became the owner after it (else one
-//!    membership would name two owners): at an epoch beyond what the first has applied, which by 3 is not settled.
+//!    [`QUORUM_FRESH`] ago, has succeeded. Every other voter of that quorum refuses its vote for `election_max` after
+//!    it (a leader that gives way itself knows it), so the successor is elected later: 1 s / 0.9 = 1.11 s < 2 s / 1.1 =
+//!    1.82 s. The successor counts silence from its election.
+//! 3. *All leases are held by nodes that have applied at least `settled`, for ever.* `settled` is the least epoch that
+//!    the members (`Up` or draining) have reported as applied, at most the leader's own. Later acks go only to beats
+//!    that report at least what the node has reported before, the epoch at which it became a member, and the leader's
+//!    epoch at its election; each of the three bounds all values of `settled` told until then.
+//! 4. Of two nodes that act for one slot one has the older membership, and the other became the owner after it (else
+//!    one membership would name two owners): at an epoch beyond what the first has applied, which by 3 is not settled.
 //!
-//! What the caller owes: a node reports an epoch only when the activations of all slots that it lost up to it have ended, and
-//! a membership that jumped over epochs (a snapshot) counts as the loss of every slot; the beats of a node are numbered
-//! upwards over its restarts too ([`first_seq`]); a member's end is committed with the epoch at which it became one, so
-//! that a late `SetDown` cannot hit the node that came back.
+//! What the caller owes: a node reports an epoch only when the activations of all slots that it lost up to it have
+//! ended, and a membership that jumped over epochs (a snapshot) counts as the loss of every slot; the beats of a node
+//! are numbered upwards over its restarts too ([`first_seq`]); a member's end is committed with the epoch at which it
+//! became one, so that a late `SetDown` cannot hit the node that came back.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -38,7 +44,8 @@ use crate::config::ConfigError;
 /// The leader acks beats only while its last proof of a quorum is younger than this.
 pub(crate) const QUORUM_FRESH: Duration = Duration::from_secs(1);
 
-/// Share of `down_after` that a lease lasts, in per cent; less than 9 / 11, which two clocks 10 % off in opposite directions need.
+/// Share of `down_after` that a lease lasts, in per cent; less than 9 / 11, which two clocks 10 % off in opposite
+/// directions need.
 const LEASE_PERCENT: u32 = 80;
 /// Beats that may wait for their ack. More than a lease's worth of them is never of use.
 const IN_FLIGHT_MAX: usize = 64;
@@ -49,7 +56,8 @@ const ASK_AGAIN_MS: u64 = 1_000;
 /// Refused dials after a closed link that prove a process dead.
 const REFUSALS: u8 = 2;
 
-/// Counts the changes of the membership. A node has applied an epoch or it has not; owners of slots follow from it alone.
+/// Counts the changes of the membership. A node has applied an epoch or it has not; owners of slots follow from it
+/// alone.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Epoch(pub(crate) u64);
 
@@ -78,8 +86,8 @@ impl LivenessConfig {
         Self { beat, down_after, lease: down_after * LEASE_PERCENT / 100, fast_down }
     }
 
-    /// Checks the lengths against each other and against the longest election timeout of the control group, which is also
-    /// how long its voters stand by a leader. The reasons are in the module's head.
+    /// Checks the lengths against each other and against the longest election timeout of the control group, which is
+    /// also how long its voters stand by a leader. The reasons are in the module's head.
     ///
     /// # Errors
     /// [`ConfigError::Invalid`] names the length that is too short or too long.
@@ -110,8 +118,9 @@ fn millis(length: Duration) -> u64 {
     u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The number of the first beat of a process, by the incarnation of its node: above all numbers of earlier processes, so
-/// that no ack meant for one of those renews a lease. A process that beats each millisecond runs out of numbers in 49 days.
+/// The number of the first beat of a process, by the incarnation of its node: above all numbers of earlier processes,
+/// so that no ack meant for one of those renews a lease. A process that beats each millisecond runs out of numbers in
+/// 49 days.
 pub(crate) fn first_seq(incarnation: u64) -> u64 {
     incarnation << 32
 }
@@ -170,12 +179,14 @@ impl Lease {
         moved.then(|| *self.until.insert(until))
     }
 
-    /// Whether the node may act at `now`; asked before every message, since a process may have been stopped for a while.
+    /// Whether the node may act at `now`; asked before every message, since a process may have been stopped for a
+    /// while.
     pub(crate) fn holds(&self, now: u64) -> bool {
         self.until.is_some_and(|until| now < until)
     }
 
-    /// Whether the node may act at `now` for a slot that it owns, in every membership it applied, from epoch `since` on.
+    /// Whether the node may act at `now` for a slot that it owns, in every membership it applied, from epoch `since`
+    /// on.
     pub(crate) fn acts(&self, since: Epoch, now: u64) -> bool {
         self.settled >= since && self.holds(now)
     }
@@ -253,7 +264,8 @@ struct Member {
     applied: Option<Epoch>,
     closed: bool,
     refusals: u8,
-    /// When its end was last proposed. From the first time on it gets no ack, for the proposal may be committed at any time.
+    /// When its end was last proposed. From the first time on it gets no ack, for the proposal may be committed at any
+    /// time.
     condemned: Option<u64>,
 }
 
@@ -273,9 +285,9 @@ impl Watchdog {
         Self { config, office: None, members: BTreeMap::new() }
     }
 
-    /// This node leads, and has applied the first entry of its own term, thus all that its predecessors may have committed:
-    /// epoch `applied` with these members (`Up` or draining) and the epochs at which they became so. Members whose link is
-    /// closed are to be told again by [`Self::link_closed`].
+    /// This node leads, and has applied the first entry of its own term, thus all that its predecessors may have
+    /// committed: epoch `applied` with these members (`Up` or draining) and the epochs at which they became so. Members
+    /// whose link is closed are to be told again by [`Self::link_closed`].
     pub(crate) fn elected(&mut self, now: u64, applied: Epoch, members: impl IntoIterator<Item = (NodeId, Epoch)>) {
         self.office = Some(Office { elected: now, floor: applied, applied, quorum: None, listens: now, looked: now });
         self.members = members.into_iter().map(|(node, joined)| (node, Member::new(joined, now))).collect();
@@ -287,8 +299,8 @@ impl Watchdog {
         self.members.clear();
     }
 
-    /// A round trip to a quorum that was begun at `began` proved that this node led then. Not to be derived from an age that
-    /// somebody else measured: it does not grow while this process is stopped or the machine sleeps.
+    /// A round trip to a quorum that was begun at `began` proved that this node led then. Not to be derived from an age
+    /// that somebody else measured: it does not grow while this process is stopped or the machine sleeps.
     pub(crate) fn quorum(&mut self, began: u64) {
         if let Some(office) = &mut self.office
             && began >= office.elected
@@ -344,8 +356,8 @@ impl Watchdog {
         }
     }
 
-    /// A dial that was begun at `dialled` was refused: nobody listens. Counts after a close, and only if it was begun after the
-    /// member's last beat came, else it tells of a process before the one that beats.
+    /// A dial that was begun at `dialled` was refused: nobody listens. Counts after a close, and only if it was begun
+    /// after the member's last beat came, else it tells of a process before the one that beats.
     pub(crate) fn dial_refused(&mut self, node: NodeId, dialled: u64) {
         let Some(elected) = self.office.as_ref().map(|office| office.elected) else { return };
         if let Some(member) = self.members.get_mut(&node)
@@ -383,7 +395,8 @@ impl Watchdog {
         due.collect()
     }
 
-    /// The newest epoch by which or by a later one all who act do act. Zero while a member has not reported to this leader.
+    /// The newest epoch by which or by a later one all who act do act. Zero while a member has not reported to this
+    /// leader.
     pub(crate) fn settled(&self) -> Epoch {
         let Some(office) = &self.office else { return Epoch::default() };
         let reported = self.members.values().map(|member| member.applied.unwrap_or_default());

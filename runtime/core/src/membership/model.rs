@@ -1,13 +1,15 @@
 //! Leases, `Down`, settled epochs and the fence of terms under a simulated network, seed by seed.
 //!
-//! 3 to 5 machines whose clocks run 10 % slow to 10 % fast; messages are lost, late, doubled and overtaken; links fail, also one
-//! way; processes are stopped, killed and started with older state; nodes join and drain; control leaders are deposed without
-//! knowing it. Checked: no two nodes act for one slot at one instant; no acknowledged event of a `Replicated` entity is
-//! missing, applied twice or made from stale state; within 15 s after everything healed each slot has a node that acts.
-//! Process deaths are genuine: a forged reset of a link may cost the first promise, see `fast_down`.
+//! 3 to 5 machines whose clocks run 10 % slow to 10 % fast; messages are lost, late, doubled and overtaken; links fail,
+//! also one way; processes are stopped, killed and started with older state; nodes join and drain; control leaders are
+//! deposed without knowing it. Checked: no two nodes act for one slot at one instant; no acknowledged event of a
+//! `Replicated` entity is missing, applied twice or made from stale state; within 15 s after everything healed each
+//! slot has a node that acts. Process deaths are genuine: a forged reset of a link may cost the first promise, see
+//! `fast_down`.
 //!
-//! `MODEL_SEED=7 cargo test -p aivillage-runtime membership::model -- --nocapture` replays one seed and prints its events.
-//! Each [`Flaw`] takes one rule out; the model must notice.
+//! `MODEL_SEED=7 cargo test -p aivillage-runtime membership::model -- --nocapture` replays one seed and prints its
+//! events.
+//! `MODEL_SEEDS=1000000` runs more of them. Each [`Flaw`] takes one rule out; the model must notice.
 
 #![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "small numbers of the model's own")]
 
@@ -112,12 +114,13 @@ fn at_most_one_node_acts_and_no_acknowledged_event_is_lost() {
         World::new(seed, None, true).run().unwrap();
         return;
     }
-    match explore(SEEDS, None) {
+    let seeds = std::env::var("MODEL_SEEDS").map_or(SEEDS, |seeds| seeds.parse().expect("MODEL_SEEDS is a number"));
+    match explore(seeds, None) {
         Ok(seen) => {
             eprintln!("{seen:?}");
             let common = [seen.downs, seen.refused, seen.rejoins, seen.hand_overs, seen.elections, seen.writes];
-            let enough = common.into_iter().all(|count| count >= SEEDS / 10);
-            assert!(enough && seen.drains >= SEEDS / 10 && seen.fenced >= SEEDS / 100, "too little happens: {seen:?}");
+            let enough = common.into_iter().all(|count| count >= seeds / 10);
+            assert!(enough && seen.drains >= seeds / 10 && seen.fenced >= seeds / 100, "too little happens: {seen:?}");
         }
         Err((seed, (at_ms, broken))) => panic!("MODEL_SEED={seed}, at {at_ms} ms: {broken:?}"),
     }

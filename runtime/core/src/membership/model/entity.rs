@@ -1,7 +1,7 @@
 //! An entity of a `Replicated` kind on its shard group: a counter whose every event carries the value it leads to.
 //!
-//! An activation keeps its state and the term it was made in, and may live on for a while after its node lost that term,
-//! even into a later term of the same node. An event counts only if its proposal's term is its entry's.
+//! An activation keeps its state and the term it was made in, and may live on for a while after its node lost that
+//! term, even into a later term of the same node. An event counts only if its proposal's term is its entry's.
 
 use std::collections::HashMap;
 
@@ -51,8 +51,8 @@ impl Entity {
         length.checked_sub(1).map_or(0, |last| self.values[last])
     }
 
-    /// The fence: what an entry of the log does, on every replica alike. A value that does not follow the one before was made
-    /// from stale state.
+    /// The fence: what an entry of the log does, on every replica alike. A value that does not follow the one before
+    /// was made from stale state.
     pub(super) fn committed(&mut self, entry: &Entry<Write>, fence: bool) -> Result<(), String> {
         let Write { op, value, term } = entry.command;
         let before = self.value_at(self.values.len());
@@ -79,7 +79,8 @@ impl Entity {
         self.activations[node].map(|activation| activation.term)
     }
 
-    /// An operation reaches a node that has applied `applied` entries and may activate in `term`, if it surely leads it.
+    /// An operation reaches a node that has applied `applied` entries and may activate in `term`, if it surely leads
+    /// it.
     pub(super) fn handle(&mut self, node: usize, op: u64, applied: usize, term: Option<u64>) -> Answer {
         if self.activations[node].is_none() {
             let Some(term) = term else { return Answer::Refused };

@@ -48,7 +48,8 @@ pub(super) struct Round {
 
 pub(super) struct Group<C> {
     voters: usize,
-    /// How long a voter stands by a leader it heard, in milliseconds of its clock; at most this again passes before it stands.
+    /// How long a voter stands by a leader it heard, in milliseconds of its clock; at most this again passes before it
+    /// stands.
     lease_ms: u64,
     pub(super) term: u64,
     pub(super) seats: [Seat; NODES],
@@ -74,8 +75,8 @@ impl<C: Copy> Group<C> {
         self.lease_ms / 2 + below(rng, self.lease_ms / 2)
     }
 
-    /// Takes a command into the leader's log. Returns whether the node believes that it leads. What a leader writes that has
-    /// been deposed, known to it or not, is lost.
+    /// Takes a command into the leader's log. Returns whether the node believes that it leads. What a leader writes
+    /// that has been deposed, known to it or not, is lost.
     pub(super) fn propose(&mut self, node: usize, command: C, at: u64) -> bool {
         let Some(term) = self.seats[node].leads else { return false };
         if term == self.term {
@@ -128,8 +129,8 @@ impl<C: Copy> Group<C> {
         }
     }
 
-    /// A majority has answered a round begun at `began`: what was proposed before is committed, if no other leads by now.
-    /// Returns whether something was.
+    /// A majority has answered a round begun at `began`: what was proposed before is committed, if no other leads by
+    /// now. Returns whether something was.
     pub(super) fn proved(&mut self, node: usize, term: u64, began: u64) -> bool {
         if self.seats[node].leads != Some(term) || self.term != term {
             return false;
@@ -140,7 +141,8 @@ impl<C: Copy> Group<C> {
         self.log.len() > before
     }
 
-    /// Lets a node stand for election if its patience is over; `called` if somebody asked it to. Returns whether it won.
+    /// Lets a node stand for election if its patience is over; `called` if somebody asked it to. Returns whether it
+    /// won.
     pub(super) fn stand(&mut self, node: usize, at: u64, called: bool, net: &Net, rng: &mut SmallRng) -> bool {
         let local = net.local(node, at);
         let seat = self.seats[node];
@@ -161,7 +163,8 @@ impl<C: Copy> Group<C> {
         true
     }
 
-    /// A voter holds to the leader that it heard within its lease. A leader does not hear itself, so it gives way once older.
+    /// A voter holds to the leader that it heard within its lease. A leader does not hear itself, so it gives way once
+    /// older.
     fn grants(&self, voter: usize, candidate: usize, at: u64, net: &Net, rng: &mut SmallRng) -> bool {
         let reaches =
             net.runs(voter) && net.hop(rng, candidate, voter).is_some() && net.hop(rng, voter, candidate).is_some();
