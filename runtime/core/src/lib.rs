@@ -13,6 +13,7 @@
 //! | durable state | [`store`], [`durable`], [`blob`] |
 //! | which node owns which key | [`placement`] |
 //! | members, join tokens, small shared state | [`control`] |
+//! | which nodes vote in which Raft group | `groups` |
 //! | messages callable from outside | [`registry`] |
 //! | live events | [`topic`] |
 //! | configuration, logs, metrics, traces | [`config`], [`telemetry`] |
@@ -29,6 +30,8 @@ mod directory;
 pub mod durable;
 mod entry;
 pub mod error;
+#[allow(dead_code, unused_imports, reason = "wired in with the cluster")]
+mod groups;
 mod hosted;
 mod hosted_kind;
 mod inbox;
