@@ -17,7 +17,7 @@ const ROUNDS: usize = 9 * NODES * 8;
 const MINUTE: u64 = 60_000;
 
 /// What happens to the node that the index picks.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 enum Event {
     Join {
         weight: u32,
@@ -55,6 +55,7 @@ struct SimNode {
     labels: Labels,
     state: MemberState,
     since_ms: u64,
+    joined_index: u64,
 }
 
 struct World {
@@ -77,7 +78,7 @@ impl World {
             caught_up: none.clone(),
             leader: Some(first),
         };
-        let node = SimNode { weight: 1, labels: Labels::new(), state: Up, since_ms: 0 };
+        let node = SimNode { weight: 1, labels: Labels::new(), state: Up, since_ms: 0, joined_index: 1 };
         let groups = (0..=GROUPS).map(group).collect();
         Self { nodes: BTreeMap::from([(first, node)]), groups, sizes, now_ms: 0, born: 1 }
     }
@@ -89,7 +90,8 @@ impl World {
                 // Any ids will do, as long as they differ and hash apart.
                 let id = NodeId(self.born.wrapping_mul(0x9e37_79b9_7f4a_7c15));
                 let labels = if battery { Labels::from([("battery".into(), "true".into())]) } else { Labels::new() };
-                self.nodes.insert(id, SimNode { weight, labels, state: Joining, since_ms: self.now_ms });
+                let (since_ms, joined_index) = (self.now_ms, self.born);
+                self.nodes.insert(id, SimNode { weight, labels, state: Joining, since_ms, joined_index });
             }
             Event::Join { .. } => {}
             Event::Arrive(index) => self.enter(index, &[Joining], Up),
@@ -157,11 +159,13 @@ impl World {
     }
 
     fn plan(&self) -> Vec<Change> {
-        let nodes: Vec<Node<'_>> = (1..)
-            .zip(&self.nodes)
-            .map(|(joined_index, (id, node))| {
-                let SimNode { weight, labels, state, since_ms } = node;
-                Node { id: *id, weight: *weight, labels, state: *state, since_ms: *since_ms, joined_index }
+        let nodes: Vec<Node<'_>> = self
+            .nodes
+            .iter()
+            .map(|(id, node)| {
+                let SimNode { weight, labels, state, since_ms, joined_index } = node;
+                let (weight, state, since_ms, joined_index) = (*weight, *state, *since_ms, *joined_index);
+                Node { id: *id, weight, labels, state, since_ms, joined_index }
             })
             .collect();
         plan(&nodes, &self.groups, self.sizes, &[], self.now_ms)

@@ -273,9 +273,10 @@ impl Scene {
             timely && group.leader != Some(*id) && self.survives_without(group, *id)
         });
         unwanted.sort_by_key(|id| self.is_live(*id));
-        let take = |node| match target.learners.contains(&node) {
-            true => Change::Demote { group: group.group, node },
-            false => Change::Remove { group: group.group, node },
+        let take = |node| {
+            let keeps_copy = target.learners.contains(&node);
+            let group = group.group;
+            if keeps_copy { Change::Demote { group, node } } else { Change::Remove { group, node } }
         };
         unwanted.into_iter().map(take).collect()
     }
@@ -298,7 +299,7 @@ impl Scene {
             return Vec::new();
         }
         let ready: Vec<NodeId> = self.heirs_apparent(group, target).collect();
-        let becomes_odd = group.voters.len() % 2 == 0;
+        let becomes_odd = group.voters.len().is_multiple_of(2);
         let goes_on = ready.len() > 1 || group.voters.difference(&target.voters).next().is_some();
         if !becomes_odd && !goes_on {
             return Vec::new();
