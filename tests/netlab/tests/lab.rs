@@ -3,7 +3,7 @@
 #![cfg(target_os = "linux")]
 
 use std::{
-    io::{ErrorKind, Read as _, Write as _},
+    io::{self, ErrorKind, Read as _, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
     os::unix::process::ExitStatusExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -41,20 +41,30 @@ fn tcp(lab: &Lab, from: usize, to: usize) -> (TcpStream, TcpStream) {
     (client, server)
 }
 
+/// Repeats a call that a signal has ended: the SIGCHLD of another test's `ip` does so if it comes while a thread is being made.
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 fn send(from: &UdpSocket, to: Ipv4Addr, mark: u32) {
     from.send_to(&mark.to_le_bytes(), (to, 7)).expect("send");
 }
 
 fn receive(socket: &UdpSocket) -> (u32, Ipv4Addr) {
     let mut mark = [0; 4];
-    let (_, from) = socket.recv_from(&mut mark).expect("a datagram");
+    let (_, from) = uninterrupted(|| socket.recv_from(&mut mark)).expect("a datagram");
     let std::net::IpAddr::V4(from) = from.ip() else { panic!("IPv4 only") };
     (u32::from_le_bytes(mark), from)
 }
 
 fn assert_silent(socket: &UdpSocket) {
     socket.set_read_timeout(Some(SILENCE)).expect("timeout");
-    let error = socket.recv(&mut [0; 4]).expect_err("nothing comes");
+    let error = uninterrupted(|| socket.recv(&mut [0; 4])).expect_err("nothing comes");
     assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "no error either: {error}");
     socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
 }
@@ -168,7 +178,8 @@ fn connection_outlives_a_partition() {
     client.write_all(b"late").expect("the kernel takes it");
     server.set_read_timeout(Some(SILENCE)).expect("timeout");
     let mut text = [0; 4];
-    assert_eq!(server.read(&mut text).expect_err("nothing comes").kind(), ErrorKind::WouldBlock);
+    let error = uninterrupted(|| server.read(&mut text)).expect_err("nothing comes");
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
     lab.heal();
     server.set_read_timeout(Some(PATIENCE)).expect("timeout");
     server.read_exact(&mut text).expect("sent again");
@@ -272,7 +283,8 @@ fn leftovers_of_a_dead_process_are_removed() {
     let mut dead = Command::new("true").spawn().expect("true starts");
     dead.wait().expect("it ends");
     let left = format!("nl{}x0", dead.id());
-    assert!(Command::new("ip").args(["netns", "add", &left]).status().expect("ip runs").success());
+    // It may fail: the lab of a test beside this one may remove it at any time.
+    Command::new("ip").args(["netns", "add", &left]).output().expect("ip runs");
     let second = lab("leftovers", 1, 1, LinkConfig::default());
     assert!(second.is_some() && !exists(&left));
     assert!(exists(first.namespace(0)), "the living keep theirs");
@@ -292,7 +304,7 @@ fn bulk_is_carried_fast() {
         let mut buffer = vec![0; 1 << 20];
         let mut received = 0;
         while received < BYTES {
-            received += server.read(&mut buffer).expect("all arrives");
+            received += uninterrupted(|| server.read(&mut buffer)).expect("all arrives");
         }
         let megabits =
             f64::from(u32::try_from(BYTES >> 20).expect("small")) * 8.388_608 / start.elapsed().as_secs_f64();
