@@ -57,6 +57,8 @@ pub(crate) struct Inner {
     pub(crate) control: Control,
     pub(crate) shards: Vec<Arc<Shard>>,
     pub(crate) leads: Arc<leads::Leads>,
+    /// Members whose groups are being taken over.
+    pub(crate) gone: parking_lot::Mutex<std::collections::HashSet<NodeId>>,
     pub(crate) member: member::MemberRef,
     pub(crate) peers: ArcSwapOption<ActorRef<PeersMsg>>,
     pub(crate) services: std::sync::OnceLock<SupervisorHandle>,

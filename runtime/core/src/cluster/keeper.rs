@@ -165,7 +165,32 @@ async fn carry_out(inner: &Inner, change: Change) {
     }
 }
 
-/// Waits until this node leads nothing, handing off what it leads; false when that does not succeed in time.
+/// Has the groups that a node led led by others soon: its process has ended. Each group has one that stands first, so that
+/// no two candidates split the votes; the others stand when their timers run out.
+pub(crate) fn succeed(inner: &Arc<Inner>, gone: NodeId) {
+    if !inner.gone.lock().insert(gone) {
+        return;
+    }
+    let shared = inner.clone();
+    let standing = async move {
+        let groups = (0..=u8::MAX).map_while(|number| shared.group(number));
+        let standing = groups.filter(|group| is_heir(&shared, group, gone)).map(|group| group.elect_if_current(gone));
+        let stood = join_all(standing).await;
+        tracing::debug!(%gone, stood = stood.iter().filter(|stood| **stood).count(), "stood for its groups");
+        shared.gone.lock().remove(&gone);
+    };
+    inner.router.tasks().spawn("succeed", standing).detach();
+}
+
+/// Whether this node is to stand first for a group that `gone` led.
+fn is_heir(inner: &Inner, group: &Group, gone: NodeId) -> bool {
+    let (status, me) = (group.status(), inner.router.view.me);
+    let there = |node: &NodeId| *node != gone && (*node == me || inner.router.lane(*node).is_some());
+    let live: Vec<_> = status.voters.iter().copied().filter(there).collect();
+    status.leader == Some(gone) && !live.is_empty() && live[usize::from(group.id().0) % live.len()] == me
+}
+
+/// Hands off every group that this node leads to another voter that is there.
 pub(crate) async fn hand_off_all(inner: &Inner, shards: &[Arc<Shard>]) {
     let me = inner.router.view.me;
     let groups = shards.iter().filter_map(|shard| shard.group()).chain([&inner.control.group]);

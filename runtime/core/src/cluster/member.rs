@@ -180,7 +180,8 @@ impl Member {
             let mut before = None;
             loop {
                 let now = status.status();
-                let known = (now.leader, now.term, now.role);
+                // The leader takes office when an entry of its own term is applied.
+                let known = (now.leader, now.term, now.role, now.applied_term == Some(now.term));
                 if before.replace(known) != Some(known) && me.send_message(MemberMsg::Changed).is_err() {
                     return;
                 }

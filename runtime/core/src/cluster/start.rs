@@ -24,7 +24,7 @@ use crate::groups::store::Shard;
 use crate::hosted_kind::HostedKind;
 use crate::identity::{Identity, PublicKey};
 use crate::join::{JoinError, JoinRequest, JoinUrl, request_join, serve_join};
-use crate::link::peers::{Peer, Peers, PeersMsg};
+use crate::link::peers::{Evidence, Peer, Peers, PeersMsg, Witness};
 use crate::membership::liveness::LivenessConfig;
 use crate::node_id::NodeId;
 use crate::raft::{Around, Group, GroupConfig, GroupId, Role, Spawner};
@@ -171,6 +171,7 @@ pub(crate) async fn open(parts: Parts) -> Result<Cluster, ClusterError> {
         control,
         shards,
         leads: Arc::default(),
+        gone: parking_lot::Mutex::default(),
         member: MemberRef::default(),
         peers: arc_swap::ArcSwapOption::empty(),
         services: OnceLock::new(),
@@ -359,13 +360,19 @@ impl Cluster {
         let inner = self.0.clone();
         let start = move |supervisor| {
             let inner = inner.clone();
-            let witness = inner.member.clone();
+            let told = inner.clone();
+            let witness: Witness = Arc::new(move |evidence| {
+                if let Evidence::Refused(node, _) = evidence {
+                    keeper::succeed(&told, node);
+                }
+                member::tell(&told.member, MemberMsg::Evidence(evidence));
+            });
             let peers = Peers {
                 router: inner.router.clone(),
                 transport: inner.transport.clone(),
                 cluster: inner.cluster.id,
                 incarnation: inner.incarnation,
-                witness: Arc::new(move |evidence| member::tell(&witness, MemberMsg::Evidence(evidence))),
+                witness,
             };
             async move {
                 let (peers, _) = Actor::spawn_linked(None, peers, (), supervisor).await?;

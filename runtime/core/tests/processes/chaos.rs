@@ -80,7 +80,11 @@ async fn chaos_loses_and_repeats_nothing() {
         longest = longest.max(tally.longest);
     }
     let read = nodes.ask(0, &Ask::Get { key: "chaos".into(), ms: 10_000 }).await.unwrap();
-    println!("{kills} kills in {:?}: {acked} adds acknowledged, counter {}, longest wait {longest:?}", begun.elapsed(), read["ok"]);
+    println!(
+        "{kills} kills in {:?}: {acked} adds acknowledged, counter {}, longest wait {longest:?}",
+        begun.elapsed(),
+        read["ok"]
+    );
     assert_eq!(read["ok"], Value::from(acked), "{read}");
     assert!(longest < DEADLINE, "a client waited {longest:?}");
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use aivillage_runtime::{
-    Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Durability, Durable, Entity, Idem, Kind, KindOptions, Mail,
-    Reply, Village,
+    Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Durability, Durable, Entity, Idem, Kind, KindOptions,
+    Mail, Reply, Village,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -78,7 +78,12 @@ impl Actor for Echo {
         Ok(cx.village().node_id().to_string())
     }
 
-    async fn handle(&self, _: ActorRef<Self::Msg>, mail: Self::Msg, node: &mut String) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        mail: Self::Msg,
+        node: &mut String,
+    ) -> Result<(), ActorProcessingErr> {
         mail.body.send(node.clone());
         Ok(())
     }
@@ -154,7 +159,9 @@ async fn answer(village: &Village, ask: Ask) -> Value {
             outcome(village.addr::<Counter>(key).call().deadline(limit(ms)).ask(CounterMsg::Get).await)
         }
         Ask::Echo { key, ms } => outcome(village.addr::<Echo>(key).call().deadline(limit(ms)).ask(|reply| reply).await),
-        Ask::Status => json!({ "ok": village.cluster().map(|cluster| cluster.status()), "ready": village.health().ready }),
+        Ask::Status => {
+            json!({ "ok": village.cluster().map(|cluster| cluster.status()), "ready": village.health().ready })
+        }
         Ask::Token => {
             let token = village.cluster().unwrap().new_token(16, Duration::from_secs(600), "test").await;
             match token {

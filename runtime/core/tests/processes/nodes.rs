@@ -152,7 +152,8 @@ impl Nodes {
             let groups = status["ok"]["groups"].as_array().unwrap();
             let members = status["ok"]["members"].as_array().unwrap();
             let full = groups.iter().all(|group| group["voters"].as_array().unwrap().len() == voters);
-            let shards = |member: &Value| member["leads"].as_array().unwrap().iter().filter(|group| **group != 0).count();
+            let shards =
+                |member: &Value| member["leads"].as_array().unwrap().iter().filter(|group| **group != 0).count();
             full && members.iter().all(|member| shards(member) <= 3) && status["ok"]["health"] == "healthy"
         })
         .await;
