@@ -135,7 +135,7 @@ impl Kind for Agent {
     type Body = AgentMsg;
 
     fn options() -> KindOptions {
-        KindOptions::default().durable(Durability::Local).idle(Duration::from_mins(15))
+        KindOptions::default().durable(Durability::Replicated).idle(Duration::from_mins(15))
     }
 }
 

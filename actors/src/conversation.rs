@@ -73,7 +73,7 @@ impl Kind for Conversation {
 
     fn options() -> KindOptions {
         // Each ask without a conversation opens one: they must not pile up in memory.
-        KindOptions::default().durable(Durability::Local).idle(Duration::from_secs(30))
+        KindOptions::default().durable(Durability::Replicated).idle(Duration::from_secs(30))
     }
 }
 

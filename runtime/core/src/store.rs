@@ -348,7 +348,7 @@ pub enum StoreError {
     #[error("another node has taken over")]
     Fenced,
     /// Too few copies of the state can be reached.
-    #[error("no quorum{}", if *unsure { "; whether it was written is unknown" } else { ": nothing was written" })]
+    #[error("a majority of the copies does not answer{}", if *unsure { "; whether it was written is unknown" } else { "; nothing was written" })]
     NoQuorum {
         /// The write may still take effect.
         unsure: bool,

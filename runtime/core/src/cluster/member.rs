@@ -98,6 +98,8 @@ pub(crate) struct Member {
     pub(crate) kinds: Arc<[Arc<dyn HostedKind>]>,
     pub(crate) leads: Arc<super::leads::Leads>,
     pub(crate) myself: MemberRef,
+    /// Has a member dialled to which there is no link.
+    pub(crate) probe: Arc<dyn Fn(NodeId) + Send + Sync>,
 }
 
 pub(crate) struct State {
@@ -381,6 +383,8 @@ impl Member {
         state.watchdog.elected(clock::boot_ms(), Epoch(epoch), members);
         for node in state.watched.keys().filter(|node| **node != self.me() && self.router.lane(**node).is_none()) {
             state.watchdog.link_closed(*node);
+            // Refusals of before its election do not count.
+            (self.probe)(*node);
         }
         state.leading = Some(status.term);
         tracing::info!(term = status.term, "leads the cluster");

@@ -388,7 +388,14 @@ impl Cluster {
     fn member_spec(&self, kinds: &Arc<[Arc<dyn HostedKind>]>) -> ChildSpec {
         let (inner, kinds) = (self.0.clone(), kinds.clone());
         let start = move |supervisor| {
+            let peers = inner.clone();
+            let probe = move |node| {
+                if let Some(peers) = &*peers.peers.load() {
+                    let _ = peers.send_message(PeersMsg::Probe(node));
+                }
+            };
             let member = Member {
+                probe: Arc::new(probe),
                 router: inner.router.clone(),
                 control: inner.control.clone(),
                 config: inner.liveness,

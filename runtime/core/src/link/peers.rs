@@ -69,6 +69,8 @@ pub(crate) enum PeersMsg {
     Failed(NodeId, Option<u64>),
     /// Time to look whether a peer has to be dialled.
     Look(NodeId),
+    /// Whether this peer, to which there is no lane, is there: dial it now.
+    Probe(NodeId),
     /// Time to look whether all peers are there.
     Listen,
 }
@@ -142,6 +144,7 @@ impl Actor for Peers {
             PeersMsg::Closed(lane) => self.closed(&me, &lane, state),
             PeersMsg::Failed(node, refused) => self.failed(&me, node, refused, state),
             PeersMsg::Look(node) => self.look(&me, node, state),
+            PeersMsg::Probe(node) => self.probe(&me, node, state),
             PeersMsg::Listen => Self::listen(state),
         }
         Ok(())
@@ -255,6 +258,12 @@ impl Peers {
             (self.witness)(Evidence::Refused(node, dialled));
         }
         self.look_later(me, node, link);
+    }
+
+    fn probe(&self, me: &ActorRef<PeersMsg>, node: NodeId, state: &mut State) {
+        let Some(link) = state.peers.get_mut(&node).filter(|link| link.lane.is_none()) else { return };
+        link.failures = 0;
+        self.dial(me, node, link);
     }
 
     fn listen(state: &mut State) {
