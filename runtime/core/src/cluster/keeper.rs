@@ -20,6 +20,8 @@ use crate::raft::{Group, Role, Status};
 
 /// How often the plan is made.
 const PLAN: Duration = Duration::from_millis(500);
+/// And how soon after a change.
+const SOON: Duration = Duration::from_millis(20);
 /// A learner this many entries behind is nearly there.
 const NEARLY: u64 = 64;
 
@@ -67,14 +69,17 @@ async fn tell_all(inner: &Inner, lead: Lead) {
 /// Makes the plan again and again, and carries out this node's part of it.
 pub(crate) async fn keep(inner: Arc<Inner>) {
     let mut changes = inner.control.replica.changes();
+    let mut pause = PLAN;
     loop {
-        let _ = tokio::time::timeout(PLAN, changes.changed()).await;
+        let _ = tokio::time::timeout(pause, changes.changed()).await;
         if inner.router.view.is_alone() {
             continue;
         }
         found(&inner).await;
         let planned = next(&inner);
-        join_all(planned.into_iter().map(|change| carry_out(&inner, change))).await;
+        let done = join_all(planned.into_iter().map(|change| carry_out(&inner, change))).await;
+        // What was done may be what the next step waited for.
+        pause = if done.contains(&true) { SOON } else { PLAN };
     }
 }
 
@@ -141,8 +146,9 @@ fn is_near(status: &Status, node: NodeId) -> bool {
     matched.is_some_and(|matched| matched + NEARLY >= status.last.unwrap_or(0))
 }
 
-async fn carry_out(inner: &Inner, change: Change) {
-    let Some(group) = inner.group(change.group()) else { return };
+/// False when it was not done; it may be planned again.
+async fn carry_out(inner: &Inner, change: Change) -> bool {
+    let Some(group) = inner.group(change.group()) else { return false };
     let status = group.status();
     let voters = |with: Option<NodeId>, without: Option<NodeId>| -> Vec<NodeId> {
         let stay = status.voters.iter().copied().filter(|node| Some(*node) != without);
@@ -159,10 +165,11 @@ async fn carry_out(inner: &Inner, change: Change) {
         Change::Remove { node, .. } => group.remove(node).await.map_err(|error| error.to_string()),
         Change::HandOff { to, .. } => group.hand_off(to).await.map_err(|error| error.to_string()),
     };
-    match done {
+    match &done {
         Ok(()) => tracing::info!(?change, "group changed"),
         Err(error) => tracing::debug!(?change, error, "group not changed"),
     }
+    done.is_ok()
 }
 
 /// Has the groups that a node led led by others soon: its process has ended. Each group has one that stands first, so that

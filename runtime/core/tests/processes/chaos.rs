@@ -17,12 +17,14 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 struct Tally {
     acked: u64,
+    /// Answers that were errors.
+    failed: Vec<Value>,
     longest: Duration,
 }
 
 /// Adds 1 again and again, each until it is acknowledged, at any node.
 async fn write(client: usize, addrs: Vec<std::net::SocketAddr>, stop: Arc<AtomicBool>) -> Tally {
-    let mut tally = Tally { acked: 0, longest: Duration::ZERO };
+    let mut tally = Tally { acked: 0, failed: Vec::new(), longest: Duration::ZERO };
     let (mut at, mut connection) = (client % addrs.len(), None);
     while !stop.load(Ordering::SeqCst) {
         let begun = Instant::now();
@@ -37,7 +39,7 @@ async fn write(client: usize, addrs: Vec<std::net::SocketAddr>, stop: Arc<Atomic
             };
             match answer {
                 Some(answer) if answer["ok"].is_u64() => break,
-                Some(_) => {}
+                Some(answer) => tally.failed.push(answer),
                 None => {
                     connection = None;
                     at = (at + 1) % addrs.len();
@@ -51,17 +53,60 @@ async fn write(client: usize, addrs: Vec<std::net::SocketAddr>, stop: Arc<Atomic
     tally
 }
 
+/// Writers on all nodes.
+struct Load {
+    stop: Arc<AtomicBool>,
+    writers: JoinSet<Tally>,
+}
+
+impl Load {
+    fn start(nodes: &Nodes, clients: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let addrs: Vec<_> = (0..nodes.len()).map(|at| nodes.addr(at)).collect();
+        let mut writers = JoinSet::new();
+        for client in 0..clients {
+            writers.spawn(write(client, addrs.clone(), stop.clone()));
+        }
+        Self { stop, writers }
+    }
+
+    async fn end(mut self) -> Tally {
+        self.stop.store(true, Ordering::SeqCst);
+        let mut all = Tally { acked: 0, failed: Vec::new(), longest: Duration::ZERO };
+        while let Some(tally) = self.writers.join_next().await {
+            let tally = tally.unwrap();
+            all.acked += tally.acked;
+            all.failed.extend(tally.failed);
+            all.longest = all.longest.max(tally.longest);
+        }
+        all
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rolling_restart_fails_no_request() {
+    let mut nodes = Nodes::start(3).await;
+    nodes.settled().await;
+    let load = Load::start(&nodes, 16);
+    for at in 0..nodes.len() {
+        assert!(nodes.stop(at).await, "node {at} did not stop cleanly");
+        nodes.launch(at);
+        nodes.ready(at).await;
+        nodes.settled().await;
+    }
+    let tally = load.end().await;
+    println!("{} adds acknowledged, {} failed, longest {:?}", tally.acked, tally.failed.len(), tally.longest);
+    assert!(tally.failed.is_empty(), "{:?}", tally.failed);
+    let read = nodes.ask(0, &Ask::Get { key: "chaos".into(), ms: 10_000 }).await.unwrap();
+    assert_eq!(read["ok"], Value::from(tally.acked), "{read}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chaos_loses_and_repeats_nothing() {
     let seconds = std::env::var("CHAOS_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
     let mut nodes = Nodes::start(3).await;
     nodes.settled().await;
-    let stop = Arc::new(AtomicBool::new(false));
-    let addrs: Vec<_> = (0..nodes.len()).map(|at| nodes.addr(at)).collect();
-    let mut writers = JoinSet::new();
-    for client in 0..CLIENTS {
-        writers.spawn(write(client, addrs.clone(), stop.clone()));
-    }
+    let load = Load::start(&nodes, CLIENTS);
     let begun = Instant::now();
     let mut kills = 0;
     while begun.elapsed() < Duration::from_secs(seconds) {
@@ -72,13 +117,7 @@ async fn chaos_loses_and_repeats_nothing() {
         tokio::time::sleep(Duration::from_secs(3)).await;
         nodes.launch(victim);
     }
-    stop.store(true, Ordering::SeqCst);
-    let (mut acked, mut longest) = (0, Duration::ZERO);
-    while let Some(tally) = writers.join_next().await {
-        let tally = tally.unwrap();
-        acked += tally.acked;
-        longest = longest.max(tally.longest);
-    }
+    let Tally { acked, longest, .. } = load.end().await;
     let read = nodes.ask(0, &Ask::Get { key: "chaos".into(), ms: 10_000 }).await.unwrap();
     println!(
         "{kills} kills in {:?}: {acked} adds acknowledged, counter {}, longest wait {longest:?}",

@@ -100,3 +100,44 @@ async fn minority_refuses_writes_and_says_why() {
     assert_eq!(nodes.ask(0, &add).await.unwrap()["ok"], 1);
     assert_eq!(nodes.ask(1, &add).await.unwrap()["ok"], 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stopped_process_does_nothing_when_it_goes_on() {
+    use rustix::process::Signal;
+    let nodes = Nodes::start(3).await;
+    nodes.settled().await;
+    let status = nodes.status(0).await.unwrap();
+    let leader = (0..3).find(|at| {
+        let named = |member: &&Value| member["name"] == format!("n{at}");
+        let members = status["ok"]["members"].as_array().unwrap();
+        members.iter().find(named).unwrap()["id"] == status["ok"]["leader"]
+    });
+    let (leader, other) = (leader.unwrap(), (leader.unwrap() + 1) % 3);
+    let add = |n: u64| Ask::Add { key: "s".into(), n: 1, idem: format!("s{n}"), ms: 8000 };
+    first_answer(&nodes, other, &add(1)).await;
+    // Asked while it cannot answer; what it says when it goes on must not be from before.
+    nodes.signal(leader, Signal::STOP);
+    let mut client = Client::connect(nodes.addr(leader)).await.unwrap();
+    let stale = async { client.ask(&Ask::Get { key: "s".into(), ms: 20_000 }, Duration::from_secs(60)).await };
+    let others = async {
+        let away = first_answer(&nodes, other, &add(2)).await;
+        println!("a replicated actor after its node fell silent: {away:?}");
+        let echo = first_answer(&nodes, other, &Ask::Echo { key: "e".into(), ms: 500 }).await;
+        println!("an actor without state after that: {echo:?}");
+        for n in 3..=10 {
+            first_answer(&nodes, other, &add(n)).await;
+        }
+        nodes.signal(leader, Signal::CONT);
+    };
+    let (stale, ()) = tokio::join!(stale, others);
+    let stale = stale.unwrap();
+    assert!(stale["ok"].is_null() || stale["ok"] == 10, "{stale}");
+    nodes.ready(leader).await;
+    let read = first_read(&nodes, leader).await;
+    assert_eq!(read["ok"], 10);
+}
+
+async fn first_read(nodes: &Nodes, at: usize) -> Value {
+    first_answer(nodes, at, &Ask::Get { key: "s".into(), ms: 2000 }).await;
+    nodes.ask(at, &Ask::Get { key: "s".into(), ms: 5000 }).await.unwrap()
+}

@@ -105,8 +105,10 @@ impl Nodes {
         child.wait().unwrap();
     }
 
-    pub fn pid(&self, at: usize) -> u32 {
-        self.nodes[at].child.as_ref().unwrap().id()
+    /// Stops a process without ending it, or lets it go on.
+    pub fn signal(&self, at: usize, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.nodes[at].child.as_ref().unwrap().id()).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
     }
 
     /// Ends a node in good order; true when it says that nothing went wrong.
@@ -148,7 +150,8 @@ impl Nodes {
     /// Waits until all groups have all voters and leadership is spread.
     pub async fn settled(&self) {
         let voters = self.len().min(3);
-        self.until(0, "settled", |status| {
+        let seen = (0..self.len()).find(|at| self.is_running(*at)).unwrap();
+        self.until(seen, "settled", |status| {
             let groups = status["ok"]["groups"].as_array().unwrap();
             let members = status["ok"]["members"].as_array().unwrap();
             let full = groups.iter().all(|group| group["voters"].as_array().unwrap().len() == voters);
