@@ -67,6 +67,7 @@ pub use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 pub use actor_cx::ActorCx;
 pub use addr::{Addr, Call};
+pub use cluster::{Cluster, ClusterStatus, DecideError};
 pub use dead_letters::DeadLetter;
 pub use durable::{Durable, Entity};
 pub use error::{AppError, CallError};

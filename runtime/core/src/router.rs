@@ -29,7 +29,7 @@ use crate::task::Tasks;
 use crate::wire::{Codec, WirePort};
 
 /// How long a message waits for somebody who can take it, such as a new leader. Then its sender should know.
-const NOBODY: Duration = Duration::from_secs(3);
+const NOBODY: Duration = Duration::from_millis(2800);
 /// Pause before a message is sent again, if nothing that was learnt meanwhile calls for it earlier.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
 /// Actors whose full mailbox is remembered.

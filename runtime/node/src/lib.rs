@@ -48,8 +48,8 @@ pub mod prelude {
     pub use aivillage_actors::{Answer, AskRequest};
     pub use aivillage_memory::{Context, Document, Memory, Put, Query, WaitFor};
     pub use aivillage_runtime::{
-        Actor, ActorCx, ActorProcessingErr, ActorRef, Addr, AppError, CallError, Durability, Durable, Entity, Idem,
-        Kind, KindOptions, Mail, MsgCx, Overflow, Reply, Village, VillageBuilder,
+        Actor, ActorCx, ActorProcessingErr, ActorRef, Addr, AppError, CallError, Cluster, Durability, Durable, Entity,
+        Idem, Kind, KindOptions, Mail, MsgCx, NodeId, Overflow, Placement, Reply, Village, VillageBuilder,
     };
 
     pub use crate::full::{Agent, VillageExt};

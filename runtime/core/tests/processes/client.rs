@@ -19,7 +19,10 @@ pub struct Client {
 
 impl Client {
     pub async fn connect(addr: SocketAddr) -> io::Result<Self> {
-        let stream = tokio::time::timeout(Duration::from_millis(500), TcpStream::connect(addr)).await??;
+        Self::of(tokio::time::timeout(Duration::from_millis(500), TcpStream::connect(addr)).await??)
+    }
+
+    pub fn of(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         let (read, write) = stream.into_split();
         Ok(Self { read: BufReader::new(read), write })

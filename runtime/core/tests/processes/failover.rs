@@ -4,12 +4,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::client::Client;
 use crate::node::Ask;
 use crate::nodes::Nodes;
 
 /// A key whose actor lives on a node, asked through another.
-async fn key_on(nodes: &Nodes, through: usize, home: &str) -> String {
+pub async fn key_on(nodes: &Nodes, through: usize, home: &str) -> String {
     for n in 0..1000 {
         let key = format!("k{n}");
         let there = nodes.ask(through, &Ask::Echo { key: key.clone(), ms: 5000 }).await.unwrap();
@@ -20,9 +19,9 @@ async fn key_on(nodes: &Nodes, through: usize, home: &str) -> String {
     panic!("no key on {home}");
 }
 
-async fn first_answer(nodes: &Nodes, through: usize, ask: &Ask) -> Duration {
+pub async fn first_answer(nodes: &Nodes, through: usize, ask: &Ask) -> Duration {
     let begun = Instant::now();
-    let mut client = Client::connect(nodes.addr(through)).await.unwrap();
+    let mut client = nodes.connect(through).await.unwrap();
     loop {
         let answer = client.ask(ask, Duration::from_secs(20)).await.unwrap();
         if !answer["ok"].is_null() {
@@ -37,16 +36,10 @@ async fn first_answer(nodes: &Nodes, through: usize, ask: &Ask) -> Duration {
 async fn actors_of_a_killed_node_answer_elsewhere() {
     let mut nodes = Nodes::start(3).await;
     nodes.settled().await;
-    let status = nodes.status(0).await.unwrap();
-    let id = |at: usize| {
-        let named = |member: &&Value| member["name"] == format!("n{at}");
-        let members = status["ok"]["members"].as_array().unwrap();
-        members.iter().find(named).unwrap()["id"].as_str().unwrap().to_owned()
-    };
     // A node that does not lead the control group, then the one that does.
-    let leader = (0..3).find(|at| status["ok"]["leader"] == id(*at)).unwrap();
-    let (other, through) = ((leader + 1) % 3, (leader + 2) % 3);
-    let key = key_on(&nodes, through, &id(other)).await;
+    let (leader, others) = nodes.leader().await;
+    let (other, through) = (others[0], others[1]);
+    let key = key_on(&nodes, through, &nodes.id(other).await).await;
     nodes.kill(other);
     let away = first_answer(&nodes, through, &Ask::Echo { key, ms: 300 }).await;
     println!("an actor without state of a killed node: {away:?}");
@@ -55,7 +48,7 @@ async fn actors_of_a_killed_node_answer_elsewhere() {
     nodes.launch(other);
     nodes.ready(other).await;
     nodes.settled().await;
-    let key = key_on(&nodes, through, &id(leader)).await;
+    let key = key_on(&nodes, through, &nodes.id(leader).await).await;
     nodes.kill(leader);
     let away = first_answer(&nodes, through, &Ask::Echo { key, ms: 300 }).await;
     println!("an actor without state of the killed control leader: {away:?}");
@@ -106,18 +99,13 @@ async fn stopped_process_does_nothing_when_it_goes_on() {
     use rustix::process::Signal;
     let nodes = Nodes::start(3).await;
     nodes.settled().await;
-    let status = nodes.status(0).await.unwrap();
-    let leader = (0..3).find(|at| {
-        let named = |member: &&Value| member["name"] == format!("n{at}");
-        let members = status["ok"]["members"].as_array().unwrap();
-        members.iter().find(named).unwrap()["id"] == status["ok"]["leader"]
-    });
-    let (leader, other) = (leader.unwrap(), (leader.unwrap() + 1) % 3);
+    let (leader, others) = nodes.leader().await;
+    let other = others[0];
     let add = |n: u64| Ask::Add { key: "s".into(), n: 1, idem: format!("s{n}"), ms: 8000 };
     first_answer(&nodes, other, &add(1)).await;
     // Asked while it cannot answer; what it says when it goes on must not be from before.
     nodes.signal(leader, Signal::STOP);
-    let mut client = Client::connect(nodes.addr(leader)).await.unwrap();
+    let mut client = nodes.connect(leader).await.unwrap();
     let stale = async { client.ask(&Ask::Get { key: "s".into(), ms: 20_000 }, Duration::from_secs(60)).await };
     let others = async {
         let away = first_answer(&nodes, other, &add(2)).await;

@@ -8,6 +8,7 @@ mod client;
 mod failover;
 mod node;
 mod nodes;
+mod partition;
 
 /// Not a test: the body of a node's process.
 #[test]

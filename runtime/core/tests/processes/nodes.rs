@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use netlab::Lab;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -16,8 +17,7 @@ pub struct Nodes {
     dir: TempDir,
     nodes: Vec<Node>,
     join: Option<(String, String)>,
-    /// Added to the configuration of each.
-    pub config: String,
+    lab: Option<Lab>,
 }
 
 struct Node {
@@ -45,14 +45,19 @@ fn free_port() -> SocketAddr {
 impl Nodes {
     /// Starts `count` nodes that are one cluster, and waits until each takes part.
     pub async fn start(count: usize) -> Self {
-        Self::start_with(count, "").await
+        Self::start_in(None, count).await
     }
 
-    pub async fn start_with(count: usize, config: &str) -> Self {
+    /// Each node in a network namespace of a lab.
+    pub async fn start_in(lab: Option<Lab>, count: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut nodes = Self { dir, nodes: Vec::new(), join: None, config: config.to_owned() };
+        let mut nodes = Self { dir, nodes: Vec::new(), join: None, lab };
         for at in 0..count {
-            nodes.nodes.push(Node { child: None, ports: [free_port(), free_port()] });
+            let ports = match &nodes.lab {
+                Some(lab) => [4100, 4200].map(|port| SocketAddr::from((lab.addr(at), port))),
+                None => [free_port(), free_port()],
+            };
+            nodes.nodes.push(Node { child: None, ports });
             nodes.launch(at);
             if at == 0 {
                 nodes.ready(0).await;
@@ -71,19 +76,36 @@ impl Nodes {
         self.nodes.len()
     }
 
+    pub fn lab(&self) -> &Lab {
+        self.lab.as_ref().unwrap()
+    }
+
+    /// A connection to a node, from its own place in the network.
+    pub async fn connect(&self, at: usize) -> std::io::Result<Client> {
+        let addr = self.addr(at);
+        let Some(lab) = &self.lab else { return Client::connect(addr).await };
+        let stream = lab.run_in(at, || std::net::TcpStream::connect_timeout(&addr, Duration::from_millis(500)))?;
+        stream.set_nonblocking(true)?;
+        Client::of(tokio::net::TcpStream::from_std(stream)?)
+    }
+
     pub fn addr(&self, at: usize) -> SocketAddr {
         self.nodes[at].ports[1]
     }
 
     /// Starts a node's process and waits until it listens.
     pub fn launch(&mut self, at: usize) {
-        let mut config = format!("node.listen = '{}'\nnode.name = 'n{at}'\n{}\n", self.nodes[at].ports[0], self.config);
+        let mut config = format!("node.listen = '{}'\nnode.name = 'n{at}'\n", self.nodes[at].ports[0]);
         if let (Some((token, seed)), true) = (&self.join, at > 0) {
             config.push_str(&format!("join.token = '{token}'\njoin.seeds = ['{seed}']\n"));
         }
         let data = self.dir.path().join(format!("n{at}"));
         let spec = json!({ "name": format!("n{at}"), "config": config, "data": data, "port": self.nodes[at].ports[1].to_string() });
-        let mut command = Command::new(std::env::current_exe().unwrap());
+        let program = std::env::current_exe().unwrap();
+        let mut command = match &self.lab {
+            Some(lab) => lab.command(at, program),
+            None => Command::new(program),
+        };
         command.args(["--exact", "node_process", "--nocapture"]).env("VILLAGE_TEST_NODE", spec.to_string());
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -113,14 +135,14 @@ impl Nodes {
 
     /// Ends a node in good order; true when it says that nothing went wrong.
     pub async fn stop(&mut self, at: usize) -> bool {
-        let mut client = Client::connect(self.addr(at)).await.unwrap();
+        let mut client = self.connect(at).await.unwrap();
         let _ = client.ask(&Ask::Stop, Duration::from_secs(40)).await;
         let mut child = self.nodes[at].child.take().unwrap();
         tokio::task::spawn_blocking(move || child.wait().unwrap().success()).await.unwrap()
     }
 
     pub async fn ask(&self, at: usize, ask: &Ask) -> std::io::Result<Value> {
-        Client::connect(self.addr(at)).await?.ask(ask, Duration::from_secs(20)).await
+        self.connect(at).await?.ask(ask, Duration::from_secs(20)).await
     }
 
     pub async fn status(&self, at: usize) -> Option<Value> {
@@ -145,6 +167,25 @@ impl Nodes {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("node {at} was never {what}: {last:#}");
+    }
+
+    /// The node that leads the control group, and the others.
+    pub async fn leader(&self) -> (usize, Vec<usize>) {
+        let status = self.status(0).await.unwrap();
+        let leads = |at: &usize| self.id_in(&status, *at) == status["ok"]["leader"].as_str().unwrap();
+        let (leader, others): (Vec<_>, Vec<_>) = (0..self.len()).partition(leads);
+        (leader[0], others)
+    }
+
+    /// The id of a node.
+    pub async fn id(&self, at: usize) -> String {
+        self.id_in(&self.status(at).await.unwrap(), at)
+    }
+
+    fn id_in(&self, status: &Value, at: usize) -> String {
+        let members = status["ok"]["members"].as_array().unwrap();
+        let member = members.iter().find(|member| member["name"] == format!("n{at}")).unwrap();
+        member["id"].as_str().unwrap().to_owned()
     }
 
     /// Waits until all groups have all voters and leadership is spread.
