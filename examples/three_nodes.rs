@@ -40,7 +40,12 @@ impl Actor for Counter {
         Ok(cx.recover().await?)
     }
 
-    async fn handle(&self, _: ActorRef<Self::Msg>, mail: Self::Msg, count: &mut Entity<Count>) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        mail: Self::Msg,
+        count: &mut Entity<Count>,
+    ) -> Result<(), ActorProcessingErr> {
         let (added, reply) = mail.body;
         // With the key of the request a repeated one has no second effect, on whatever node it ends up.
         reply.complete(count.commit_once(mail.cx.idem(), added, |count| count.0).await);

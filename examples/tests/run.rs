@@ -34,6 +34,21 @@ fn a_durable_counter_goes_on_where_it_was_killed() {
 }
 
 #[test]
+fn a_replicated_counter_survives_the_loss_of_a_node() {
+    let said = output("three_nodes");
+    let (before, after) = said.split_once("one of them was killed\n").unwrap_or_else(|| panic!("{said}"));
+    assert!(before.starts_with("three nodes are one village\n"), "{said}");
+    for key in ["here", "there", "elsewhere"] {
+        let counted = |part: &str| -> Vec<u64> {
+            let of_key = part.lines().filter_map(|line| line.strip_prefix(&format!("{key}: ")));
+            of_key.map(|count| count.parse().unwrap()).collect()
+        };
+        assert_eq!(counted(before), [1, 2, 3, 4, 5], "{said}");
+        assert_eq!(counted(after), [6, 7, 8, 9], "{said}");
+    }
+}
+
+#[test]
 fn an_agent_answers_from_the_notes_and_admits_what_they_do_not_say() {
     let said = output("ask_an_agent");
     assert!(said.contains("[1] kettle.md: “The kettle is descaled with vinegar every second month.”"), "{said}");
@@ -48,7 +63,7 @@ fn examples_are_short() {
         text.lines().filter(|line| !line.trim().is_empty() && !line.trim_start().starts_with("//")).count()
     };
     assert!(code("embed_an_actor") <= 25, "embed_an_actor has {} lines of code", code("embed_an_actor"));
-    for name in ["durable_counter", "ask_an_agent"] {
-        assert!(fs::read_to_string(format!("{FOLDER}/{name}.rs")).unwrap().lines().count() < 80, "{name} is too long");
+    for name in ["durable_counter", "ask_an_agent", "three_nodes"] {
+        assert!(code(name) < 80, "{name} is too long");
     }
 }

@@ -16,7 +16,9 @@ use ractor::ActorRef;
 use serde::Serialize;
 
 use crate::clock;
-use crate::control::{ControlCommand, ControlReply, KvEntry, MemberState, NodeRecord, TokenRecord};
+use crate::control::{
+    ControlCommand, ControlMachine, ControlRefused, ControlReply, KvEntry, MemberState, NodeRecord, TokenRecord,
+};
 use crate::groups::store::Shard;
 use crate::identity::Identity;
 use crate::join::JoinToken;
@@ -211,6 +213,10 @@ impl Cluster {
     /// # Errors
     /// See [`DecideError`].
     pub async fn remove(&self, node: NodeId, force: bool) -> Result<(), DecideError> {
+        let groups = keeper::stranded_by(&self.0, node);
+        if !groups.is_empty() {
+            return Err(ControlRefused::Stranded { groups }.into());
+        }
         self.0.control.decide(ControlCommand::RemoveNode { node, force }).await.map(drop)
     }
 
@@ -237,6 +243,33 @@ impl Cluster {
     /// See [`DecideError`].
     pub async fn delete(&self, key: &str, expect: Option<u64>) -> Result<(), DecideError> {
         self.0.control.decide(ControlCommand::Delete { key: key.to_owned(), expect }).await.map(drop)
+    }
+
+    /// The small values whose names begin with `prefix`, as this node knows them.
+    #[must_use]
+    pub fn list(&self, prefix: &str) -> Vec<(String, KvEntry)> {
+        self.0
+            .control
+            .replica
+            .read(|state| state.values(prefix).map(|(key, entry)| (key.to_owned(), entry.clone())).collect())
+    }
+
+    /// Has a machine of the control group carry out a command, and returns its answer.
+    ///
+    /// # Errors
+    /// See [`DecideError`].
+    pub async fn command(&self, ns: &str, command: Vec<u8>) -> Result<Vec<u8>, DecideError> {
+        let command = ControlCommand::Machine { ns: ns.to_owned(), command, now_ms: clock::unix_ms() };
+        match self.0.control.decide(command).await? {
+            ControlReply::Machine(answer) => Ok(answer),
+            _ => Err(DecideError::Stopped),
+        }
+    }
+
+    /// Reads a machine of the control group, as this node knows it; none when this program does not host it.
+    #[must_use]
+    pub fn machine<M: ControlMachine, T>(&self, ns: &str, read: impl FnOnce(&M) -> T) -> Option<T> {
+        self.0.control.replica.read(|state| state.machine::<M>(ns).map(read))
     }
 
     /// Whether this node takes part: it is a member that is `Up`, and knows a leader.

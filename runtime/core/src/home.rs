@@ -69,7 +69,8 @@ impl View {
 
     /// The shard group of a slot, from 0.
     pub(crate) fn group(&self, slot: u8) -> usize {
-        usize::from(slot) % self.groups.load(Ordering::Acquire)
+        let groups = u8::try_from(self.groups.load(Ordering::Acquire)).unwrap_or(u8::MAX);
+        usize::from(placement::group_of(SlotId(slot), groups) - 1)
     }
 
     pub(crate) fn set_groups(&self, groups: usize) {

@@ -18,7 +18,7 @@ use crate::directory::Directory;
 use crate::entry::{Entry, Phase, Refused, Taken};
 use crate::error::CallError;
 use crate::home::Home;
-use crate::kind::{Kind, KindOptions, Overflow};
+use crate::kind::{Kind, Overflow};
 use crate::kind_host::{Factory, HostMsg, KindHost};
 use crate::mail::{Idem, Mail, MsgCx, Wire, decode_json, decode_wire, drop_because};
 use crate::principal::Principal;
@@ -91,8 +91,6 @@ pub(crate) trait HostedKind: Send + Sync {
     fn codec(&self) -> Codec;
     /// Which node acts for its keys.
     fn home(&self) -> &Home;
-    /// What of it other nodes have to know.
-    fn options(&self) -> &KindOptions;
     /// Takes a message that came as bytes. The port, if there is one, hears of every failure; so does the caller.
     fn receive(&self, key: &str, version: u16, cx: MsgCx, body: &[u8], port: Option<WirePort>)
     -> Result<(), CallError>;
@@ -210,10 +208,6 @@ where
 
     fn home(&self) -> &Home {
         &self.directory.home
-    }
-
-    fn options(&self) -> &KindOptions {
-        self.directory.options()
     }
 
     fn receive(

@@ -315,7 +315,10 @@ where
             lost.retain(|id| running.contains_key(id));
             lost.is_empty()
         });
-        ended.for_each(|(_, done)| drop(done.send(())));
+        for (_, done) in ended {
+            // Whoever waited may have given up.
+            let _ = done.send(());
+        }
     }
 
     /// An activation is gone. What it left unhandled is counted; its callers have heard already.

@@ -144,6 +144,7 @@ pub(crate) fn owner(
 }
 
 /// All nodes that may own a slot, best first.
+#[cfg(test)]
 pub(crate) fn rank(
     kind: &str,
     slot: SlotId,

@@ -53,8 +53,11 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use group::{Around, BarrierError, Group, MembershipError, Role, StartError, Status, StatusWatch};
-pub(crate) use hand_off::HandOffError;
+pub(crate) use group::{Around, Group, Role, Status};
+#[cfg(test)]
+use group::{BarrierError, MembershipError, StatusWatch};
+#[cfg(test)]
+use hand_off::HandOffError;
 pub(crate) use network::{Courier, Lost, ServeError};
 pub(crate) use proposer::ProposeError;
 

@@ -26,7 +26,7 @@ use crate::cluster::control::Replica;
 use crate::cluster::start::{ClusterError, Parts};
 use crate::cluster::{self, Cluster};
 use crate::config::{ConfigError, HotLimits, RuntimeConfig};
-use crate::control::HostedRecord;
+use crate::control::{ControlMachine, HostedRecord};
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::directory::Directory;
 use crate::error::CallError;
@@ -175,7 +175,10 @@ pub struct VillageBuilder {
     kinds: Vec<(HostedName, MakeKind)>,
     exposed: Vec<(&'static str, Describe)>,
     clustered: bool,
+    machines: Vec<MakeMachine>,
 }
+
+type MakeMachine = Arc<dyn Fn() -> Box<dyn ControlMachine> + Send + Sync>;
 
 /// Name and version of a hosted kind.
 type HostedName = (&'static str, u16);
@@ -247,6 +250,12 @@ impl VillageBuilder {
     {
         let messages: Vec<Expose> = messages.into_iter().collect();
         self.exposed.push((K::NAME, Box::new(move || registry::describe::<K::Body>(K::NAME, &messages))));
+        self
+    }
+
+    /// Adds a machine to the control group. Every node of the cluster has to have the same ones.
+    pub fn control_machine<M: ControlMachine>(mut self, make: impl Fn() -> M + Send + Sync + 'static) -> Self {
+        self.machines.push(Arc::new(move || Box::new(make())));
         self
     }
 
@@ -343,7 +352,10 @@ impl VillageBuilder {
             tasks: tasks.clone(),
             dir: self.data_dir.clone(),
             kinds: kinds.collect(),
-            replica: Replica::new(Vec::new),
+            replica: {
+                let machines = self.machines.clone();
+                Replica::new(move || machines.iter().map(|make| make()).collect())
+            },
         };
         let cluster = cluster::start::open(parts).await?;
         let shards = cluster.0.shards.clone();
@@ -740,6 +752,7 @@ impl Village {
             .flat_map(|running| running.order.iter().filter_map(|name| running.kinds.get(name)))
     }
 
+    #[cfg(test)]
     pub(crate) fn router(&self) -> &Arc<Router> {
         &self.0.router
     }

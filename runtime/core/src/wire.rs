@@ -11,7 +11,7 @@ use crate::link::lane::LanePort;
 /// How the messages of a kind and their answers are written on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Codec {
-    /// MessagePack with field names: any serde type, also those that need a format that describes itself
+    /// `MessagePack` with field names: any serde type, also those that need a format that describes itself
     /// (`serde_json::Value`, `untagged`, `flatten`, `skip_serializing_if`).
     #[default]
     Named,

@@ -13,7 +13,7 @@ use super::services::CONTROL;
 use crate::control::{ControlCommand, ControlMachine, ControlRefused, ControlReply, ControlState};
 use crate::error::CallError;
 use crate::node_id::NodeId;
-use crate::raft::{Group, Machine, Position, ProposeError, StateView, Status, Writes};
+use crate::raft::{Group, Machine, Position, ProposeError, StateView, Writes};
 use crate::router::{Router, Service};
 use crate::store::StoreError;
 use crate::task::Tasks;
@@ -185,11 +185,6 @@ impl Control {
             }
             Err(_) => Err(None),
         }
-    }
-
-    /// Whether the leader of this status has applied everything that its predecessors committed: an entry of its own term.
-    pub(crate) fn has_applied_own_term(&self, status: &Status) -> bool {
-        status.applied_term == Some(status.term)
     }
 
     /// What this node sees of the voters.

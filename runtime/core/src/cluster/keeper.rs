@@ -13,7 +13,7 @@ use super::member::Lead;
 use super::services::LEADS;
 use crate::clock;
 use crate::groups::store::Shard;
-use crate::groups::{Change, GroupView, Node, Sizes, plan};
+use crate::groups::{self, Change, GroupView, Node, Sizes, plan};
 use crate::hosted_kind::HostedKind;
 use crate::node_id::NodeId;
 use crate::raft::{Group, Role, Status};
@@ -109,11 +109,22 @@ async fn found(inner: &Inner) {
     }
 }
 
+fn views(inner: &Inner) -> Vec<GroupView> {
+    (0..=u8::MAX).map_while(|number| inner.group(number)).map(|group| view(inner, group)).collect()
+}
+
+/// Groups that have a majority of live copies now, and would have none without a node.
+pub(crate) fn stranded_by(inner: &Inner, node: NodeId) -> Vec<u8> {
+    let views = views(inner);
+    inner.control.replica.read(|state| {
+        let nodes: Vec<Node<'_>> = state.members().map(Node::from).collect();
+        groups::stranded_by(node, &nodes, &views)
+    })
+}
+
 fn next(inner: &Inner) -> Vec<Change> {
     let me = inner.router.view.me;
-    let groups: Vec<_> =
-        std::iter::once(&inner.control.group).chain(inner.shards.iter().filter_map(|shard| shard.group())).collect();
-    let views: Vec<_> = groups.iter().map(|group| view(inner, group)).collect();
+    let views = views(inner);
     let planned = inner.control.replica.read(|state| {
         let nodes: Vec<Node<'_>> = state.members().map(Node::from).collect();
         let replicas = state.cluster().map_or(1, |cluster| cluster.replicas);

@@ -13,7 +13,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use serde::{Deserialize, Serialize};
 use tokio::task::AbortHandle;
 
-use super::control::Control;
+use super::control::{Control, DecideError};
 use super::services::BEAT;
 use crate::clock;
 use crate::control::{ControlCommand, ControlRefused, MemberState};
@@ -30,6 +30,8 @@ use crate::wire::WirePort;
 const LOOK: Duration = Duration::from_millis(200);
 /// A refused command is proposed again after this long at the earliest.
 const PATIENCE_MS: u64 = 1_000;
+/// A member that has not reported an epoch for this long is worth a word.
+const BEHIND_MS: u64 = 15_000;
 
 /// A leader of a shard group, as of a term.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +116,8 @@ pub(crate) struct State {
     leading: Option<u64>,
     /// Members as the watchdog knows them, with their `up_epoch`.
     watched: BTreeMap<NodeId, Epoch>,
+    /// Since when somebody has not reported the newest epoch, and whether that was told.
+    behind: Option<(u64, bool)>,
     /// When a member's promotion was last proposed.
     promoted: BTreeMap<NodeId, u64>,
     ticks: Vec<AbortHandle>,
@@ -149,6 +153,7 @@ impl Actor for Member {
             ended: Epoch::default(),
             leading: None,
             watched: BTreeMap::new(),
+            behind: None,
             promoted: BTreeMap::new(),
             ticks,
         })
@@ -183,7 +188,7 @@ impl Member {
             loop {
                 let now = status.status();
                 // The leader takes office when an entry of its own term is applied.
-                let known = (now.leader, now.term, now.role, now.applied_term == Some(now.term));
+                let known = (now.leader, now.term, now.role, now.has_applied_own_term());
                 if before.replace(known) != Some(known) && me.send_message(MemberMsg::Changed).is_err() {
                     return;
                 }
@@ -292,8 +297,7 @@ impl Member {
         let control = self.control.clone();
         let proposing = async move {
             match control.decide(command).await {
-                Ok(_) => {}
-                Err(super::DecideError::Refused(ControlRefused::Damped { .. })) => {}
+                Ok(_) | Err(DecideError::Refused(ControlRefused::Damped { .. })) => {}
                 Err(error) => tracing::debug!(%error, "membership not changed"),
             }
         };
@@ -316,6 +320,7 @@ impl Member {
 
     fn look(&self, state: &mut State) {
         let now = clock::boot_ms();
+        Self::complain(now, state);
         for Fault { node, joined, why } in state.watchdog.due(now) {
             let incarnation =
                 self.control.replica.read(|control| control.member(node).map(|member| member.incarnation));
@@ -333,6 +338,19 @@ impl Member {
                 now_ms: clock::unix_ms(),
                 reason,
             });
+        }
+    }
+
+    /// What moved at an epoch waits for members that do not report it: a person should know which.
+    fn complain(now: u64, state: &mut State) {
+        let Some(node) = state.watchdog.behind().next() else {
+            state.behind = None;
+            return;
+        };
+        let (since, told) = state.behind.get_or_insert((now, false));
+        if !*told && now.saturating_sub(*since) > BEHIND_MS {
+            *told = true;
+            tracing::warn!(%node, "does not follow the membership; keys that moved wait for it");
         }
     }
 
@@ -375,7 +393,7 @@ impl Member {
             return;
         }
         // Everything of its predecessors is applied once an entry of its own term is.
-        if !self.control.has_applied_own_term(&status) {
+        if !status.has_applied_own_term() {
             return;
         }
         let (epoch, members) = self.members();

@@ -25,7 +25,6 @@ use crate::hosted_kind::HostedKind;
 use crate::identity::{Identity, PublicKey};
 use crate::join::{JoinError, JoinRequest, JoinUrl, request_join, serve_join};
 use crate::link::peers::{Evidence, Peer, Peers, PeersMsg, Witness};
-use crate::membership::liveness::LivenessConfig;
 use crate::node_id::NodeId;
 use crate::raft::{Around, Group, GroupConfig, GroupId, Role, Spawner};
 use crate::router::{Router, Service};
@@ -164,7 +163,7 @@ pub(crate) async fn open(parts: Parts) -> Result<Cluster, ClusterError> {
         record,
         incarnation: parts.incarnation,
         max_voters: parts.config.max_voters,
-        liveness: LivenessConfig::new(parts.config.beat.get(), parts.config.down_after.get(), parts.config.fast_down),
+        liveness: parts.config.liveness(),
         transport,
         pins,
         router: parts.router,

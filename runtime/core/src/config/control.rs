@@ -1,11 +1,10 @@
 //! `[join]` and `[control]`: how a node becomes a member, and how the members agree.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, Period, check, within};
 use crate::home::MAX_GROUPS;
+use crate::membership::liveness::LivenessConfig;
 
 /// `[join]`: the cluster that a node with a fresh data directory joins. A node that is a member already ignores it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,11 +66,8 @@ impl Default for ControlConfig {
 }
 
 impl ControlConfig {
-    /// A node may act as an owner for this long after the last acknowledged beat: an eighth less than `down_after`, so that
-    /// clocks may differ by 10 % in rate.
-    #[must_use]
-    pub fn lease(&self) -> Duration {
-        self.down_after.get() * 7 / 8
+    pub(crate) fn liveness(&self) -> LivenessConfig {
+        LivenessConfig::new(self.beat.get(), self.down_after.get(), self.fast_down)
     }
 
     /// Checks the section.
@@ -90,8 +86,8 @@ impl ControlConfig {
         within("control.heartbeat", self.heartbeat, Period::from_millis(10), Period::from_secs(10))?;
         let [shortest, longest] = self.election;
         within("control.election", shortest, Period(self.heartbeat.get() * 3), longest)?;
-        within("control.beat", self.beat, Period::from_millis(10), Period(self.down_after.get() / 4))?;
-        within("control.down_after", self.down_after, Period(longest.get()), Period::from_secs(60))
+        within("control.down_after", self.down_after, longest, Period::from_secs(60))?;
+        self.liveness().validate(longest.get())
     }
 }
 
@@ -110,13 +106,5 @@ mod tests {
         assert!(bad("down_after = '1s'").starts_with("control."));
         let join: JoinConfig = toml::from_str("token = 'vj1.x'").unwrap();
         assert!(join.validate().unwrap_err().to_string().starts_with("join.seeds"));
-    }
-
-    #[test]
-    fn lease_ends_before_others_may_act() {
-        // A clock that is 10 % slow measures a lease of 3.5 s in 3.89 s.
-        let config = ControlConfig::default();
-        assert_eq!(config.lease(), Duration::from_millis(3500));
-        assert!(config.lease().as_secs_f64() / 0.9 < config.down_after.get().as_secs_f64());
     }
 }

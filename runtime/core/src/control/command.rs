@@ -198,6 +198,12 @@ pub enum ControlRefused {
     /// The node is not `Down`, and removal was not forced.
     #[error("the node is not down: drain it first, or force its removal")]
     NodeUp,
+    /// Without the node these groups would have no majority.
+    #[error("without the node the groups {groups:?} have no majority of live copies")]
+    Stranded {
+        /// Numbers of the groups; 0 is the control group.
+        groups: Vec<u8>,
+    },
     /// A cluster has at least one node.
     #[error("the last node cannot be removed")]
     LastNode,

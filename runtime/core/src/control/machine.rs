@@ -84,6 +84,7 @@ impl Machines {
     }
 
     /// All states, as they are stored.
+    #[cfg(test)]
     pub(super) fn states(&self) -> impl Iterator<Item = (&str, Vec<u8>)> {
         let other = self.other.iter().map(|(ns, bytes)| (ns.as_str(), bytes.clone()));
         self.hosted.iter().map(|(ns, machine)| (*ns, machine.save())).chain(other)

@@ -138,7 +138,8 @@ impl ControlState {
         changes
     }
 
-    /// All rows, for a snapshot.
+    /// All rows.
+    #[cfg(test)]
     pub(crate) fn rows(&self) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
         let head = self.head.iter().map(|head| (CLUSTER_KEY.to_vec(), encoded(head)));
         let members = self.members.iter().map(|(id, member)| (key(MEMBER, &id.0.to_be_bytes()), encoded(member)));

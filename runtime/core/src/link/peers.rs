@@ -138,7 +138,7 @@ impl Actor for Peers {
 
     async fn handle(&self, me: ActorRef<PeersMsg>, msg: PeersMsg, state: &mut State) -> Result<(), ActorProcessingErr> {
         match msg {
-            PeersMsg::Members(members) => self.members(&me, members, state),
+            PeersMsg::Members(members) => Self::members(&me, members, state),
             PeersMsg::Accepted(stream) => self.open(&me, stream, Dialler::Them),
             PeersMsg::Opened(lane, dialler) => self.opened(&me, lane, dialler, state),
             PeersMsg::Closed(lane) => self.closed(&me, &lane, state),
@@ -152,7 +152,7 @@ impl Actor for Peers {
 }
 
 impl Peers {
-    fn members(&self, me: &ActorRef<PeersMsg>, members: HashMap<NodeId, Peer>, state: &mut State) {
+    fn members(me: &ActorRef<PeersMsg>, members: HashMap<NodeId, Peer>, state: &mut State) {
         state.peers.retain(|node, link| {
             let stays = members.contains_key(node);
             if !stays && let Some((lane, _)) = &link.lane {
@@ -212,7 +212,7 @@ impl Peers {
             link.dialling = false;
         }
         if lane.is_closed() {
-            return self.look_later(me, node, link);
+            return Self::look_later(me, node, link);
         }
         link.failures = 0;
         if let Some((current, by)) = &link.lane
@@ -257,7 +257,7 @@ impl Peers {
         if let Some(dialled) = refused {
             (self.witness)(Evidence::Refused(node, dialled));
         }
-        self.look_later(me, node, link);
+        Self::look_later(me, node, link);
     }
 
     fn probe(&self, me: &ActorRef<PeersMsg>, node: NodeId, state: &mut State) {
@@ -281,7 +281,7 @@ impl Peers {
         }
     }
 
-    fn look_later(&self, me: &ActorRef<PeersMsg>, node: NodeId, link: &Link) {
+    fn look_later(me: &ActorRef<PeersMsg>, node: NodeId, link: &Link) {
         let wait = REDIAL.0 * 2_u32.saturating_pow(link.failures.saturating_sub(1).min(6));
         let wait = wait.min(REDIAL.1).mul_f64(rand::random_range(0.8..1.2));
         me.send_after(wait, move || PeersMsg::Look(node));

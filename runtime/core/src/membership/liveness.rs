@@ -156,6 +156,7 @@ pub(crate) struct Lease {
     settled: Epoch,
 }
 
+#[cfg_attr(not(test), allow(dead_code, reason = "a node asks the same of the atomics of its `View`"))]
 impl Lease {
     pub(crate) fn new(config: &LivenessConfig) -> Self {
         Self { length_ms: millis(config.lease), in_flight: VecDeque::new(), until: None, settled: Epoch::default() }

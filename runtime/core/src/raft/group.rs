@@ -123,6 +123,11 @@ pub(crate) struct Status {
 }
 
 impl Status {
+    /// Whether an entry of the newest term is applied: a leader has then applied all that its predecessors committed.
+    pub(crate) fn has_applied_own_term(&self) -> bool {
+        self.applied_term == Some(self.term)
+    }
+
     fn of(metrics: &RaftMetrics<u64, EmptyNode>) -> Self {
         let membership = metrics.membership_config.membership();
         let voters: BTreeSet<u64> = membership.voter_ids().collect();
@@ -384,7 +389,7 @@ impl Group {
     pub(crate) async fn seal(&self) -> Result<(), String> {
         let mut watch = self.watch();
         let limit = self.inner.config.install_limit;
-        let leads = watch.wait_for(|status| status.role == Role::Leader && status.applied_term == Some(status.term));
+        let leads = watch.wait_for(|status| status.role == Role::Leader && status.has_applied_own_term());
         let status = tokio::time::timeout(limit, leads).await.map_err(|_| "no election".to_owned())?;
         let upto = status.applied;
         let raft = &self.inner.raft;

@@ -12,24 +12,24 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use crate::node::Ask;
 
 /// A connection to one node.
-pub struct Client {
+pub(crate) struct Client {
     read: BufReader<OwnedReadHalf>,
     write: OwnedWriteHalf,
 }
 
 impl Client {
-    pub async fn connect(addr: SocketAddr) -> io::Result<Self> {
+    pub(crate) async fn connect(addr: SocketAddr) -> io::Result<Self> {
         Self::of(tokio::time::timeout(Duration::from_millis(500), TcpStream::connect(addr)).await??)
     }
 
-    pub fn of(stream: TcpStream) -> io::Result<Self> {
+    pub(crate) fn of(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         let (read, write) = stream.into_split();
         Ok(Self { read: BufReader::new(read), write })
     }
 
     /// The answer of the node, or why the connection is of no use any more.
-    pub async fn ask(&mut self, ask: &Ask, limit: Duration) -> io::Result<Value> {
+    pub(crate) async fn ask(&mut self, ask: &Ask, limit: Duration) -> io::Result<Value> {
         let asking = async {
             self.write.write_all(format!("{}\n", serde_json::to_string(ask)?).as_bytes()).await?;
             let mut line = String::new();

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use aivillage_runtime::{
-    Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Durability, Durable, Entity, Idem, Kind, KindOptions,
-    Mail, Reply, Village,
+    Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Cluster, Durability, Durable, Entity, Idem, Kind,
+    KindOptions, Mail, Reply, Village,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -12,13 +12,13 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
 #[derive(Serialize, Deserialize)]
-pub enum CounterMsg {
+pub(crate) enum CounterMsg {
     Add(u64, Reply<u64>),
     Get(Reply<u64>),
 }
 
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
-pub struct Count(u64);
+pub(crate) struct Count(u64);
 
 impl Durable for Count {
     type Event = u64;
@@ -28,7 +28,7 @@ impl Durable for Count {
 }
 
 /// A number that survives.
-pub struct Counter;
+pub(crate) struct Counter;
 
 impl Kind for Counter {
     const NAME: &'static str = "test.counter";
@@ -62,7 +62,7 @@ impl Actor for Counter {
 }
 
 /// Says which node it is on; keeps nothing.
-pub struct Echo;
+pub(crate) struct Echo;
 
 impl Kind for Echo {
     const NAME: &'static str = "test.echo";
@@ -91,7 +91,7 @@ impl Actor for Echo {
 
 /// What a test asks a node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub enum Ask {
+pub(crate) enum Ask {
     /// Adds to a counter, once for each idempotency key.
     Add { key: String, n: u64, idem: String, ms: u64 },
     /// Reads a counter.
@@ -106,7 +106,7 @@ pub enum Ask {
     Stop,
 }
 
-pub fn run_if_asked() {
+pub(crate) fn run_if_asked() {
     let Ok(spec) = std::env::var("VILLAGE_TEST_NODE") else { return };
     let spec: Value = serde_json::from_str(&spec).unwrap();
     // `VILLAGE_TEST_LOGS=DIR RUST_LOG=debug` keeps a log of each node.
@@ -160,10 +160,10 @@ async fn answer(village: &Village, ask: Ask) -> Value {
         }
         Ask::Echo { key, ms } => outcome(village.addr::<Echo>(key).call().deadline(limit(ms)).ask(|reply| reply).await),
         Ask::Status => {
-            json!({ "ok": village.cluster().map(|cluster| cluster.status()), "ready": village.health().ready })
+            json!({ "ok": village.cluster().map(Cluster::status), "ready": village.health().ready })
         }
         Ask::Token => {
-            let token = village.cluster().unwrap().new_token(16, Duration::from_secs(600), "test").await;
+            let token = village.cluster().unwrap().new_token(16, Duration::from_mins(10), "test").await;
             match token {
                 Ok(token) => json!({ "ok": [token.to_string(), village.cluster().unwrap().addr()] }),
                 Err(error) => json!({ "err": error.to_string() }),

@@ -13,9 +13,9 @@ use crate::client::Client;
 use crate::node::Ask;
 
 /// Processes on fixed ports of this machine, so that a node comes back where it was.
-pub struct Nodes {
+pub(crate) struct Nodes {
     dir: TempDir,
-    nodes: Vec<Node>,
+    all: Vec<Node>,
     join: Option<(String, String)>,
     lab: Option<Lab>,
 }
@@ -28,7 +28,7 @@ struct Node {
 
 impl Drop for Nodes {
     fn drop(&mut self) {
-        for node in &mut self.nodes {
+        for node in &mut self.all {
             if let Some(mut child) = node.child.take() {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -44,20 +44,20 @@ fn free_port() -> SocketAddr {
 
 impl Nodes {
     /// Starts `count` nodes that are one cluster, and waits until each takes part.
-    pub async fn start(count: usize) -> Self {
+    pub(crate) async fn start(count: usize) -> Self {
         Self::start_in(None, count).await
     }
 
     /// Each node in a network namespace of a lab.
-    pub async fn start_in(lab: Option<Lab>, count: usize) -> Self {
+    pub(crate) async fn start_in(lab: Option<Lab>, count: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut nodes = Self { dir, nodes: Vec::new(), join: None, lab };
+        let mut nodes = Self { dir, all: Vec::new(), join: None, lab };
         for at in 0..count {
             let ports = match &nodes.lab {
                 Some(lab) => [4100, 4200].map(|port| SocketAddr::from((lab.addr(at), port))),
                 None => [free_port(), free_port()],
             };
-            nodes.nodes.push(Node { child: None, ports });
+            nodes.all.push(Node { child: None, ports });
             nodes.launch(at);
             if at == 0 {
                 nodes.ready(0).await;
@@ -72,16 +72,16 @@ impl Nodes {
         nodes
     }
 
-    pub fn len(&self) -> usize {
-        self.nodes.len()
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
     }
 
-    pub fn lab(&self) -> &Lab {
+    pub(crate) fn lab(&self) -> &Lab {
         self.lab.as_ref().unwrap()
     }
 
     /// A connection to a node, from its own place in the network.
-    pub async fn connect(&self, at: usize) -> std::io::Result<Client> {
+    pub(crate) async fn connect(&self, at: usize) -> std::io::Result<Client> {
         let addr = self.addr(at);
         let Some(lab) = &self.lab else { return Client::connect(addr).await };
         let stream = lab.run_in(at, || std::net::TcpStream::connect_timeout(&addr, Duration::from_millis(500)))?;
@@ -89,18 +89,18 @@ impl Nodes {
         Client::of(tokio::net::TcpStream::from_std(stream)?)
     }
 
-    pub fn addr(&self, at: usize) -> SocketAddr {
-        self.nodes[at].ports[1]
+    pub(crate) fn addr(&self, at: usize) -> SocketAddr {
+        self.all[at].ports[1]
     }
 
     /// Starts a node's process and waits until it listens.
-    pub fn launch(&mut self, at: usize) {
-        let mut config = format!("node.listen = '{}'\nnode.name = 'n{at}'\n", self.nodes[at].ports[0]);
+    pub(crate) fn launch(&mut self, at: usize) {
+        let mut config = format!("node.listen = '{}'\nnode.name = 'n{at}'\n", self.all[at].ports[0]);
         if let (Some((token, seed)), true) = (&self.join, at > 0) {
             config.push_str(&format!("join.token = '{token}'\njoin.seeds = ['{seed}']\n"));
         }
         let data = self.dir.path().join(format!("n{at}"));
-        let spec = json!({ "name": format!("n{at}"), "config": config, "data": data, "port": self.nodes[at].ports[1].to_string() });
+        let spec = json!({ "name": format!("n{at}"), "config": config, "data": data, "port": self.all[at].ports[1].to_string() });
         let program = std::env::current_exe().unwrap();
         let mut command = match &self.lab {
             Some(lab) => lab.command(at, program),
@@ -113,51 +113,51 @@ impl Nodes {
         assert!(listens, "node {at} ended at its start");
         // Whatever else it prints must not fill the pipe.
         std::thread::spawn(move || lines.for_each(drop));
-        self.nodes[at].child = Some(child);
+        self.all[at].child = Some(child);
     }
 
-    pub fn is_running(&self, at: usize) -> bool {
-        self.nodes[at].child.is_some()
+    pub(crate) fn is_running(&self, at: usize) -> bool {
+        self.all[at].child.is_some()
     }
 
     /// `kill -9`.
-    pub fn kill(&mut self, at: usize) {
-        let mut child = self.nodes[at].child.take().unwrap();
+    pub(crate) fn kill(&mut self, at: usize) {
+        let mut child = self.all[at].child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
     /// Stops a process without ending it, or lets it go on.
-    pub fn signal(&self, at: usize, signal: rustix::process::Signal) {
-        let pid = i32::try_from(self.nodes[at].child.as_ref().unwrap().id()).unwrap();
+    pub(crate) fn signal(&self, at: usize, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.all[at].child.as_ref().unwrap().id()).unwrap();
         rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
     }
 
     /// Ends a node in good order; true when it says that nothing went wrong.
-    pub async fn stop(&mut self, at: usize) -> bool {
+    pub(crate) async fn stop(&mut self, at: usize) -> bool {
         let mut client = self.connect(at).await.unwrap();
         let _ = client.ask(&Ask::Stop, Duration::from_secs(40)).await;
-        let mut child = self.nodes[at].child.take().unwrap();
+        let mut child = self.all[at].child.take().unwrap();
         tokio::task::spawn_blocking(move || child.wait().unwrap().success()).await.unwrap()
     }
 
-    pub async fn ask(&self, at: usize, ask: &Ask) -> std::io::Result<Value> {
+    pub(crate) async fn ask(&self, at: usize, ask: &Ask) -> std::io::Result<Value> {
         self.connect(at).await?.ask(ask, Duration::from_secs(20)).await
     }
 
-    pub async fn status(&self, at: usize) -> Option<Value> {
+    pub(crate) async fn status(&self, at: usize) -> Option<Value> {
         self.ask(at, &Ask::Status).await.ok()
     }
 
-    pub async fn ready(&self, at: usize) {
+    pub(crate) async fn ready(&self, at: usize) {
         self.until(at, "ready", |status| status["ready"] == true).await;
     }
 
     /// Waits until a node sees the cluster so.
-    pub async fn until(&self, at: usize, what: &str, wanted: impl Fn(&Value) -> bool) -> Duration {
+    pub(crate) async fn until(&self, at: usize, what: &str, wanted: impl Fn(&Value) -> bool) -> Duration {
         let begun = Instant::now();
         let mut last = Value::Null;
-        while begun.elapsed() < Duration::from_secs(60) {
+        while begun.elapsed() < Duration::from_mins(1) {
             if let Some(status) = self.status(at).await {
                 if wanted(&status) {
                     return begun.elapsed();
@@ -170,26 +170,26 @@ impl Nodes {
     }
 
     /// The node that leads the control group, and the others.
-    pub async fn leader(&self) -> (usize, Vec<usize>) {
+    pub(crate) async fn leader(&self) -> (usize, Vec<usize>) {
         let status = self.status(0).await.unwrap();
-        let leads = |at: &usize| self.id_in(&status, *at) == status["ok"]["leader"].as_str().unwrap();
+        let leads = |at: &usize| Self::id_in(&status, *at) == status["ok"]["leader"].as_str().unwrap();
         let (leader, others): (Vec<_>, Vec<_>) = (0..self.len()).partition(leads);
         (leader[0], others)
     }
 
     /// The id of a node.
-    pub async fn id(&self, at: usize) -> String {
-        self.id_in(&self.status(at).await.unwrap(), at)
+    pub(crate) async fn id(&self, at: usize) -> String {
+        Self::id_in(&self.status(at).await.unwrap(), at)
     }
 
-    fn id_in(&self, status: &Value, at: usize) -> String {
+    fn id_in(status: &Value, at: usize) -> String {
         let members = status["ok"]["members"].as_array().unwrap();
         let member = members.iter().find(|member| member["name"] == format!("n{at}")).unwrap();
         member["id"].as_str().unwrap().to_owned()
     }
 
     /// Waits until all groups have all voters and leadership is spread.
-    pub async fn settled(&self) {
+    pub(crate) async fn settled(&self) {
         let voters = self.len().min(3);
         let seen = (0..self.len()).find(|at| self.is_running(*at)).unwrap();
         self.until(seen, "settled", |status| {

@@ -159,7 +159,7 @@ async fn sender_waits_for_room_until_its_deadline() {
     a.tell(&node, &Envelope::default(), b"beat").await.unwrap();
     let (dispatch, mut heard) = echo();
     run(b_half, dispatch);
-    while heard.recv().await.unwrap() != &b"beat"[..] {}
+    while heard.recv().await.unwrap() != b"beat"[..] {}
     a.tell(&TO, &Envelope::default(), &body).await.unwrap();
 }
 
