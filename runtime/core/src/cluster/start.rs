@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use super::control::{Control, ControlService, Replica};
 use super::leads::LeadsService;
 use super::member::{self, BeatService, Member, MemberMsg, MemberRef};
+use super::presence::Presence;
 use super::services::{BEAT, CONTROL, LEADS, LaneCourier, RAFT, RaftService};
 use super::{Cluster, DecideError, Inner, keeper};
 use crate::clock;
@@ -24,7 +25,7 @@ use crate::groups::store::Shard;
 use crate::hosted_kind::HostedKind;
 use crate::identity::{Identity, PublicKey};
 use crate::join::{JoinError, JoinRequest, JoinUrl, request_join, serve_join};
-use crate::link::peers::{Peer, Peers, PeersMsg};
+use crate::link::peers::{Evidence, Peer, Peers, PeersMsg};
 use crate::membership::liveness::LivenessConfig;
 use crate::node_id::NodeId;
 use crate::raft::{Around, Group, GroupConfig, GroupId, Role, Spawner};
@@ -174,6 +175,7 @@ pub(crate) async fn open(parts: Parts) -> Result<Cluster, ClusterError> {
         member: MemberRef::default(),
         peers: arc_swap::ArcSwapOption::empty(),
         services: OnceLock::new(),
+        presence: Presence::default(),
         bootstrap: joined.members,
         cluster: joined.cluster,
     })))
@@ -345,6 +347,7 @@ impl Cluster {
             .child(self.member_spec(&kinds));
         let services = SupervisorHandle::start(spec, None).await.map_err(|error| error.to_string())?;
         let _ = inner.services.set(services);
+        self.start_sessions(village).await;
         for group in 0..inner.shards.len() {
             village.task("group.follow", keeper::follow(inner.clone(), group, kinds.clone())).detach();
         }
@@ -359,13 +362,18 @@ impl Cluster {
         let inner = self.0.clone();
         let start = move |supervisor| {
             let inner = inner.clone();
-            let witness = inner.member.clone();
+            let witnesses = inner.clone();
             let peers = Peers {
                 router: inner.router.clone(),
                 transport: inner.transport.clone(),
                 cluster: inner.cluster.id,
                 incarnation: inner.incarnation,
-                witness: Arc::new(move |evidence| member::tell(&witness, MemberMsg::Evidence(evidence))),
+                witness: Arc::new(move |evidence| {
+                    if let Evidence::Up(node) = evidence {
+                        witnesses.presence.lane_up(node);
+                    }
+                    member::tell(&witnesses.member, MemberMsg::Evidence(evidence));
+                }),
             };
             async move {
                 let (peers, _) = Actor::spawn_linked(None, peers, (), supervisor).await?;
@@ -437,6 +445,7 @@ impl Cluster {
         if let Some(services) = inner.services.get() {
             services.stop().await;
         }
+        inner.presence.end();
         for group in (0..=u8::MAX).map_while(|number| inner.group(number)) {
             group.shutdown().await;
         }
@@ -444,7 +453,7 @@ impl Cluster {
 }
 
 /// The other members and where they are.
-fn others(inner: &Inner) -> HashMap<NodeId, Peer> {
+pub(super) fn others(inner: &Inner) -> HashMap<NodeId, Peer> {
     let me = inner.router.view.me;
     let known: Vec<_> =
         inner.control.replica.read(|state| state.members().map(|member| member.record.clone()).collect());
@@ -464,6 +473,7 @@ async fn follow(inner: Arc<Inner>) {
             if let Some(peers) = &*inner.peers.load() {
                 let _ = peers.send_message(PeersMsg::Members(now.clone()));
             }
+            inner.presence.members(now.clone());
             before = Some(now);
         }
         if inner.router.view.is_alone() && !is_alone(&inner.control.replica, inner.router.view.me) {
@@ -505,7 +515,8 @@ async fn accept(inner: Arc<Inner>) {
                 };
                 tasks.spawn("join", serving).detach();
             }
-            Protocol::Session | Protocol::Blob => drop(stream),
+            Protocol::Session => inner.presence.accepted(stream),
+            Protocol::Blob => drop(stream),
         }
     }
 }
