@@ -98,8 +98,9 @@ fn host_group(kind: &str, version: u16) -> String {
     format!("host/{kind}@{version}")
 }
 
-fn members(group: String) -> Vec<ActorCell> {
-    pg::get_scoped_members(&SCOPE.to_owned(), &group)
+#[allow(clippy::ptr_arg, reason = "`ractor` wants it so")]
+fn members(group: &String) -> Vec<ActorCell> {
+    pg::get_scoped_members(&SCOPE.to_owned(), group)
 }
 
 fn groups() -> Vec<String> {
@@ -116,7 +117,7 @@ fn session_of(cell: &ActorCell) -> Option<u64> {
 
 /// The names of the nodes for which actors of this session stand.
 pub(crate) fn claimed_through(session: u64) -> Vec<String> {
-    let stands = |group: &String| members(group.clone()).iter().any(|cell| session_of(cell) == Some(session));
+    let stands = |group: &String| members(group).iter().any(|cell| session_of(cell) == Some(session));
     let gateways = groups().into_iter().filter(|group| group.starts_with(GATEWAY));
     gateways.filter(stands).map(|group| group[GATEWAY.len()..].to_owned()).collect()
 }
@@ -128,7 +129,7 @@ pub(crate) fn hosts(kind: &str, me: NodeId, table: &Table) -> Vec<(NodeId, u16)>
     let mut hosts = Vec::new();
     for group in groups() {
         let Some(version) = group.strip_prefix(&prefix).and_then(|version| version.parse().ok()) else { continue };
-        for cell in members(group) {
+        for cell in members(&group) {
             let node = session_of(&cell).map_or(Some(me), |session| table.member(session));
             hosts.extend(node.map(|node| (node, version)));
         }
@@ -145,7 +146,7 @@ pub(crate) fn tell(table: &Table, to: Option<NodeId>, hint: &Hint) {
         if to.is_some_and(|to| to != node) {
             continue;
         }
-        let gateways = members(gateway_group(node));
+        let gateways = members(&gateway_group(node));
         if let Some(theirs) = gateways.into_iter().find(|cell| session_of(cell) == Some(session)) {
             // A session that has just ended hears nothing more.
             let _ = ActorRef::<Vec<u8>>::from(theirs).send_message(bytes.clone());

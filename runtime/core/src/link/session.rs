@@ -43,13 +43,13 @@ use crate::node_id::NodeId;
 use crate::router::Router;
 use crate::telemetry::LinkMetrics;
 use crate::transport::{self, AuthStream, ClusterTransport, Protocol};
-use check::{check, full_name};
+use check::check;
 use stream::SessionStream;
 
 /// The member with the smaller id waits this long for the other to dial.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Pause after a session that came to nothing; doubled with each. Long in the end: a node may have no sessions at all.
-const REDIAL: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(60));
+const REDIAL: (Duration, Duration) = (Duration::from_millis(200), Duration::from_mins(1));
 /// A session is ready after a few round trips.
 const READY_WITHIN: Duration = Duration::from_secs(5);
 /// Streams that one member may have open: a session, and its successor while the old one is not known to have ended.
@@ -226,20 +226,17 @@ impl Sessions {
     fn lane_up(&self, me: &ActorRef<SessionsMsg>, node: NodeId, state: &mut State) {
         let Some(link) = state.peers.get_mut(&node) else { return };
         let start = self.start_of(node);
-        match &mut link.current {
-            Some((id, with)) => {
-                let with = *with.get_or_insert(start.unwrap_or(0));
-                if start.is_some_and(|start| start > with)
-                    && let Some(open) = state.open.get(id)
-                {
-                    // The peer has started anew; that the old session has ended was not heard.
-                    open.session.stop(Some("peer has started anew".to_owned()));
-                }
-            }
-            None => {
-                (link.failures, link.patient_until) = (0, Instant::now() + PATIENCE);
-                let _ = me.send_message(SessionsMsg::Look(node));
-            }
+        let Some((id, with)) = &mut link.current else {
+            (link.failures, link.patient_until) = (0, Instant::now() + PATIENCE);
+            let _ = me.send_message(SessionsMsg::Look(node));
+            return;
+        };
+        let Some(start) = start else { return };
+        if start > *with.get_or_insert(start)
+            && let Some(open) = state.open.get(id)
+        {
+            // The peer has started anew; that the old session has ended was not heard.
+            open.session.stop(Some("peer has started anew".to_owned()));
         }
     }
 

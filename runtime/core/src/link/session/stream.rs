@@ -89,11 +89,11 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.write_with(cx, |io, cx| io.poll_flush(cx))
+        self.write_with(cx, AsyncWrite::poll_flush)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.write_with(cx, |io, cx| io.poll_shutdown(cx))
+        self.write_with(cx, AsyncWrite::poll_shutdown)
     }
 }
 
