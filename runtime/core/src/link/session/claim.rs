@@ -15,7 +15,7 @@ impl Place {
 
     fn take(&'static self) -> Option<Claim> {
         let taken = self.0.swap(true, Ordering::AcqRel);
-        (!taken).then_some(Claim(self))
+        (!taken).then(|| Claim(self))
     }
 }
 
@@ -44,7 +44,8 @@ mod tests {
     fn one_at_a_time() {
         static PLACE: Place = Place::free();
         let first = PLACE.take();
-        assert!(first.is_some() && PLACE.take().is_none());
+        assert!(first.is_some());
+        assert!(PLACE.take().is_none() && PLACE.take().is_none(), "one that was refused frees nothing");
         drop(first);
         assert!(PLACE.take().is_some(), "what was dropped at once is free again");
         let (started, won) = (std::sync::Barrier::new(8), std::sync::Mutex::new(Vec::new()));
