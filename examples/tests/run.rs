@@ -57,13 +57,25 @@ fn an_agent_answers_from_the_notes_and_admits_what_they_do_not_say() {
 }
 
 #[test]
+fn a_plain_actor_is_called_from_another_process() {
+    let said = output("native_ractor");
+    let process = |line: usize, before: &str| {
+        let line = said.lines().nth(line).unwrap_or_default();
+        line.split(before).nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_else(|| panic!("{said}")).to_owned()
+    };
+    assert!(said.contains("hello ada, this is process "), "{said}");
+    assert_ne!(process(0, "process "), process(1, "process "), "{said}");
+    assert!(process(2, "gone after ").parse::<u64>().unwrap() < 1_000, "{said}");
+}
+
+#[test]
 fn examples_are_short() {
     let code = |name: &str| {
         let text = fs::read_to_string(format!("{FOLDER}/{name}.rs")).unwrap();
         text.lines().filter(|line| !line.trim().is_empty() && !line.trim_start().starts_with("//")).count()
     };
     assert!(code("embed_an_actor") <= 25, "embed_an_actor has {} lines of code", code("embed_an_actor"));
-    for name in ["durable_counter", "ask_an_agent", "three_nodes"] {
+    for name in ["durable_counter", "ask_an_agent", "three_nodes", "native_ractor"] {
         assert!(code(name) < 80, "{name} is too long");
     }
 }

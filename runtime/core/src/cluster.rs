@@ -6,6 +6,7 @@
 //! | decisions and the state that they make | `control`, [`crate::control`] |
 //! | beats, leases, who is down | `member`, [`crate::membership`] |
 //! | members and leaders of the replicated groups | `keeper`, [`crate::groups`] |
+//! | sessions of `ractor_cluster` and what they tell | `presence` |
 //! | what travels between nodes beside mail | `services` |
 
 use std::sync::Arc;
@@ -34,9 +35,11 @@ pub(crate) mod control;
 pub(crate) mod keeper;
 pub(crate) mod leads;
 pub(crate) mod member;
+pub(crate) mod presence;
 pub(crate) mod services;
 pub(crate) mod start;
 
+pub use crate::link::gateway::NodeNews;
 use control::Control;
 pub use control::DecideError;
 
@@ -64,6 +67,7 @@ pub(crate) struct Inner {
     pub(crate) member: member::MemberRef,
     pub(crate) peers: ArcSwapOption<ActorRef<PeersMsg>>,
     pub(crate) services: std::sync::OnceLock<SupervisorHandle>,
+    pub(crate) presence: presence::Presence,
     /// Members as the node that let this one in knew them, until its own copy of the state has any.
     pub(crate) bootstrap: Vec<NodeRecord>,
     pub(crate) cluster: crate::control::Cluster,

@@ -64,6 +64,14 @@ pub mod village;
 mod wire;
 
 pub use ractor::{Actor, ActorProcessingErr, ActorRef};
+/// For programs that also have plain `ractor` actors: in a [clustered](VillageBuilder::clustered) node these and their process
+/// groups (`ractor::pg`) reach the other nodes, if their messages derive `ractor_cluster::RactorClusterMessage`. The derive wants
+/// `ractor` among the program's own dependencies.
+///
+/// A message that goes to another node has less than 64 KiB: one that is larger ends the session with that node, and so does
+/// the announcement of more than some 4,000 such actors at once. Nobody vouches for its sender but as a member of the cluster.
+#[doc(no_inline)]
+pub use {ractor, ractor_cluster};
 
 pub use actor_cx::ActorCx;
 pub use addr::{Addr, Call};

@@ -20,7 +20,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Registry, reload};
 
 pub use metrics::{
-    KindMetrics, LATENCY_BUCKETS, MetricSet, Metrics, Outcome, RuntimeMetrics, StoreMetrics, latency_histogram,
+    KindMetrics, LATENCY_BUCKETS, LinkMetrics, MetricSet, Metrics, Outcome, RuntimeMetrics, StoreMetrics,
+    latency_histogram,
 };
 pub use traces::{current as current_trace, set_parent};
 
@@ -29,8 +30,10 @@ use logs::{Form, LogLines};
 use traces::Exporter;
 
 /// Libraries that narrate at INFO or DEBUG what only their authors want to know; the configured filter may overrule.
-const QUIET: &str =
-    "hyper=warn,hyper_util=warn,h2=warn,reqwest=warn,rustls=warn,tower=warn,tantivy=warn,sled=warn,opentelemetry=warn";
+///
+/// `ractor_cluster` warns of each session that ends; what matters of that the link to the peer says itself.
+const QUIET: &str = "hyper=warn,hyper_util=warn,h2=warn,reqwest=warn,rustls=warn,tower=warn,tantivy=warn,sled=warn,\
+                     opentelemetry=warn,ractor_cluster=error";
 
 /// The installed log and trace output of this process.
 #[derive(Debug)]
@@ -108,11 +111,13 @@ fn parse_filter(filter: &str) -> Result<EnvFilter, ConfigError> {
 }
 
 /// What no filter may let through: `ractor` holds a span open at INFO for as long as an actor lives, which would make every
-/// message part of one endless trace, and `ractor_cluster` prints the payloads of messages at DEBUG.
+/// message part of one endless trace, and `ractor_cluster` prints the payloads of messages at DEBUG. `openraft` prints entries of
+/// its logs, and complains of each peer that is away many times a second; who leads and who is away is in the log of this crate.
 fn is_allowed(metadata: &Metadata<'_>) -> bool {
     match metadata.target().split("::").next() {
         Some("ractor") => *metadata.level() <= Level::WARN,
         Some("ractor_cluster") => *metadata.level() <= Level::INFO,
+        Some("openraft") => false,
         _ => true,
     }
 }
@@ -167,7 +172,8 @@ mod tests {
             tracing::debug!(target: "ractor_cluster::node", "payload");
             assert_eq!(out.take(), "");
             tracing::warn!(target: "ractor", "c");
-            tracing::info!(target: "ractor_cluster", "d");
+            tracing::error!(target: "ractor_cluster", "d");
+            tracing::error!(target: "openraft::core", "an entry");
             tracing::trace!(target: "ractor_like", "e");
             assert_eq!(out.take().lines().count(), 3);
         });
@@ -178,9 +184,11 @@ mod tests {
         with_output("debug", |telemetry, out| {
             tracing::info!(target: "hyper::client", "a");
             assert_eq!(out.take(), "");
-            telemetry.set_filter("info,hyper=debug").unwrap();
+            telemetry.set_filter("info,hyper=debug,ractor_cluster=trace").unwrap();
             tracing::debug!(target: "hyper::client", "b");
-            assert_eq!(out.take().lines().count(), 1);
+            tracing::info!(target: "ractor_cluster::node", "c");
+            tracing::debug!(target: "ractor_cluster::net", "payload");
+            assert_eq!(out.take().lines().count(), 2);
         });
     }
 

@@ -15,6 +15,7 @@ use crate::clock;
 use crate::groups::store::Shard;
 use crate::groups::{self, Change, GroupView, Node, Sizes, plan};
 use crate::hosted_kind::HostedKind;
+use crate::link::hint::Hint;
 use crate::node_id::NodeId;
 use crate::raft::{Group, Role, Status};
 
@@ -59,7 +60,10 @@ pub(crate) async fn follow(inner: Arc<Inner>, group: usize, kinds: Arc<[Arc<dyn 
 }
 
 /// A hint: whoever misses it asks the wrong node once, or hears it with the next beat.
+///
+/// Over the sessions first, which never waits; then over the lanes, where a leader speaks for itself and is believed.
 async fn tell_all(inner: &Inner, lead: Lead) {
+    inner.presence.tell(&Hint::Lead(lead));
     let body = postcard::to_allocvec(&vec![lead]).unwrap_or_default();
     for lane in inner.router.lanes() {
         let _ = inner.router.notify(lane.peer(), LEADS, &body).await;

@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use super::control::{Control, ControlService, Replica};
 use super::leads::LeadsService;
 use super::member::{self, BeatService, Member, MemberMsg, MemberRef};
+use super::presence::Presence;
 use super::services::{BEAT, CONTROL, LEADS, LaneCourier, RAFT, RaftService};
 use super::{Cluster, DecideError, Inner, keeper};
 use crate::clock;
@@ -174,6 +175,7 @@ pub(crate) async fn open(parts: Parts) -> Result<Cluster, ClusterError> {
         member: MemberRef::default(),
         peers: arc_swap::ArcSwapOption::empty(),
         services: OnceLock::new(),
+        presence: Presence::default(),
         bootstrap: joined.members,
         cluster: joined.cluster,
     })))
@@ -345,6 +347,7 @@ impl Cluster {
             .child(self.member_spec(&kinds));
         let services = SupervisorHandle::start(spec, None).await.map_err(|error| error.to_string())?;
         let _ = inner.services.set(services);
+        self.start_sessions(village).await;
         for group in 0..inner.shards.len() {
             village.task("group.follow", keeper::follow(inner.clone(), group, kinds.clone())).detach();
         }
@@ -361,8 +364,10 @@ impl Cluster {
             let inner = inner.clone();
             let told = inner.clone();
             let witness: Witness = Arc::new(move |evidence| {
-                if let Evidence::Refused(node, _) = evidence {
-                    keeper::succeed(&told, node);
+                match evidence {
+                    Evidence::Up(node) => told.presence.lane_up(node),
+                    Evidence::Refused(node, _) => keeper::succeed(&told, node),
+                    Evidence::Closed(_) => {}
                 }
                 member::tell(&told.member, MemberMsg::Evidence(evidence));
             });
@@ -450,6 +455,7 @@ impl Cluster {
         if let Some(services) = inner.services.get() {
             services.stop().await;
         }
+        inner.presence.end();
         for group in (0..=u8::MAX).map_while(|number| inner.group(number)) {
             group.shutdown().await;
         }
@@ -457,7 +463,7 @@ impl Cluster {
 }
 
 /// The other members and where they are.
-fn others(inner: &Inner) -> HashMap<NodeId, Peer> {
+pub(super) fn others(inner: &Inner) -> HashMap<NodeId, Peer> {
     let me = inner.router.view.me;
     let known: Vec<_> =
         inner.control.replica.read(|state| state.members().map(|member| member.record.clone()).collect());
@@ -477,6 +483,7 @@ async fn follow(inner: Arc<Inner>) {
             if let Some(peers) = &*inner.peers.load() {
                 let _ = peers.send_message(PeersMsg::Members(now.clone()));
             }
+            inner.presence.members(now.clone());
             before = Some(now);
         }
         if inner.router.view.is_alone() && !is_alone(&inner.control.replica, inner.router.view.me) {
@@ -518,7 +525,8 @@ async fn accept(inner: Arc<Inner>) {
                 };
                 tasks.spawn("join", serving).detach();
             }
-            Protocol::Session | Protocol::Blob => drop(stream),
+            Protocol::Session => inner.presence.accepted(stream),
+            Protocol::Blob => drop(stream),
         }
     }
 }

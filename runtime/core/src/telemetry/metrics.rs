@@ -189,6 +189,34 @@ impl MetricSet for RuntimeMetrics {
     }
 }
 
+/// Label of what is turned away.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByCause {
+    reason: &'static str,
+}
+
+/// The table of the links to other nodes.
+#[derive(Debug)]
+pub struct LinkMetrics {
+    rejected: Family<ByCause, Counter>,
+}
+
+impl LinkMetrics {
+    /// Counts a connection or session that was turned away. `reason` is one of a fixed set of words.
+    pub fn rejected(&self, reason: &'static str) {
+        self.rejected.get_or_create(&ByCause { reason }).inc();
+    }
+}
+
+impl MetricSet for LinkMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let set = Self { rejected: Family::default() };
+        let help = "Connections and sessions of other nodes that were turned away, by reason";
+        registry.register("link_rejected", help, set.rejected.clone());
+        set
+    }
+}
+
 /// Pre-bound handles of one kind: each call is an atomic operation.
 #[derive(Debug, Clone)]
 pub struct KindMetrics {

@@ -22,7 +22,7 @@ use rustls::{
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio_rustls::{LazyConfigAcceptor, TlsConnector, client, server};
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, TlsConnector, client, server};
 
 use super::{Protocol, Rejected};
 use crate::identity::{Identity, PublicKey};
@@ -242,6 +242,11 @@ fn server_config(identity: &Identity, trust: Trust, protocol: Protocol) -> Serve
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config
+}
+
+/// The handshake of a door that opens to nobody, for a listener that cannot be left out.
+pub(crate) fn locked(identity: &Identity) -> TlsAcceptor {
+    TlsAcceptor::from(Arc::new(server_config(identity, Trust::Members(Pins::default()), Protocol::Session)))
 }
 
 /// Answers a `ClientHello` with an alert. RFC 8446 section 6: nothing is encrypted before a `ServerHello`.
