@@ -10,6 +10,7 @@
 //! | what travels between nodes beside mail | `services` |
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -23,12 +24,14 @@ use crate::control::{
 use crate::groups::store::Shard;
 use crate::identity::Identity;
 use crate::join::JoinToken;
+use crate::link::lane::Lane;
 use crate::link::peers::PeersMsg;
 use crate::membership::liveness::LivenessConfig;
 use crate::node_id::NodeId;
 use crate::raft::{Group, Role};
 use crate::router::Router;
 use crate::supervisor::SupervisorHandle;
+use crate::telemetry::{ClusterMetrics, LinkMetrics, Metrics};
 use crate::transport::{ClusterTransport, Pins};
 
 pub(crate) mod control;
@@ -284,6 +287,18 @@ impl Cluster {
         let up = inner.control.replica.read(|state| state.member(me).is_some_and(|m| m.state == MemberState::Up));
         up && inner.control.group.status().leader.is_some()
             && (inner.router.view.is_alone() || inner.router.view.holds_lease())
+    }
+
+    /// Feeds the metrics.
+    pub(crate) fn show(&self, metrics: &Metrics) {
+        let lanes = self.0.router.lanes();
+        let moved = |lane: &Arc<Lane>| [lane.bytes_in.load(Ordering::Relaxed), lane.bytes_out.load(Ordering::Relaxed)];
+        let links: Vec<_> = lanes.iter().map(|lane| (lane.peer().to_string(), moved(lane))).collect();
+        metrics.set::<ClusterMetrics>().show(&self.status(), &links);
+        let link = metrics.set::<LinkMetrics>();
+        for (reason, total) in self.0.transport.rejected() {
+            link.rejected_in_all(reason, total);
+        }
     }
 
     /// How the cluster is.

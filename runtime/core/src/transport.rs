@@ -115,6 +115,11 @@ pub trait ClusterTransport: Send + Sync + 'static {
 
     /// Where it listens, if that is a socket address.
     fn local_addr(&self) -> Option<SocketAddr>;
+
+    /// How many streams were turned away since the start, by reason.
+    fn rejected(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
 }
 
 #[cfg(test)]

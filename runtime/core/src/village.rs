@@ -593,6 +593,9 @@ impl Village {
         if let Some(free) = self.0.data_dir.as_deref().and_then(free_bytes) {
             store.free_bytes.set(free);
         }
+        if let Some(cluster) = self.cluster() {
+            cluster.show(&self.0.metrics);
+        }
         self.0.metrics.encode()
     }
 

@@ -160,6 +160,18 @@ async fn three_nodes_make_one_village() {
         hosts.insert(at);
     }
     assert_eq!(hosts.len(), 3);
+    let metrics = a.encode_metrics();
+    for series in [
+        "village_raft_term{group=\"8\"}",
+        "village_link_up{peer=\"",
+        "village_link_rejected_total{reason=\"garbage\"} 0",
+    ] {
+        assert!(metrics.contains(series), "no {series} in {metrics}");
+    }
+    assert_eq!(
+        metrics.lines().filter(|line| line.starts_with("village_member_state{") && line.contains("\"up\"")).count(),
+        3
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -20,6 +20,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::process::ProcessMetrics;
+use crate::cluster::ClusterStatus;
 
 /// Upper bounds of latency buckets in seconds: 0.5 ms to 10 s with an exact bound at the objective of 100 ms.
 pub const LATENCY_BUCKETS: [f64; 16] =
@@ -206,6 +207,12 @@ impl LinkMetrics {
     pub fn rejected(&self, reason: &'static str) {
         self.rejected.get_or_create(&ByCause { reason }).inc();
     }
+
+    /// Takes over what somebody else has counted for a reason of its own.
+    pub(crate) fn rejected_in_all(&self, reason: &'static str, total: u64) {
+        let counter = self.rejected.get_or_create(&ByCause { reason });
+        counter.inc_by(total.saturating_sub(counter.get()));
+    }
 }
 
 impl MetricSet for LinkMetrics {
@@ -306,6 +313,95 @@ impl MetricSet for StoreMetrics {
         let help = "Free space on the disk of the data directory";
         registry.register_with_unit("store_free", help, Unit::Bytes, set.free_bytes.clone());
         set
+    }
+}
+
+/// One member in one state.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByState {
+    node: String,
+    state: String,
+}
+
+/// One replicated group; 0 is the control group.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByGroup {
+    group: u8,
+}
+
+/// One peer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByPeer {
+    peer: String,
+}
+
+/// One peer and one direction.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByDirection {
+    peer: String,
+    direction: &'static str,
+}
+
+/// The table of the cluster, as its node saw it when the metrics were read. A cluster has at most 64 nodes, so ids may be
+/// labels.
+#[derive(Debug)]
+pub struct ClusterMetrics {
+    member_state: Family<ByState, Gauge>,
+    leader: Family<ByGroup, Gauge>,
+    term: Family<ByGroup, Gauge>,
+    applied: Family<ByGroup, Gauge>,
+    link_up: Family<ByPeer, Gauge>,
+    link_bytes: Family<ByDirection, Gauge>,
+}
+
+impl MetricSet for ClusterMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let set = Self {
+            member_state: Family::default(),
+            leader: Family::default(),
+            term: Family::default(),
+            applied: Family::default(),
+            link_up: Family::default(),
+            link_bytes: Family::default(),
+        };
+        registry.register("member_state", "1 for the state that a member is in", set.member_state.clone());
+        registry.register("raft_leader", "1 when this node leads the group", set.leader.clone());
+        registry.register("raft_term", "Newest term of the group", set.term.clone());
+        registry.register("raft_applied_index", "Last entry of the group applied here", set.applied.clone());
+        registry.register("link_up", "1 while there is a link to the peer", set.link_up.clone());
+        let help = "Bytes over the present link to the peer";
+        registry.register_with_unit("link_moved", help, Unit::Bytes, set.link_bytes.clone());
+        set
+    }
+}
+
+impl ClusterMetrics {
+    /// Takes over how the cluster is; members that are gone are forgotten.
+    pub(crate) fn show(&self, status: &ClusterStatus, links: &[(String, [u64; 2])]) {
+        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.member_state.clear();
+        self.link_up.clear();
+        self.link_bytes.clear();
+        for member in &status.members {
+            let labels = ByState { node: member.id.clone(), state: member.state.clone() };
+            self.member_state.get_or_create(&labels).set(1);
+            if member.id != status.node {
+                self.link_up.get_or_create(&ByPeer { peer: member.id.clone() }).set(i64::from(member.linked));
+            }
+        }
+        for group in &status.groups {
+            let labels = ByGroup { group: group.group };
+            let leads = group.leader.as_deref() == Some(status.node.as_str());
+            self.leader.get_or_create(&labels).set(i64::from(leads));
+            self.term.get_or_create(&labels).set(gauge(group.term));
+            self.applied.get_or_create(&labels).set(gauge(group.applied.unwrap_or(0)));
+        }
+        for (peer, [received, sent]) in links {
+            for (direction, bytes) in [("in", received), ("out", sent)] {
+                let labels = ByDirection { peer: peer.clone(), direction };
+                self.link_bytes.get_or_create(&labels).set(gauge(*bytes));
+            }
+        }
     }
 }
 

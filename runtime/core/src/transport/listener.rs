@@ -114,6 +114,10 @@ impl ClusterTransport for TlsTcp {
         })
     }
 
+    fn rejected(&self) -> Vec<(&'static str, u64)> {
+        self.rejections.snapshot().map(|(reason, count)| (reason.as_str(), count)).to_vec()
+    }
+
     fn local_addr(&self) -> Option<SocketAddr> {
         Some(self.local)
     }
