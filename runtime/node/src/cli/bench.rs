@@ -1,6 +1,7 @@
 //! `village bench`: figures of this machine, each beside its peer in the same run.
 
 mod local;
+mod remote;
 mod store;
 
 use clap::Subcommand;
@@ -12,6 +13,8 @@ use super::{Global, Outcome};
 pub(crate) enum Bench {
     /// What a local tell and ask cost over raw `ractor`.
     Local(local::Local),
+    /// How fast messages are between two processes, beside `ractor_cluster` and Erlang.
+    Remote(remote::Remote),
     /// How fast and how safe durable writes are.
     Store(store::Store),
 }
@@ -24,6 +27,7 @@ impl Bench {
     pub(crate) async fn run(self, global: &Global) -> Outcome {
         match self {
             Self::Local(local) => local.run(global.json).await,
+            Self::Remote(remote) => remote.run(global.json).await,
             Self::Store(store) => store.run(global.json).await,
         }
     }
