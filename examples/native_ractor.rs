@@ -64,7 +64,7 @@ async fn main() -> anyhow::Result<()> {
     let mut child = Command::new(std::env::current_exe()?).arg(join).stdout(Stdio::null()).spawn()?;
     let greeters = tokio::time::timeout(Duration::from_secs(30), until(1)).await?;
     let greeting = greeters[0].call(|reply| GreeterMsg::Greet("ada".into(), reply), None).await?;
-    println!("{}", greeting.unwrap_or_default());
+    println!("{}", greeting.unwrap_or("no answer".into()));
     child.kill()?;
     let killed = Instant::now();
     tokio::time::timeout(Duration::from_secs(5), until(0)).await?;

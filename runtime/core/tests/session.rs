@@ -259,6 +259,15 @@ async fn processes_see_each_other_until_one_is_killed() {
     let busy = idle_cost(&first.child).await;
     println!("an idle node of three takes {:.1} % of a core", busy * 100.0);
     assert!(busy < 0.2, "{busy}");
+    // What keeps the sessions may crash; it starts again and they with it.
+    let gateway = || pg::get_scoped_local_members(&"village".to_owned(), &format!("gw/{me}")).pop();
+    let crashed = gateway().unwrap();
+    crashed.kill();
+    until("sessions after a crash", SOON, async || {
+        let again = gateway().is_some_and(|gateway| gateway.get_id() != crashed.get_id());
+        (again && cluster.hosts("test.echo").len() == 3 && adders().len() == 2).then_some(())
+    })
+    .await;
     // A kill is noticed at once, and by whoever looks.
     let mut first = first;
     let killed = Instant::now();
