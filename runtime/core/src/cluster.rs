@@ -37,6 +37,7 @@ pub(crate) mod start;
 
 use control::Control;
 pub use control::DecideError;
+pub use start::ClusterError;
 
 /// A cluster is well only while a majority of its voters answered within this time.
 const QUORUM_AGE: Duration = Duration::from_secs(2);
