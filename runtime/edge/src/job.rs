@@ -12,8 +12,8 @@ use std::time::Duration;
 use aivillage_memory::{Document, Memory, Put, PutStatus, WaitFor};
 use aivillage_runtime::store::{Batch, Level, StoreError, TreeId};
 use aivillage_runtime::{
-    Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, CallError, Durability, Kind, KindOptions, Mail, MsgCx, Principal,
-    Reply, TaskHandle, Village, clock,
+    Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, CallError, Durability, Kind, KindOptions, Mail, MsgCx,
+    Principal, Reply, TaskHandle, Village, clock,
 };
 use futures::FutureExt;
 use schemars::JsonSchema;
@@ -487,12 +487,7 @@ fn load(village: &Village, id: &str) -> Result<Option<Job>, StoreError> {
 }
 
 /// Up to `limit` jobs of a tenant, the newest first, those before `before` only.
-fn list(
-    village: &Village,
-    tenant: &str,
-    before: Option<&str>,
-    limit: usize,
-) -> Result<Vec<Job>, StoreError> {
+fn list(village: &Village, tenant: &str, before: Option<&str>, limit: usize) -> Result<Vec<Job>, StoreError> {
     let mut newest: Vec<Job> = Vec::new();
     let end = before.and_then(key);
     let mut from = Vec::new();

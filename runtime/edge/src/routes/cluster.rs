@@ -259,7 +259,8 @@ mod tests {
     fn a_token_is_shown_without_its_secret() {
         let record = TokenRecord { id: 10, secret_hash: [7; 32], expires_at_ms: 5_500, uses_left: 2, note: "n".into() };
         let view = serde_json::to_value(TokenView::of(record, 1_000)).unwrap();
-        let expected = json!({"id": "000000000000000a", "uses_left": 2, "expires_at_ms": 5_500, "expires_in_s": 4, "note": "n"});
+        let expected =
+            json!({"id": "000000000000000a", "uses_left": 2, "expires_at_ms": 5_500, "expires_in_s": 4, "note": "n"});
         assert_eq!(view, expected);
     }
 }

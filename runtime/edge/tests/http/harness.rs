@@ -98,10 +98,7 @@ impl Door {
         Self::on(|builder| builder.config(listen).clustered(), |_| {}).await
     }
 
-    async fn on(
-        build: impl FnOnce(VillageBuilder) -> VillageBuilder,
-        change: impl FnOnce(&mut EdgeConfig),
-    ) -> Self {
+    async fn on(build: impl FnOnce(VillageBuilder) -> VillageBuilder, change: impl FnOnce(&mut EdgeConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let counter =
             Counter { runs: Arc::default(), waiting: Arc::default(), go: Arc::default(), arrived: Arc::default() };
