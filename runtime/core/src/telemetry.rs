@@ -28,9 +28,9 @@ use crate::config::{ConfigError, LogFormat, TelemetryConfig};
 use logs::{Form, LogLines};
 use traces::Exporter;
 
-/// Libraries that narrate at INFO or DEBUG what only their authors want to know; the configured filter may overrule.
-const QUIET: &str =
-    "hyper=warn,hyper_util=warn,h2=warn,reqwest=warn,rustls=warn,tower=warn,tantivy=warn,sled=warn,opentelemetry=warn";
+/// Libraries that narrate at INFO or DEBUG what only their authors want to know; the configured filter may overrule. To openraft
+/// every link that is lost is an ERROR; what somebody must act on comes back from it as a result.
+const QUIET: &str = "hyper=warn,hyper_util=warn,h2=warn,reqwest=warn,rustls=warn,tower=warn,tantivy=warn,sled=warn,opentelemetry=warn,openraft=off";
 
 /// The installed log and trace output of this process.
 #[derive(Debug)]

@@ -8,7 +8,9 @@ use crate::cli::output::{self, BAD, BOLD, DIM, GOOD, WARN, items, paint, text};
 
 /// The page of a status, as of a Unix millisecond.
 pub(super) fn page(status: &Value, groups: bool, now_ms: u64) -> String {
-    let members = items(status, "members");
+    let mut members: Vec<&Value> = items(status, "members").iter().collect();
+    // n2 before n10.
+    members.sort_by_key(|member| (text(member, "name").len(), text(member, "name"), text(member, "id")));
     let names: BTreeMap<&str, &str> = members.iter().map(|member| (text(member, "id"), text(member, "name"))).collect();
     let name = |id: &str| names.get(id).map_or_else(|| id.to_owned(), |name| (*name).to_owned());
     let health = text(status, "health");
