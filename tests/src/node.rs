@@ -2,109 +2,45 @@
 
 use std::{
     fs,
+    ops::Deref,
     process::{ExitStatus, Stdio},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines},
     process::{Child, ChildStdout, Command},
     time::timeout,
 };
 
-use crate::PATIENCE;
+use crate::{Api, PATIENCE};
 
 /// A village that was ready when it was started. Killed when dropped.
 #[derive(Debug)]
 pub struct Node {
-    /// Address of the API, without a slash at the end.
-    pub url: String,
-    /// Address of health and metrics.
-    pub admin_url: String,
-    /// The admin key.
-    pub key: String,
     /// Seconds from start to ready, as the village counted them.
     pub ready_s: f64,
-    http: reqwest::Client,
-    child: Child,
-    // Kept open: a village must not meet a closed pipe while a test looks at it.
-    _stdout: Lines<BufReader<ChildStdout>>,
+    api: Api,
+    process: Process,
+}
+
+impl Deref for Node {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.api
+    }
 }
 
 impl Node {
-    pub(crate) async fn start(mut command: Command) -> Result<Self> {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-        let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
-        let line = timeout(PATIENCE, lines.next_line()).await.context("not ready in time")??;
-        let Some(line) = line else {
-            let mut stderr = String::new();
-            if let Some(mut pipe) = child.stderr.take() {
-                timeout(PATIENCE, pipe.read_to_string(&mut stderr)).await??;
-            }
-            bail!("ended before it was ready: {stderr}");
-        };
-        drain(&mut child);
-        let ready: Value = serde_json::from_str(&line).with_context(|| format!("no ready line: {line}"))?;
-        let text = |name: &str| {
-            ready.get(name).and_then(Value::as_str).map(str::to_owned).with_context(|| format!("{name}: {line}"))
-        };
-        let key_file = command.as_std().get_current_dir().context("no directory")?.join(text("key_file")?);
-        Ok(Self {
-            url: text("url")?,
-            admin_url: text("admin_url")?,
-            key: fs::read_to_string(key_file)?.trim().to_owned(),
-            ready_s: ready.get("seconds").and_then(Value::as_f64).unwrap_or(f64::NAN),
-            http: reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?,
-            child,
-            _stdout: lines,
-        })
-    }
-
-    /// A request with the admin key.
-    pub fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.key)
-    }
-
-    /// Gets JSON.
-    ///
-    /// # Errors
-    /// A broken connection or a status that is no success.
-    pub async fn get(&self, path: &str) -> Result<Value> {
-        answer(self.request(reqwest::Method::GET, path)).await
-    }
-
-    /// Posts JSON and gets JSON.
-    ///
-    /// # Errors
-    /// A broken connection or a status that is no success.
-    pub async fn post(&self, path: &str, body: &Value) -> Result<Value> {
-        answer(self.request(reqwest::Method::POST, path).json(body)).await
-    }
-
-    /// Asks an agent.
-    ///
-    /// # Errors
-    /// As [`Node::post`].
-    pub async fn ask(&self, agent: &str, question: &str) -> Result<Value> {
-        self.post(&format!("/v1/agents/{agent}/ask"), &json!({ "input": question })).await
-    }
-
-    /// Puts documents, each an id and a text, and waits until they can be found.
-    ///
-    /// # Errors
-    /// As [`Node::post`], and when one is refused.
-    pub async fn put(&self, documents: &[(&str, &str)]) -> Result<()> {
-        let documents: Vec<Value> =
-            documents.iter().map(|(id, text)| json!({ "id": id, "title": id, "text": text })).collect();
-        let report = self.post("/v1/memory/documents?wait=searchable", &json!({ "documents": documents })).await?;
-        let failed = report.get("results").and_then(Value::as_array).is_none_or(|results| {
-            results.iter().any(|result| result.get("status").is_none_or(|status| status == "failed"))
-        });
-        ensure!(!failed, "not stored: {report}");
-        Ok(())
+    pub(crate) async fn start(command: Command) -> Result<Self> {
+        let mut process = Process::start(command)?;
+        let ready = process.said().await?;
+        let api = Api::of(&ready, &process.directory)?;
+        Ok(Self { ready_s: ready.get("seconds").and_then(Value::as_f64).unwrap_or(f64::NAN), api, process })
     }
 
     /// Sends a signal.
@@ -112,8 +48,7 @@ impl Node {
     /// # Errors
     /// When the process has ended.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)).context("it has ended")?;
-        Ok(kill_process(pid, signal)?)
+        self.process.signal(signal)
     }
 
     /// Kills it as a power cut would, and waits until it is gone.
@@ -121,7 +56,7 @@ impl Node {
     /// # Errors
     /// The system's.
     pub async fn kill9(mut self) -> Result<()> {
-        self.child.kill().await.context("kill -9")
+        self.process.child.kill().await.context("kill -9")
     }
 
     /// Waits for its end.
@@ -137,15 +72,49 @@ impl Node {
     /// # Errors
     /// When it goes on.
     pub async fn ended_within(&mut self, limit: Duration) -> Result<ExitStatus> {
-        Ok(timeout(limit, self.child.wait()).await.context("it goes on")??)
+        self.process.ended_within(limit).await
     }
 }
 
-async fn answer(request: reqwest::RequestBuilder) -> Result<Value> {
-    let response = request.send().await?;
-    let (status, text) = (response.status(), response.text().await?);
-    ensure!(status.is_success(), "{status}: {text}");
-    serde_json::from_str(&text).with_context(|| text)
+/// A process that prints lines of JSON. Killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) child: Child,
+    pub(crate) directory: std::path::PathBuf,
+    // Kept open: a village must not meet a closed pipe while a test looks at it.
+    stdout: Lines<BufReader<ChildStdout>>,
+}
+
+impl Process {
+    pub(crate) fn start(mut command: Command) -> Result<Self> {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let stdout = BufReader::new(child.stdout.take().context("no output")?).lines();
+        let directory = command.as_std().get_current_dir().context("no directory")?.to_owned();
+        Ok(Self { child, directory, stdout })
+    }
+
+    /// The next line. The first one is the time to look at what the process says otherwise if there is none.
+    pub(crate) async fn said(&mut self) -> Result<Value> {
+        let line = timeout(PATIENCE, self.stdout.next_line()).await.context("nothing said in time")??;
+        let Some(line) = line else {
+            let mut stderr = String::new();
+            if let Some(mut pipe) = self.child.stderr.take() {
+                timeout(PATIENCE, pipe.read_to_string(&mut stderr)).await??;
+            }
+            bail!("ended before it was ready: {stderr}");
+        };
+        drain(&mut self.child);
+        serde_json::from_str(&line).with_context(|| format!("no line of JSON: {line}"))
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)).context("it has ended")?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    pub(crate) async fn ended_within(&mut self, limit: Duration) -> Result<ExitStatus> {
+        Ok(timeout(limit, self.child.wait()).await.context("it goes on")??)
+    }
 }
 
 /// Reads the log so that the pipe never fills.

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{process::Command, time::timeout};
 
-use crate::{Node, PATIENCE};
+use crate::{Fleet, Node, PATIENCE};
 
 /// A temporary directory with `village` on the path and nothing else in it.
 #[derive(Debug)]
@@ -87,6 +87,8 @@ impl Place {
         for name in ["VILLAGE_DATA", "VILLAGE_URL", "VILLAGE_KEY", "VILLAGE_CONFIG"] {
             command.env_remove(name);
         }
+        // Any free port for other nodes: many villages run at once here.
+        command.env("VILLAGE__NODE__LISTEN", "127.0.0.1:0");
         command.env("PATH", std::env::join_paths(paths).unwrap_or(path)).kill_on_drop(true);
         command
     }
@@ -133,6 +135,26 @@ impl Place {
         let mut command = self.village();
         command.args(["up", "--json", "--listen", "127.0.0.1:0"]).args(args);
         Node::start(command).await
+    }
+
+    /// Starts a node here that joins the village of another place, with further arguments.
+    ///
+    /// # Errors
+    /// When it is not ready in time.
+    pub async fn join(&self, address: &str, args: &[&str]) -> Result<Node> {
+        let mut command = self.village();
+        command.args(["join", address, "--json", "--listen", "127.0.0.1:0"]).args(args);
+        Node::start(command).await
+    }
+
+    /// Starts so many nodes here, with further arguments.
+    ///
+    /// # Errors
+    /// When they are not ready in time.
+    pub async fn up_nodes(&self, count: u16, args: &[&str]) -> Result<Fleet> {
+        let mut command = self.village();
+        command.args(["up", "--json", "--listen", "127.0.0.1:0", "--nodes", &count.to_string()]).args(args);
+        Fleet::start(command).await
     }
 }
 

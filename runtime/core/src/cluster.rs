@@ -45,6 +45,7 @@ pub(crate) mod start;
 pub use crate::link::gateway::NodeNews;
 use control::Control;
 pub use control::DecideError;
+pub use start::ClusterError;
 
 /// A cluster is well only while a majority of its voters answered within this time.
 const QUORUM_AGE: Duration = Duration::from_secs(2);

@@ -31,9 +31,10 @@ use traces::Exporter;
 
 /// Libraries that narrate at INFO or DEBUG what only their authors want to know; the configured filter may overrule.
 ///
-/// `ractor_cluster` warns of each session that ends; what matters of that the link to the peer says itself.
+/// `ractor_cluster` warns of each session that ends, and to openraft every link that is lost is an ERROR; what matters of
+/// that the link to the peer says itself, and what somebody must act on comes back as a result.
 const QUIET: &str = "hyper=warn,hyper_util=warn,h2=warn,reqwest=warn,rustls=warn,tower=warn,tantivy=warn,sled=warn,\
-                     opentelemetry=warn,ractor_cluster=error";
+                     opentelemetry=warn,ractor_cluster=error,openraft=off";
 
 /// The installed log and trace output of this process.
 #[derive(Debug)]

@@ -24,6 +24,9 @@ use crate::pipeline::host::Hosts;
 use crate::routes::agents::Roster;
 use crate::{idem, job, openapi};
 
+/// Pause between two attempts to end the jobs of the last run.
+const RECOVER_AGAIN: Duration = Duration::from_secs(1);
+
 /// The state of the router.
 #[derive(Debug)]
 pub(crate) struct Door {
@@ -45,6 +48,22 @@ pub(crate) struct Door {
     clock: DefaultClock,
 }
 
+/// Ends the jobs of the last run. A node that takes no part in its cluster yet does so later: nobody could be asked now.
+async fn recover_jobs(village: &Village) -> Result<(), EdgeError> {
+    if village.health().ready {
+        return job::recover(village).await.map_err(|error| EdgeError::Jobs(error.to_string()));
+    }
+    let later = village.clone();
+    let recovering = async move {
+        while let Err(error) = job::recover(&later).await {
+            tracing::debug!(%error, "jobs of the last run not ended yet");
+            tokio::time::sleep(RECOVER_AGAIN).await;
+        }
+    };
+    village.task("edge.recover_jobs", recovering).detach();
+    Ok(())
+}
+
 impl Door {
     pub(crate) async fn open(
         village: &Village,
@@ -53,7 +72,7 @@ impl Door {
         listens: [SocketAddr; 2],
     ) -> Result<(Arc<Self>, PathBuf), EdgeError> {
         let (verifier, key_path) = Verifier::open(data_dir)?;
-        job::recover(village).await.map_err(|error| EdgeError::Jobs(error.to_string()))?;
+        recover_jobs(village).await?;
         village.task("edge.idem_sweep", idem::sweep(village.clone())).detach();
         let own = listens.iter().map(|addr| addr.ip().to_string());
         let rate = config.limits.ip;

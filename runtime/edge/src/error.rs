@@ -7,6 +7,8 @@
 use std::time::Duration;
 
 use aivillage_runtime::CallError;
+use aivillage_runtime::cluster::DecideError;
+use aivillage_runtime::control::ControlRefused;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -109,12 +111,18 @@ codes! {
     AgentUnknown "agent_unknown" NOT_FOUND "There is no such agent.";
     CollectionUnknown "collection_not_found" NOT_FOUND "The memory has no such collection.";
     ModelNotFound "model_not_found" NOT_FOUND "No such model.";
+    NodeUnknown "node_unknown" NOT_FOUND "No such node is a member of the cluster.";
+    TokenUnknown "token_unknown" NOT_FOUND "There is no such join token.";
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED "The route does not know this method.";
     NotAcceptable "not_acceptable" NOT_ACCEPTABLE "The answer has no form the caller accepts.";
     RequestTimeout "request_timeout" REQUEST_TIMEOUT "The body did not arrive in time.";
     ToolDenied "tool_denied" FORBIDDEN "The agent may not use this tool.";
     Conflict "conflict" CONFLICT "The request contradicts the present state.";
     VersionConflict "version_conflict" CONFLICT "Somebody else changed it first.";
+    NodeUp "node_up" CONFLICT "The node is not down.";
+    LastNode "last_node" CONFLICT "The last node of a cluster stays.";
+    NoCluster "no_cluster" CONFLICT "This village is not part of a cluster.";
+    VersionMismatch "version_mismatch" CONFLICT "The node with the actor has another version of its messages.";
     IdempotencyInProgress "idempotency_in_progress" CONFLICT "The first request with this key is still running.";
     Gone "gone" GONE "It existed and was removed.";
     PayloadTooLarge "payload_too_large" PAYLOAD_TOO_LARGE "The body is larger than this route takes.";
@@ -138,6 +146,11 @@ codes! {
     Draining "draining" SERVICE_UNAVAILABLE "The node is stopping.";
     ModelUnavailable "model_unavailable" SERVICE_UNAVAILABLE "No model can answer now.";
     Unavailable "unavailable" SERVICE_UNAVAILABLE "A part that is needed cannot be reached.";
+    NoQuorum "no_quorum" SERVICE_UNAVAILABLE "Too few nodes hear each other to decide anything.";
+    NotPlaced "actor_not_placed" SERVICE_UNAVAILABLE "No live node can host the actor.";
+    NodeUnreachable "node_unreachable" SERVICE_UNAVAILABLE "The node with the actor cannot be reached.";
+    SlotUnavailable "slot_unavailable" SERVICE_UNAVAILABLE "The actor's state is on a node that is away.";
+    Moved "actor_moved" SERVICE_UNAVAILABLE "The actor is changing nodes.";
     ActorTimeout "actor_timeout" GATEWAY_TIMEOUT "The actor did not answer before the deadline.";
     Expired "expired" GATEWAY_TIMEOUT "The deadline had passed before the work began.";
     StoreFull "store_full" INSUFFICIENT_STORAGE "The disk is full; reads go on.";
@@ -334,15 +347,50 @@ impl From<CallError> for ApiError {
             CallError::Denied { .. } => Code::Forbidden,
             CallError::TooLarge { .. } => Code::PayloadTooLarge,
             CallError::Store { full: true, .. } => Code::StoreFull,
+            CallError::NoQuorum { .. } => Code::NoQuorum,
+            CallError::NotPlaced { .. } => Code::NotPlaced,
+            CallError::Unreachable { .. } => Code::NodeUnreachable,
+            CallError::VersionMismatch { .. } => Code::VersionMismatch,
+            CallError::SlotUnavailable { .. } => Code::SlotUnavailable,
+            CallError::Moved { .. } => Code::Moved,
             CallError::App(refusal) => return from_app(&refusal.code, &refusal.message),
             _ => Code::Internal,
         };
         let mapped = ApiError::new(code, detail);
         match error.retry_after() {
             Some(after) => mapped.retry_after(after),
-            None if code == Code::Draining => mapped.retry_after(Duration::from_secs(2)),
             None => mapped,
         }
+    }
+}
+
+impl From<DecideError> for ApiError {
+    fn from(error: DecideError) -> Self {
+        let code = match &error {
+            DecideError::Refused(refused) => refusal(refused),
+            DecideError::NoQuorum { .. } => Code::NoQuorum,
+            DecideError::TooLarge => Code::PayloadTooLarge,
+            DecideError::Stopped => Code::Draining,
+            DecideError::NoCluster => Code::NoCluster,
+            _ => Code::Internal,
+        };
+        let mapped = ApiError::new(code, error.to_string());
+        match code {
+            Code::NoQuorum | Code::Draining => mapped.retry_after(Duration::from_secs(1)),
+            _ => mapped,
+        }
+    }
+}
+
+fn refusal(refused: &ControlRefused) -> Code {
+    match refused {
+        ControlRefused::NodeUnknown { .. } => Code::NodeUnknown,
+        ControlRefused::TokenUnknown => Code::TokenUnknown,
+        ControlRefused::NodeUp => Code::NodeUp,
+        ControlRefused::LastNode => Code::LastNode,
+        ControlRefused::TooLarge { .. } => Code::PayloadInvalid,
+        // What remains contradicts how the cluster is now.
+        _ => Code::Conflict,
     }
 }
 
@@ -445,6 +493,47 @@ mod tests {
         assert_eq!((known.code(), known.status().as_u16()), ("not_found", 404));
         let own = ApiError::from(CallError::from(AppError::new("overdrawn", "no")));
         assert_eq!((own.code(), own.status().as_u16()), ("overdrawn", 422));
+    }
+
+    #[test]
+    fn what_many_nodes_add_keeps_the_codes_of_the_runtime() {
+        let node = aivillage_runtime::NodeId(7);
+        let text = || "x".to_owned();
+        let errors = [
+            (CallError::NoQuorum { detail: text() }, 503, Some(1)),
+            (CallError::NotPlaced { kind: text(), missing: text() }, 503, None),
+            (CallError::Unreachable { node, sent: true }, 503, Some(1)),
+            (CallError::VersionMismatch { have: 1, got: 2 }, 409, None),
+            (CallError::SlotUnavailable { kind: text(), detail: text() }, 503, Some(1)),
+            (CallError::Moved { to: None }, 503, None),
+            (CallError::Draining, 503, Some(1)),
+        ];
+        for (error, status, retry) in errors {
+            let mapped = ApiError::from(error.clone());
+            assert_eq!((mapped.code(), mapped.status().as_u16()), (&*error.code(), status));
+            assert_eq!(mapped.problem("/", "t").get("retry_after_s").and_then(Value::as_u64), retry, "{error}");
+        }
+    }
+
+    #[test]
+    fn decisions_that_were_not_made_say_why() {
+        let node = aivillage_runtime::NodeId(7);
+        let cases: [(DecideError, &str, u16); 9] = [
+            (DecideError::NoQuorum { seen: 1, voters: 3, unsure: false }, "no_quorum", 503),
+            (ControlRefused::NodeUnknown { node }.into(), "node_unknown", 404),
+            (ControlRefused::TokenUnknown.into(), "token_unknown", 404),
+            (ControlRefused::NodeUp.into(), "node_up", 409),
+            (ControlRefused::LastNode.into(), "last_node", 409),
+            (ControlRefused::TooLarge { what: "token note".into(), max: 256 }.into(), "payload_invalid", 422),
+            (ControlRefused::TokenExpired.into(), "conflict", 409),
+            (DecideError::NoCluster, "no_cluster", 409),
+            (DecideError::TooLarge, "payload_too_large", 413),
+        ];
+        for (error, code, status) in cases {
+            let mapped = ApiError::from(error.clone());
+            assert_eq!((mapped.code(), mapped.status().as_u16()), (code, status));
+            assert_eq!(mapped.problem("/", "t")["detail"], error.to_string());
+        }
     }
 
     #[test]

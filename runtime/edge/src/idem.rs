@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use aivillage_runtime::store::{Batch, Level, StoreError, TreeId};
 use aivillage_runtime::{
-    Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Kind, KindOptions, Mail, Reply, Village, clock,
+    Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Durability, Kind, KindOptions, Mail, Reply, Village, clock,
 };
 use serde::{Deserialize, Serialize};
 
@@ -107,7 +107,7 @@ impl Kind for Idem {
 
     fn options() -> KindOptions {
         // Longer than any request may run, so that no claim is forgotten while its request runs.
-        KindOptions::default().mailbox(4_096).idle(Duration::from_mins(30))
+        KindOptions::default().durable(Durability::Local).mailbox(4_096).idle(Duration::from_mins(30))
     }
 }
 

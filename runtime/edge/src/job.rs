@@ -1,8 +1,9 @@
 //! `edge.job`: one long operation that a client started and may come back to.
 //!
-//! Key: the job's `UUIDv7`. Durable: the record, as a value of [`TREE`], on every change of state. Lost in a crash: the work.
+//! Key: the job's `UUIDv7`. Durable: the record, as a value of [`TREE`], on every change of state, in the store of the node that
+//! has all jobs of the village. Lost in a crash: the work.
 //! A job found unfinished by a new activation becomes `failed` with code `interrupted`: never silently lost.
-//! Every change is told on the topic `jobs.{id}`.
+//! Every change is told on the topic `jobs.{id}`. [`JobTable`] lists them, on the same node.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -11,8 +12,8 @@ use std::time::Duration;
 use aivillage_memory::{Document, Memory, Put, PutStatus, WaitFor};
 use aivillage_runtime::store::{Batch, Level, StoreError, TreeId};
 use aivillage_runtime::{
-    Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, CallError, Kind, KindOptions, Mail, MsgCx, Principal,
-    Reply, TaskHandle, Village, clock,
+    Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, CallError, Durability, Kind, KindOptions, Mail, MsgCx,
+    Principal, Reply, TaskHandle, Village, clock,
 };
 use futures::FutureExt;
 use schemars::JsonSchema;
@@ -240,7 +241,7 @@ impl Kind for JobActor {
 
     fn options() -> KindOptions {
         // A working job gets no mail for long stretches; it asks to be stopped when it is done.
-        KindOptions::default().idle(None)
+        KindOptions::default().durable(Durability::Local).idle(None)
     }
 }
 
@@ -372,6 +373,58 @@ impl Running {
     }
 }
 
+/// What a [`JobTable`] understands.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum JobTableMsg {
+    /// Lists the jobs of a tenant, the newest first.
+    List {
+        /// Only those that are older than this one.
+        before: Option<String>,
+        /// At most so many.
+        limit: usize,
+        /// The jobs.
+        reply: Reply<Vec<Job>>,
+    },
+}
+
+/// `edge.jobs`: the table of all jobs of a tenant. Key: the tenant. It keeps nothing of its own; it lives where the records are.
+#[derive(Debug)]
+pub struct JobTable;
+
+impl Kind for JobTable {
+    const NAME: &'static str = "edge.jobs";
+    type Body = JobTableMsg;
+
+    fn options() -> KindOptions {
+        KindOptions::default().durable(Durability::Local)
+    }
+}
+
+impl Actor for JobTable {
+    type Msg = Mail<JobTableMsg>;
+    type State = ActorCx;
+    type Arguments = ActorCx;
+
+    async fn pre_start(&self, _: ActorRef<Self::Msg>, cx: ActorCx) -> Result<ActorCx, ActorProcessingErr> {
+        Ok(cx)
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        mail: Self::Msg,
+        cx: &mut ActorCx,
+    ) -> Result<(), ActorProcessingErr> {
+        let JobTableMsg::List { before, limit, reply } = mail.body;
+        let (village, tenant) = (cx.village().clone(), cx.key().to_owned());
+        // The walk over the table takes long when there are many; others need not wait for it.
+        let read = cx.village().blocking("edge.jobs", move || list(&village, &tenant, before.as_deref(), limit));
+        let answer = async move { reply.complete(read.await.map_err(CallError::from).and_then(|jobs| Ok(jobs?))) };
+        cx.village().task("edge.jobs", answer).detach();
+        Ok(())
+    }
+}
+
 /// Does the work on the owner's behalf. The request that started it has a deadline of its own, which does not hold here.
 async fn run(cx: &ActorCx, me: &ActorRef<Mail<JobMsg>>, owner: Principal, work: Work) -> Outcome {
     let owner = Arc::new(owner);
@@ -434,12 +487,7 @@ fn load(village: &Village, id: &str) -> Result<Option<Job>, StoreError> {
 }
 
 /// Up to `limit` jobs of a tenant, the newest first, those before `before` only.
-pub(crate) fn list(
-    village: &Village,
-    tenant: &str,
-    before: Option<&str>,
-    limit: usize,
-) -> Result<Vec<Job>, StoreError> {
+fn list(village: &Village, tenant: &str, before: Option<&str>, limit: usize) -> Result<Vec<Job>, StoreError> {
     let mut newest: Vec<Job> = Vec::new();
     let end = before.and_then(key);
     let mut from = Vec::new();
@@ -513,7 +561,7 @@ mod tests {
     }
 
     async fn village() -> Village {
-        Village::builder().host(|_: &ActorCx| JobActor).start().await.unwrap()
+        Village::builder().host(|_: &ActorCx| JobActor).host(|_: &ActorCx| JobTable).start().await.unwrap()
     }
 
     async fn put(village: &Village, job: &Job) {
@@ -562,11 +610,15 @@ mod tests {
         for id in &ids {
             put(&village, &Job::new(id, "local", &work(), "t")).await;
         }
-        let page = list(&village, "local", None, 2).unwrap();
-        assert_eq!(page.iter().map(|job| &job.id).collect::<Vec<_>>(), [&ids[4], &ids[3]]);
-        let page = list(&village, "local", Some(&ids[3]), 5).unwrap();
-        assert_eq!(page.iter().map(|job| &job.id).collect::<Vec<_>>(), [&ids[2], &ids[1], &ids[0]]);
-        assert!(list(&village, "other", None, 5).unwrap().is_empty());
+        let page = async |tenant: &str, before: Option<&String>, limit| {
+            let before = before.cloned();
+            let table = village.addr::<JobTable>(tenant);
+            let jobs = table.ask(|reply| JobTableMsg::List { before, limit, reply }).await.unwrap();
+            jobs.into_iter().map(|job| job.id).collect::<Vec<_>>()
+        };
+        assert_eq!(page("local", None, 2).await, [ids[4].clone(), ids[3].clone()]);
+        assert_eq!(page("local", Some(&ids[3]), 5).await, [ids[2].clone(), ids[1].clone(), ids[0].clone()]);
+        assert!(page("other", None, 5).await.is_empty());
     }
 
     #[tokio::test]

@@ -38,5 +38,6 @@ use aivillage_runtime::{ActorCx, VillageBuilder};
 
 /// Hosts the kinds that the edge owns; a village that an [`Edge`] is started on must have been built with this.
 pub fn install(builder: VillageBuilder) -> VillageBuilder {
-    builder.host(|_: &ActorCx| job::JobActor).host(|_: &ActorCx| idem::Idem)
+    let builder = builder.host(|_: &ActorCx| job::JobActor).host(|_: &ActorCx| job::JobTable);
+    builder.host(|_: &ActorCx| idem::Idem)
 }

@@ -100,6 +100,11 @@ fn schemas() -> Value {
     all.add::<routes::agents::AskBody>("AskBody");
     all.add::<routes::actors::MessageBody>("MessageBody");
     all.add::<crate::job::Job>("Job");
+    all.add::<routes::cluster::DrainBody>("DrainBody");
+    all.add::<routes::cluster::RemoveBody>("RemoveBody");
+    all.add::<routes::cluster::TokenBody>("TokenBody");
+    all.add::<routes::cluster::TokenView>("Token");
+    all.add::<routes::cluster::NewTokenView>("NewToken");
     all.finish(literal())
 }
 
@@ -117,6 +122,37 @@ fn literal() -> Value {
     json!({
         "AgentPage": page("AgentCard"),
         "JobPage": page("Job"),
+        "Tokens": list("data", reference("Token")),
+        "ClusterStatus": {
+            "type": "object",
+            "required": ["cluster", "node", "health", "problems", "epoch", "leader", "members", "groups"],
+            "properties": {
+                "cluster": {"type": "string"}, "node": {"type": "string"}, "epoch": {"type": "integer"},
+                "health": {"enum": ["healthy", "degraded", "no_quorum"]},
+                "problems": {"type": "array", "items": {"type": "string"}},
+                "leader": {"type": ["string", "null"]},
+                "members": {"type": "array", "items": reference("ClusterMember")},
+                "groups": {"type": "array", "items": reference("ClusterGroup")},
+            },
+        },
+        "ClusterMember": {
+            "type": "object", "required": ["id", "name", "addr", "state", "since_ms", "reason", "weight", "labels", "version", "linked", "leads"],
+            "properties": {
+                "id": {"type": "string"}, "name": {"type": "string"}, "addr": {"type": "string"},
+                "state": {"enum": ["joining", "up", "draining", "down"]}, "since_ms": {"type": "integer"}, "reason": {"type": "string"},
+                "weight": {"type": "integer"}, "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+                "version": {"type": "string"}, "linked": {"type": "boolean"},
+                "leads": {"type": "array", "items": {"type": "integer"}},
+            },
+        },
+        "ClusterGroup": {
+            "type": "object", "required": ["group", "leader", "term", "voters", "learners", "applied"],
+            "properties": {
+                "group": {"type": "integer"}, "leader": {"type": ["string", "null"]}, "term": {"type": "integer"},
+                "voters": {"type": "array", "items": {"type": "string"}}, "learners": {"type": "array", "items": {"type": "string"}},
+                "applied": {"type": ["integer", "null"]},
+            },
+        },
         "MemoryStats": list("collections", reference("CollectionStats")),
         "Kinds": list("data", reference("Kind")),
         "Kind": {
@@ -165,6 +201,13 @@ fn literal() -> Value {
                 "node": {"type": "string"}, "version": {"type": "string"}, "uptime_s": {"type": "integer"}, "ready": {"type": "boolean"},
                 "kinds": {"type": "array", "items": {"type": "object"}}, "actors": {"type": "integer"},
                 "memory": {"type": "array", "items": reference("CollectionStats")},
+                "cluster": {
+                    "type": "object", "required": ["id", "health", "nodes", "up", "problems"],
+                    "properties": {
+                        "id": {"type": "string"}, "health": {"type": "string"}, "nodes": {"type": "integer"}, "up": {"type": "integer"},
+                        "problems": {"type": "array", "items": {"type": "string"}},
+                    },
+                },
             },
         },
         "Problem": {

@@ -3,6 +3,7 @@
 pub(crate) mod actors;
 pub(crate) mod agents;
 pub(crate) mod chat;
+pub(crate) mod cluster;
 pub(crate) mod events;
 pub(crate) mod jobs;
 pub(crate) mod memory;
@@ -66,7 +67,7 @@ const fn openai(template: &'static str, class: Class) -> Route {
 /// A path that no route has. It needs a key, so that an outsider cannot map the routes.
 static UNKNOWN: Route = route("unknown", Class::Api);
 
-static ROUTES: [Route; 30] = [
+static ROUTES: [Route; 35] = [
     route("/v1/agents", Class::Api),
     route("/v1/actors/{kind}/{key}/messages", Class::Chat),
     openai("/v1/chat/completions", Class::Chat),
@@ -85,6 +86,11 @@ static ROUTES: [Route; 30] = [
     route("/v1/jobs/{id}", Class::Api),
     route("/v1/jobs/{id}/events", Class::Api),
     route("/v1/events", Class::Api),
+    route("/v1/cluster", Class::Api),
+    route("/v1/cluster/drain", Class::Api),
+    route("/v1/cluster/remove", Class::Api),
+    route("/v1/cluster/tokens", Class::Api),
+    route("/v1/cluster/tokens/{id}", Class::Api),
     route("/v1/status", Class::Api),
     openai("/v1/models", Class::Api),
     openai("/v1/models/{id}", Class::Api),
@@ -149,6 +155,11 @@ pub(crate) fn documented() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(chat::models))
         .routes(routes!(chat::model))
         .routes(routes!(chat::completions))
+        .routes(routes!(cluster::status))
+        .routes(routes!(cluster::drain))
+        .routes(routes!(cluster::remove))
+        .routes(routes!(cluster::tokens, cluster::new_token))
+        .routes(routes!(cluster::revoke))
         .routes(routes!(meta::status))
         .routes(routes!(meta::healthz))
         .routes(routes!(meta::readyz))

@@ -1,19 +1,26 @@
 //! The command line of `village`: parsing, dispatch, exit codes.
 //!
-//! One file per command under `cli/`. Every command but `up`, `config` and `bench` is a client of a running village over HTTP,
-//! so it works the same on this machine and on another one.
+//! One file per command under `cli/`. Every command but `up`, `join`, `config` and `bench` is a client of a running village over
+//! HTTP, so it works the same on this machine and on another one. What `up` and `join` share is `serve` (one node in this
+//! process) and `options`; `up --nodes` is `fleet` (nodes in processes of their own).
 
 mod agents;
 mod ask;
 mod bench;
 mod client;
+mod cluster;
 mod config;
 mod failure;
+mod fleet;
 mod jobs;
+mod join;
 mod memory;
+mod options;
 mod output;
 mod send;
+mod serve;
 mod status;
+mod token;
 mod up;
 
 use std::{
@@ -33,6 +40,11 @@ const FIRST_STEPS: &str = "First steps:
   village up                                start a village in ./village-data
   village memory add ~/notes                let it read a folder (in a second terminal)
   village ask sage \"how do I ...?\"          get an answer with its sources
+
+More than one node:
+  village up --nodes 3                      three nodes on this machine
+  village token new                         the line that lets another machine join
+  village cluster status                    who is there and what is not well
 
 Exit codes: 0 ok, 1 failed, 2 usage, 3 refused, 4 unavailable.";
 
@@ -75,6 +87,14 @@ impl Global {
 enum Command {
     /// Start a village and serve until Ctrl-C.
     Up(up::Up),
+    /// Start a node that joins the village of another machine.
+    Join(join::Join),
+    /// What lets another node join.
+    #[command(subcommand)]
+    Token(token::Token),
+    /// The nodes of the village.
+    #[command(subcommand)]
+    Cluster(cluster::Cluster),
     /// Ask an agent; the answer names its sources.
     Ask(ask::Ask),
     /// Send a message to any actor.
@@ -124,6 +144,9 @@ fn run(cli: Cli) -> Outcome {
     let Cli { global, command } = cli;
     match command {
         Command::Up(up) => block_on(up.run(&global)),
+        Command::Join(join) => block_on(join.run(&global)),
+        Command::Token(token) => block_on(token.run(&global)),
+        Command::Cluster(cluster) => block_on(cluster.run(&global)),
         Command::Config(config) => config.run(&global),
         Command::Bench(bench) => block_on(bench.run(&global)),
         Command::Version => {

@@ -13,8 +13,8 @@ use serde_json::json;
 use super::{Answer, PageOf, Path, Query, ok};
 use crate::cursor::PageQuery;
 use crate::door::Door;
-use crate::error::{ApiError, Code};
-use crate::job::{self, Job, JobActor, JobMsg};
+use crate::error::ApiError;
+use crate::job::{self, Job, JobActor, JobMsg, JobTable, JobTableMsg};
 use crate::live::{self, Place};
 use crate::pipeline::Caller;
 
@@ -31,20 +31,14 @@ pub(crate) async fn list(
     let tenant = caller.tenant().to_owned();
     let filter = format!("jobs/{tenant}");
     let page = door.cursors.page(&filter, query)?;
-    let village = door.village.clone();
-    let read = door.village.blocking("edge.jobs", move || {
-        // One more than asked for tells whether there is another page.
-        job::list(&village, &tenant, page.after.as_deref(), page.limit + 1)
-    });
-    let mut data = read.await.map_err(|e| internal(&e))?.map_err(|e| internal(&e))?;
+    let (before, limit) = (page.after, page.limit + 1);
+    // One more than asked for tells whether there is another page.
+    let list = |reply| JobTableMsg::List { before, limit, reply };
+    let mut data = door.village.addr::<JobTable>(&tenant).ask(list).await?;
     let more = data.len() > page.limit;
     data.truncate(page.limit);
     let next_cursor = data.last().filter(|_| more).map(|job| door.cursors.issue(&filter, &job.id));
     Ok(ok(PageOf { data, next_cursor }))
-}
-
-fn internal(error: &dyn std::fmt::Display) -> ApiError {
-    ApiError::new(Code::Internal, format!("the table of jobs cannot be read: {error}"))
 }
 
 async fn find(door: &Door, caller: &Caller, id: &str) -> Answer<Job> {

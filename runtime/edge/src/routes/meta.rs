@@ -19,7 +19,7 @@ pub(crate) async fn healthz() -> Response {
     ok(json!({"status": "ok"}))
 }
 
-/// The node takes requests: 503 while it drains or the store cannot be written.
+/// The node takes requests: 503 while it drains, takes no part in its cluster, or the store cannot be written.
 #[utoipa::path(get, path = "/readyz", tag = "meta", security(()),
     responses((status = 200, description = "It is ready"), (status = 503, description = "It is not, and why")))]
 pub(crate) async fn readyz(State(door): State<Arc<Door>>) -> Response {
@@ -57,6 +57,7 @@ pub(crate) async fn status(State(door): State<Arc<Door>>, Extension(caller): Ext
         "memory": memory,
         "dead_letters": village.dead_letters_total(),
         "data_dir": village.data_dir().map(|path| path.display().to_string()),
+        "cluster": village.cluster().map(|cluster| super::cluster::summary(&cluster.status())),
     })))
 }
 

@@ -89,10 +89,20 @@ impl Door {
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut EdgeConfig)) -> Self {
+        Self::on(|builder| builder, change).await
+    }
+
+    /// On a node that has founded a cluster.
+    pub(crate) async fn clustered() -> Self {
+        let listen = "node.listen = '127.0.0.1:0'".parse().unwrap();
+        Self::on(|builder| builder.config(listen).clustered(), |_| {}).await
+    }
+
+    async fn on(build: impl FnOnce(VillageBuilder) -> VillageBuilder, change: impl FnOnce(&mut EdgeConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let counter =
             Counter { runs: Arc::default(), waiting: Arc::default(), go: Arc::default(), arrived: Arc::default() };
-        let village = builder(&counter).start().await.unwrap();
+        let village = build(builder(&counter)).start().await.unwrap();
         let mut config = config();
         change(&mut config);
         let edge = Edge::start(&village, config, dir.path()).await.unwrap();

@@ -5,6 +5,7 @@
 mod actors;
 mod auth;
 mod chat;
+mod cluster;
 mod drain;
 mod events;
 mod harness;

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,13 +12,17 @@ use futures::{Stream, StreamExt as _};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde_json::Value;
 
-use super::{Exit, Failure, Global};
+use super::{Exit, Failure, Global, fleet};
 
 /// Written by `village up` into the data directory while it serves.
 pub(crate) const ADDRESS_FILE: &str = "edge.addr";
+/// The key of the village in the data directory.
+pub(crate) const KEY_FILE: &str = "admin.key";
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 /// A village on this machine answers at once; over a network a handshake may take a while.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A process on this machine accepts at once or not at all.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// A connection pool to one village.
 #[derive(Debug, Clone)]
@@ -43,8 +48,9 @@ impl Client {
     /// # Errors
     /// A wrong URL, or a key file that was named and cannot be read.
     pub(crate) fn open(global: &Global) -> Result<Self, Failure> {
-        let base = base_url(global)?;
-        let key = key(global, &base)?;
+        let home = home(global);
+        let base = base_url(global, &home)?;
+        let key = key(global, &home, &base)?;
         let builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .user_agent(concat!("village/", env!("CARGO_PKG_VERSION")));
@@ -172,8 +178,26 @@ async fn checked(response: Response) -> Result<Response, Failure> {
     Err(Failure::from_answer(status.as_u16(), &body))
 }
 
-fn base_url(global: &Global) -> Result<Url, Failure> {
-    let written = fs::read_to_string(global.data().join(ADDRESS_FILE)).ok();
+/// The directory of the node to talk to: the data directory, or, where `village up --nodes` keeps several in it, that of the
+/// node that was named by its address, or else the first that answers.
+fn home(global: &Global) -> PathBuf {
+    let data = global.data();
+    let nodes = fleet::directories(data);
+    if data.join(ADDRESS_FILE).exists() || nodes.is_empty() {
+        return data.to_owned();
+    }
+    let address = |node: &PathBuf| -> Option<SocketAddr> {
+        fs::read_to_string(node.join(ADDRESS_FILE)).ok()?.trim().parse().ok()
+    };
+    let named = |node: &&PathBuf| match &global.url {
+        Some(url) => address(node).is_some_and(|at| url.ends_with(&at.to_string())),
+        None => address(node).is_some_and(|at| TcpStream::connect_timeout(&at, PROBE_TIMEOUT).is_ok()),
+    };
+    nodes.iter().find(named).or(nodes.first()).map_or_else(|| data.to_owned(), Clone::clone)
+}
+
+fn base_url(global: &Global, home: &Path) -> Result<Url, Failure> {
+    let written = fs::read_to_string(home.join(ADDRESS_FILE)).ok();
     let text = global.url.clone().or(written).unwrap_or_else(|| DEFAULT_URL.to_owned());
     let text = text.trim();
     let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
@@ -182,7 +206,7 @@ fn base_url(global: &Global) -> Result<Url, Failure> {
     })
 }
 
-fn key(global: &Global, base: &Url) -> Result<Option<String>, Failure> {
+fn key(global: &Global, home: &Path, base: &Url) -> Result<Option<String>, Failure> {
     if let Some(file) = &global.key_file {
         return read_key(file).map(Some).map_err(|error| {
             Failure::new(Exit::Refused, format!("cannot read the key file {}: {error}", file.display()))
@@ -191,7 +215,7 @@ fn key(global: &Global, base: &Url) -> Result<Option<String>, Failure> {
     if let Ok(key) = std::env::var("VILLAGE_KEY") {
         return Ok(Some(key.trim().to_owned()));
     }
-    let file: PathBuf = global.data().join("admin.key");
+    let file = home.join(KEY_FILE);
     // The key of this machine's village is for this machine: another host gets a key only when it was named.
     if !is_loopback(base) {
         return Ok(None);
@@ -241,17 +265,33 @@ mod tests {
     #[test]
     fn address_comes_from_option_then_file_then_default() {
         let data = tempfile::tempdir().unwrap();
-        assert_eq!(base_url(&global(data.path(), None)).unwrap().as_str(), "http://127.0.0.1:8080/");
+        assert_eq!(base_url(&global(data.path(), None), data.path()).unwrap().as_str(), "http://127.0.0.1:8080/");
         fs::write(data.path().join(ADDRESS_FILE), "127.0.0.1:4711\n").unwrap();
-        assert_eq!(base_url(&global(data.path(), None)).unwrap().as_str(), "http://127.0.0.1:4711/");
-        assert_eq!(base_url(&global(data.path(), Some("http://h:1/x"))).unwrap().as_str(), "http://h:1/x");
+        assert_eq!(base_url(&global(data.path(), None), data.path()).unwrap().as_str(), "http://127.0.0.1:4711/");
+        assert_eq!(base_url(&global(data.path(), Some("http://h:1/x")), data.path()).unwrap().as_str(), "http://h:1/x");
+    }
+
+    #[test]
+    fn among_several_nodes_the_first_that_answers_is_asked() {
+        let data = tempfile::tempdir().unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (alive, gone) = (listener.local_addr().unwrap().to_string(), "127.0.0.1:1");
+        for (node, address) in [("n1", gone), ("n2", &alive)] {
+            fs::create_dir(data.path().join(node)).unwrap();
+            fs::write(data.path().join(node).join(ADDRESS_FILE), address).unwrap();
+        }
+        assert_eq!(home(&global(data.path(), None)), data.path().join("n2"));
+        assert_eq!(home(&global(data.path(), Some("http://127.0.0.1:1"))), data.path().join("n1"));
+        drop(listener);
+        assert_eq!(home(&global(data.path(), None)), data.path().join("n1"));
     }
 
     #[test]
     fn nonsense_address_is_a_usage_error() {
         let data = tempfile::tempdir().unwrap();
         for url in ["ftp://x", "http://", "http://127.0.0.1:99999"] {
-            assert_eq!(base_url(&global(data.path(), Some(url))).unwrap_err().exit, Exit::Usage, "{url}");
+            let refused = base_url(&global(data.path(), Some(url)), data.path()).unwrap_err();
+            assert_eq!(refused.exit, Exit::Usage, "{url}");
         }
     }
 

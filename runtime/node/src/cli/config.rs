@@ -34,6 +34,11 @@ impl Sources {
         self.file.as_deref()
     }
 
+    /// What is set over file and environment.
+    pub(crate) fn sets(&self) -> &[String] {
+        &self.sets
+    }
+
     /// Reads and checks: `--set` over `VILLAGE__SECTION__KEY` over the file over the defaults.
     pub(crate) fn load(&self) -> Result<Loaded<Cluster>, config::ConfigError> {
         let loaded = config::load::<Cluster>(self.file(), std::env::vars(), &self.sets)?;

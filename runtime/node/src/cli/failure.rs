@@ -42,13 +42,21 @@ pub struct Failure {
     pub code: Option<String>,
     /// Finds the request in logs and traces.
     pub trace_id: Option<String>,
+    /// The command has said all there is to say; only the exit code is left.
+    pub silent: bool,
 }
 
 impl Failure {
     /// A failure without a hint.
     #[must_use]
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), hint: None, code: None, trace_id: None }
+        Self { exit, message: message.into(), hint: None, code: None, trace_id: None, silent: false }
+    }
+
+    /// An exit code after an output that says it all.
+    #[must_use]
+    pub fn silent(exit: Exit) -> Self {
+        Self { silent: true, ..Self::new(exit, "") }
     }
 
     /// Adds what to do about it.

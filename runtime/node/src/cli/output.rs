@@ -61,8 +61,11 @@ pub(crate) fn is_terminal() -> bool {
 
 /// Says on standard error why the command failed and what to do about it.
 pub(crate) fn complain(failure: &Failure, as_json: bool) {
+    if failure.silent {
+        return;
+    }
     if as_json {
-        let Failure { message, hint, code, trace_id, exit } = failure;
+        let Failure { message, hint, code, trace_id, exit, .. } = failure;
         let body = json!({ "message": message, "hint": hint, "code": code, "trace_id": trace_id, "exit": *exit as u8 });
         note(json!({ "error": body }));
         return;
@@ -76,12 +79,15 @@ pub(crate) fn complain(failure: &Failure, as_json: bool) {
     }
 }
 
-/// Columns under a dimmed heading; columns whose heading starts with `#` are numbers and go right.
+/// Columns under a dimmed heading; columns whose heading starts with `#` are numbers and go right. Cells may be painted.
 pub(crate) fn table(headings: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let rows: Vec<_> = rows.into_iter().collect();
+    let plain = |cell: &String| anstream::adapter::strip_str(cell).to_string();
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(headings.iter().map(|heading| heading.trim_start_matches('#').to_uppercase()));
-    table.add_rows(rows);
+    // Laid out without colours, which have no width.
+    table.add_rows(rows.iter().map(|row| row.iter().map(plain).collect::<Vec<_>>()));
     for (index, heading) in headings.iter().enumerate() {
         if let Some(column) = table.column_mut(index) {
             column.set_padding((0, 2));
@@ -91,11 +97,44 @@ pub(crate) fn table(headings: &[&str], rows: impl IntoIterator<Item = Vec<String
         }
     }
     let lines: Vec<String> = table.lines().collect();
-    let styled = lines.iter().enumerate().map(|(index, line)| match index {
-        0 => paint(DIM, line.trim_end()),
-        _ => line.trim_end().to_owned(),
-    });
-    styled.collect::<Vec<_>>().join("\n")
+    let mut styled: Vec<_> = lines.iter().take(1).map(|heading| paint(DIM, heading.trim_end())).collect();
+    let cells = rows.iter().chain(std::iter::repeat(const { &Vec::new() }));
+    styled.extend(lines.iter().skip(1).zip(cells).map(|(line, cells)| painted(line.trim_end(), cells)));
+    styled.join("\n")
+}
+
+/// The line with its cells as they are painted.
+fn painted(line: &str, cells: &[String]) -> String {
+    let (mut done, mut rest) = (String::new(), line);
+    for cell in cells {
+        let plain = anstream::adapter::strip_str(cell).to_string();
+        // Between two cells there are only spaces, so the first match is the cell itself.
+        let Some((before, after)) = rest.split_once(plain.as_str()).filter(|_| !plain.is_empty()) else { continue };
+        done.push_str(before);
+        done.push_str(cell);
+        rest = after;
+    }
+    done + rest
+}
+
+/// The health of a cluster, for people.
+pub(crate) fn health(health: &str) -> String {
+    match health {
+        "healthy" => paint(GOOD, "healthy"),
+        "no_quorum" => paint(BAD, "no quorum"),
+        other => paint(WARN, other),
+    }
+}
+
+/// A stretch of time in its two largest units, such as `2m 5s`.
+pub(crate) fn time(seconds: u64) -> String {
+    let full = humantime::format_duration(std::time::Duration::from_secs(seconds)).to_string();
+    full.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+/// `1 node`, `2 nodes`.
+pub(crate) fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Breaks text at spaces so that no line is wider than `width`; words longer than that stay whole.
@@ -152,6 +191,24 @@ mod tests {
         let text = table(&["name", "#docs"], [vec!["main".into(), "7".into()], vec!["archive".into(), "1200".into()]]);
         let plain = anstream::adapter::strip_str(&text).to_string();
         assert_eq!(plain, "NAME     DOCS\nmain        7\narchive  1200");
+    }
+
+    #[test]
+    fn colours_have_no_width() {
+        let rows = [vec!["a".into(), paint(BAD, "down"), "x".into()], vec!["bb".into(), "up".into(), "y".into()]];
+        let text = table(&["name", "state", "link"], rows);
+        assert_eq!(
+            anstream::adapter::strip_str(&text).to_string(),
+            "NAME  STATE  LINK\na     down   x\nbb    up     y"
+        );
+        assert!(text.contains(&paint(BAD, "down")), "{text:?}");
+    }
+
+    #[test]
+    fn time_is_shown_in_two_units() {
+        assert_eq!(time(0), "0s");
+        assert_eq!(time(90_061), "1day 1h");
+        assert_eq!([count(1, "node"), count(0, "node")], ["1 node", "0 nodes"]);
     }
 
     #[test]

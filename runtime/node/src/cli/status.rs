@@ -48,11 +48,9 @@ fn page(status: &Value, address: &str) -> String {
             "{} {}  {}",
             paint(BOLD, "village"),
             if ready { paint(GOOD, "ready") } else { paint(BAD, "not ready") },
-            paint(
-                DIM,
-                format_args!("{address}  node {}  version {}  up {up}", text(status, "node"), text(status, "version"))
-            ),
+            paint(DIM, format_args!("{address}  version {}  up {up}", text(status, "version"))),
         ),
+        format!("  node {}", text(status, "node")),
         format!(
             "  data {}  actors {}  dead letters {}",
             text(status, "data_dir"),
@@ -60,6 +58,7 @@ fn page(status: &Value, address: &str) -> String {
             number("dead_letters")
         ),
     ];
+    lines.splice(2..2, status.get("cluster").filter(|cluster| cluster.is_object()).into_iter().flat_map(cluster));
     lines.extend(items(status, "checks").iter().map(check));
     let kinds = items(status, "kinds").iter().map(|kind| {
         let number = |name: &str| kind.get(name).and_then(Value::as_u64).unwrap_or_default().to_string();
@@ -70,6 +69,17 @@ fn page(status: &Value, address: &str) -> String {
     lines.push(String::new());
     lines.push(memory::table(items(status, "memory")));
     lines.join("\n")
+}
+
+/// Size and health of the cluster.
+fn cluster(cluster: &Value) -> [String; 2] {
+    let number = |name: &str| cluster.get(name).and_then(Value::as_u64).unwrap_or_default();
+    let nodes = output::count(usize::try_from(number("nodes")).unwrap_or(usize::MAX), "node");
+    let problems: Vec<_> = items(cluster, "problems").iter().filter_map(Value::as_str).collect();
+    [
+        format!("  cluster {}  {nodes}, {} up", text(cluster, "id"), number("up")),
+        format!("  health {}  {}", output::health(text(cluster, "health")), problems.join("; ")).trim_end().to_owned(),
+    ]
 }
 
 fn check(check: &Value) -> String {
@@ -91,9 +101,19 @@ mod tests {
             "checks": [{"name": "store", "ok": false, "detail": "not writable"}],
             "kinds": [{"kind": "agent", "live": 2, "messages": 3}],
             "memory": [{"collection": "main", "documents": 5, "chunks": 9}],
+            "cluster": {"id": "9f", "health": "degraded", "nodes": 3, "up": 2, "problems": ["n2 is down"]},
         });
         let plain = anstream::adapter::strip_str(&page(&status, "http://h/")).to_string();
-        for part in ["not ready", "up 1m 1s", "✗ store not writable", "agent", "main"] {
+        for part in [
+            "not ready",
+            "up 1m 1s",
+            "node 21fe31dfa154a261",
+            "cluster 9f  3 nodes, 2 up",
+            "health degraded  n2 is down",
+            "✗ store not writable",
+            "agent",
+            "main",
+        ] {
             assert!(plain.contains(part), "{part} is missing in\n{plain}");
         }
     }

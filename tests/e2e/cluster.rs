@@ -1,0 +1,200 @@
+//! Several nodes that are one village: started, joined, killed, stopped, started again.
+
+use aivillage_tests::{Api, Place};
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::place;
+
+/// A question through one edge is answered from what was put in through another.
+async fn assert_answers(node: &Api) -> Result<()> {
+    let answer = node.ask("sage", "How long is the canal?").await.with_context(|| format!("through {}", node.name))?;
+    ensure!(
+        answer.get("answer").and_then(Value::as_str).is_some_and(|text| text.contains("193 kilometres")),
+        "{answer}"
+    );
+    Ok(())
+}
+
+/// A document that is written in the background: the job is one job, whichever node is asked.
+async fn assert_job_is_seen_by_all(nodes: &[Api]) -> Result<()> {
+    let first = nodes.last().context("no node")?;
+    let body = json!({ "documents": [{ "id": "late", "text": "The ferry leaves at noon." }] });
+    let request = first.request(reqwest::Method::POST, "/v1/memory/documents").header("prefer", "respond-async");
+    let job: Value = request.json(&body).send().await?.error_for_status()?.json().await?;
+    let id = job.get("id").and_then(Value::as_str).with_context(|| job.to_string())?;
+    for node in nodes {
+        node.get(&format!("/v1/jobs/{id}")).await.with_context(|| format!("through {}", node.name))?;
+        ensure!(node.get("/v1/jobs").await?.to_string().contains(id), "not listed by {}", node.name);
+    }
+    Ok(())
+}
+
+async fn assert_sends_through(place: &Place, node: &Api) -> Result<()> {
+    let query = json!({ "text": "canal" }).to_string();
+    let ran = place.run(["send", "memory.retriever", "local", "Query", &query, "--url", &node.url]).await?.expect(0)?;
+    ensure!(ran.stdout.contains("193 kilometres"), "{ran:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn three_nodes_are_one_village_and_go_on_without_one() -> Result<()> {
+    let place = place()?;
+    let mut fleet = place.up_nodes(3, &["--no-restart"]).await?;
+    let [n1, n2, n3] = &fleet.nodes[..] else { anyhow::bail!("{:?}", fleet.nodes) };
+    n1.until_cluster("healthy", 3).await?;
+    let ran = place.run(["cluster", "status"]).await?.expect(0)?;
+    ensure!(ran.stdout.contains("3 nodes, 3 up") && ran.stdout.contains(&n3.id), "{ran:?}");
+    let ran = place.run(["status"]).await?.expect(0)?;
+    ensure!(ran.stdout.contains("3 nodes, 3 up") && ran.stdout.contains("health healthy"), "{ran:?}");
+    n2.put(&[("canal", "The canal is 193 kilometres long.")]).await?;
+    for node in [n1, n2, n3] {
+        assert_answers(node).await?;
+        assert_sends_through(&place, node).await?;
+    }
+    assert_job_is_seen_by_all(&fleet.nodes).await?;
+
+    fleet.kill9(2)?;
+    n1.until_cluster("degraded", 2).await?;
+    let ran = place.run(["cluster", "status"]).await?.expect(2)?;
+    ensure!(ran.stdout.contains("n3 is down") && ran.stderr.is_empty(), "{ran:?}");
+    for node in [n1, n2] {
+        assert_answers(node).await?;
+    }
+    fleet.signal(Signal::TERM)?;
+    let status = fleet.ended().await?;
+    ensure!(status.code() == Some(0), "{status}");
+    fleet.all_gone().await?;
+
+    // All of them at once, with what they know of each other; no token is needed.
+    let again = place.up_nodes(3, &[]).await?;
+    for node in &again.nodes {
+        node.until_cluster("healthy", 3).await?;
+        assert_answers(node).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_node_that_dies_is_started_again_and_none_outlives_its_parent() -> Result<()> {
+    let place = place()?;
+    let mut fleet = place.up_nodes(3, &[]).await?;
+    fleet.kill9(1)?;
+    let ready = fleet.said().await?;
+    ensure!(ready.get("name") == Some(&"n2".into()) && ready.get("pid") != Some(&fleet.nodes[1].pid.into()), "{ready}");
+    fleet.nodes[0].until_cluster("healthy", 3).await?;
+    fleet.signal(Signal::KILL)?;
+    fleet.ended().await?;
+    fleet.all_gone().await
+}
+
+/// What `village token new` prints, without the command in front.
+async fn token(place: &Place, args: &[&str]) -> Result<String> {
+    let ran = place.run(["token", "new"].iter().chain(args)).await?.expect(0)?;
+    let line = ran.stdout.trim().strip_prefix("village join ").with_context(|| format!("{ran:?}"))?;
+    Ok(line.to_owned())
+}
+
+#[tokio::test]
+async fn another_machine_joins_with_a_token_once() -> Result<()> {
+    let (here, there, elsewhere) = (place()?, place()?, place()?);
+    let founder = here.up_with(&["--set", "node.name=hall"]).await?;
+    let address = token(&here, &["--note", "for the attic"]).await?;
+    let listed = here.run(["token", "list"]).await?.expect(0)?;
+    ensure!(listed.stdout.contains("for the attic") && !listed.stdout.contains(&address[4..60]), "{listed:?}");
+
+    let mut joined = there.join(&address, &["--set", "node.name=attic", "--label", "gpu=true"]).await?;
+    founder.until_cluster("healthy", 2).await?;
+    let status = here.run(["cluster", "status"]).await?.expect(0)?;
+    ensure!(status.stdout.contains("attic") && status.stdout.contains("gpu=true"), "{status:?}");
+    founder.put(&[("canal", "The canal is 193 kilometres long.")]).await?;
+    assert_answers(&joined).await?;
+
+    let denied = elsewhere.run(["join", &address, "--listen", "127.0.0.1:0"]).await?.expect(3)?;
+    ensure!(denied.stderr.contains("village token new"), "{denied:?}");
+
+    joined.signal(Signal::TERM)?;
+    ensure!(joined.ended().await?.code() == Some(0));
+    // With an existing membership it just starts: the token is used up, and nobody asks for it.
+    let joined = there.join(&address, &["--set", "node.name=attic"]).await?;
+    founder.until_cluster("healthy", 2).await?;
+    assert_answers(&joined).await
+}
+
+#[tokio::test]
+async fn tokens_are_revoked_and_wrong_ones_refused() -> Result<()> {
+    let (here, elsewhere) = (place()?, place()?);
+    let founder = here.up().await?;
+    let address = token(&here, &["--uses", "3", "--ttl", "5m"]).await?;
+    let made = founder.get("/v1/cluster/tokens").await?;
+    let id = made.pointer("/data/0/id").and_then(Value::as_str).with_context(|| made.to_string())?;
+    here.run(["token", "revoke", id]).await?.expect(0)?;
+    let listed = here.run(["token", "list"]).await?.expect(0)?;
+    ensure!(listed.stdout.trim() == "no tokens", "{listed:?}");
+    here.run(["token", "revoke", id]).await?.expect(1)?;
+
+    let join =
+        async |address: &str, code| elsewhere.run(["join", address, "--listen", "127.0.0.1:0"]).await?.expect(code);
+    join(&address, 3).await?;
+    let (secret, _) = address.split_once('@').context("no address")?;
+    let nobody = join(&format!("{secret}@127.0.0.1:1"), 4).await?;
+    ensure!(nobody.stderr.contains("127.0.0.1:1"), "{nobody:?}");
+    let cut = join(&address[..40], 2).await?;
+    ensure!(!cut.stderr.contains(&address[10..40]), "a part of the secret is shown: {cut:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_node_is_drained_and_removed() -> Result<()> {
+    let (here, there) = (place()?, place()?);
+    let founder = here.up_with(&["--set", "node.name=hall"]).await?;
+    let mut joined = there.join(&token(&here, &[]).await?, &["--set", "node.name=attic"]).await?;
+    founder.until_cluster("healthy", 2).await?;
+    let refused = here.run(["cluster", "remove", "attic"]).await?.expect(3)?;
+    ensure!(refused.stderr.contains("attic is up") && refused.stderr.contains("cluster drain attic"), "{refused:?}");
+    here.run(["cluster", "drain", "nobody"]).await?.expect(1)?;
+    let drained = here.run(["cluster", "drain", "attic"]).await?.expect(0)?;
+    ensure!(drained.stdout.contains("handed over"), "{drained:?}");
+    joined.signal(Signal::TERM)?;
+    ensure!(joined.ended().await?.code() == Some(0));
+    here.run(["cluster", "remove", &joined.id[..8]]).await?.expect(0)?;
+    founder.until_cluster("healthy", 1).await?;
+    let last = here.run(["cluster", "remove", "hall", "--force"]).await?.expect(3)?;
+    ensure!(last.stderr.contains("last node"), "{last:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_cluster_port_in_use_is_refused_with_the_way_out() -> Result<()> {
+    let (place, other) = (place()?, place()?);
+    let node = place.up().await?;
+    let taken = node.get("/v1/cluster").await?;
+    let taken = taken.pointer("/members/0/addr").and_then(Value::as_str).context("no address")?;
+    let ran = other.run(["up", "--listen", "127.0.0.1:0", "--cluster-listen", taken]).await?.expect(3)?;
+    ensure!(ran.stderr.contains(taken) && ran.stderr.contains("--cluster-listen 127.0.0.1:0"), "{ran:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_directories_of_one_and_of_several_nodes_are_told_apart() -> Result<()> {
+    let (one, several) = (place()?, place()?);
+    let mut node = one.up().await?;
+    node.signal(Signal::TERM)?;
+    node.ended().await?;
+    let ran = one.run(["up", "--nodes", "2", "--listen", "127.0.0.1:0"]).await?.expect(3)?;
+    ensure!(ran.stderr.contains("single node") && ran.stderr.contains("village token new"), "{ran:?}");
+    several.write("village-data/n1/identity.ed25519", "")?;
+    let ran = several.run(["up", "--listen", "127.0.0.1:0"]).await?.expect(3)?;
+    ensure!(ran.stderr.contains("--nodes 1"), "{ran:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_start_ends_all_with_its_reason() -> Result<()> {
+    let place = place()?;
+    place.write("village-data/n1/identity.ed25519", "no key")?;
+    let ran = place.run(["up", "--nodes", "2", "--listen", "127.0.0.1:0"]).await?;
+    ensure!(ran.code == 1 && ran.stderr.contains("n1 did not start"), "{ran:?}");
+    Ok(())
+}
