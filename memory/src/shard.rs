@@ -53,7 +53,6 @@ pub enum ShardMsg {
     /// Counts documents, chunks and bytes.
     Stats(Reply<CollectionStats>),
     /// Finds passages; the retriever's question to each shard.
-    #[serde(skip)]
     #[schemars(skip)]
     Search(SearchShard, Reply<Found>),
 }

@@ -221,9 +221,16 @@ impl Cluster {
     /// # Errors
     /// See [`DecideError`].
     pub async fn remove(&self, node: NodeId, force: bool) -> Result<(), DecideError> {
-        let groups = keeper::stranded_by(&self.0, node);
-        if !groups.is_empty() {
-            return Err(ControlRefused::Stranded { groups }.into());
+        let (is_down, several) = self.0.control.replica.read(|state| {
+            let is_down = state.member(node).is_some_and(|member| member.state == MemberState::Down);
+            (is_down, state.members().count() > 1)
+        });
+        // That a node is up, or the last one, is refused by the decision itself.
+        if several && (force || is_down) {
+            let groups = keeper::stranded_by(&self.0, node);
+            if !groups.is_empty() {
+                return Err(ControlRefused::Stranded { groups }.into());
+            }
         }
         self.0.control.decide(ControlCommand::RemoveNode { node, force }).await.map(drop)
     }

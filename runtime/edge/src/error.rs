@@ -120,6 +120,7 @@ codes! {
     Conflict "conflict" CONFLICT "The request contradicts the present state.";
     VersionConflict "version_conflict" CONFLICT "Somebody else changed it first.";
     NodeUp "node_up" CONFLICT "The node is not down.";
+    NodeNeeded "node_needed" CONFLICT "Without the node, too few copies of some state would be left.";
     LastNode "last_node" CONFLICT "The last node of a cluster stays.";
     NoCluster "no_cluster" CONFLICT "This village is not part of a cluster.";
     VersionMismatch "version_mismatch" CONFLICT "The node with the actor has another version of its messages.";
@@ -387,6 +388,7 @@ fn refusal(refused: &ControlRefused) -> Code {
         ControlRefused::NodeUnknown { .. } => Code::NodeUnknown,
         ControlRefused::TokenUnknown => Code::TokenUnknown,
         ControlRefused::NodeUp => Code::NodeUp,
+        ControlRefused::Stranded { .. } => Code::NodeNeeded,
         ControlRefused::LastNode => Code::LastNode,
         ControlRefused::TooLarge { .. } => Code::PayloadInvalid,
         // What remains contradicts how the cluster is now.
@@ -518,11 +520,12 @@ mod tests {
     #[test]
     fn decisions_that_were_not_made_say_why() {
         let node = aivillage_runtime::NodeId(7);
-        let cases: [(DecideError, &str, u16); 9] = [
+        let cases: [(DecideError, &str, u16); 10] = [
             (DecideError::NoQuorum { seen: 1, voters: 3, unsure: false }, "no_quorum", 503),
             (ControlRefused::NodeUnknown { node }.into(), "node_unknown", 404),
             (ControlRefused::TokenUnknown.into(), "token_unknown", 404),
             (ControlRefused::NodeUp.into(), "node_up", 409),
+            (ControlRefused::Stranded { groups: vec![1] }.into(), "node_needed", 409),
             (ControlRefused::LastNode.into(), "last_node", 409),
             (ControlRefused::TooLarge { what: "token note".into(), max: 256 }.into(), "payload_invalid", 422),
             (ControlRefused::TokenExpired.into(), "conflict", 409),

@@ -222,6 +222,9 @@ fn refused(failure: Failure, node: &Node) -> Failure {
                 node.name
             ))
         }
+        Some("node_needed") => Failure { exit: Exit::Refused, ..failure }.hint(
+            "give the other nodes time to copy what it has, or let another node join; `village cluster status --groups` shows who has copies",
+        ),
         Some("last_node") => Failure { exit: Exit::Refused, ..failure },
         _ => failure,
     }
@@ -300,5 +303,7 @@ mod tests {
         assert_eq!(failure.exit, Exit::Refused);
         assert!(failure.message.contains("n1 is up"), "{failure}");
         assert!(failure.hint.unwrap().contains("village cluster drain n1"));
+        let failure = refused(Failure::from_answer(409, r#"{"detail":"no","code":"node_needed"}"#), &node);
+        assert_eq!((failure.exit, failure.hint.unwrap().contains("join")), (Exit::Refused, true));
     }
 }
