@@ -140,7 +140,9 @@ impl<'a> Unit<'a> {
             keys.extend((0..chunks).map(|n| (CHUNKS, part_key(&place, n))));
             keys.push((VERSIONS, place));
         }
-        keys.into_iter().for_each(|(tree, key)| self.remove(tree, key));
+        for (tree, key) in keys {
+            self.remove(tree, key);
+        }
         Ok(())
     }
 

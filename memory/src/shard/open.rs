@@ -44,7 +44,8 @@ pub(crate) fn open(
     let empty = opened.lexical.chunks() == 0;
     // One that holds chunks of nowhere was being made anew when its process ended.
     let usable = journal.leads_on_from(start, log)? && (start != Position::default() || empty);
-    if !usable && !(opened.applied.is_none() && empty) {
+    let fresh = opened.applied.is_none() && empty;
+    if !usable && !fresh {
         drop((writer, opened));
         opened = Lexical::renew(dir, now_ms)?;
         writer = Writer::new(&opened.lexical)?;

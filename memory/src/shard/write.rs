@@ -206,7 +206,9 @@ impl WriteSide {
         let settled;
         (self, settled) = self.settle().await?;
         if let Err(error) = settled {
-            jobs.into_iter().for_each(|job| job.fail(error.clone()));
+            for job in jobs {
+                job.fail(error.clone());
+            }
             return Some(self);
         }
         let decided;
