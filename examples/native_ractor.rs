@@ -60,7 +60,7 @@ async fn main() -> anyhow::Result<()> {
     }
     let village = node("").await?;
     let cluster = village.cluster().ok_or_else(|| anyhow::anyhow!("not clustered"))?;
-    let token = cluster.new_token(1, Duration::from_secs(60), "greeter").await?;
+    let token = cluster.new_token(1, Duration::from_mins(1), "greeter").await?;
     let join = format!("join.token = '{token}'\njoin.seeds = ['{}']", cluster.addr());
     println!("process {} has founded a village", std::process::id());
     let mut child =
