@@ -439,7 +439,7 @@ mod tests {
         let mut batch = JournalBatch::new(&journal, MAX);
         for n in 0..300 {
             let mut unit = Unit::new(&journal);
-            unit.head(DocKey([n as u8; 16]), &head(1)).expect("encodes");
+            unit.head(DocKey([u8::try_from(n % 256).unwrap(); 16]), &head(1)).expect("encodes");
             let text = text(40 + usize::from(n % 7 == 0) * 2000);
             unit.version(DOC, n, version(), text, Vec::new()).expect("encodes");
             batch.add(unit).expect("fits");
@@ -464,7 +464,9 @@ mod tests {
         let version = Version { title: field.clone(), url: field.clone(), source: field, metadata, ..version() };
         let chunk = Chunk { heading: wide(240), bytes: (u32::MAX, u32::MAX), chars: (u32::MAX, u32::MAX), page: 1 };
         unit.version(DOC, 1, version, "x".repeat(PART), vec![chunk; PAGE]).expect("encodes");
-        (0..REMOVED as u32).for_each(|n| unit.remove(TEXTS, journal.key(&[&DOC.0, &[0; 4], &n.to_be_bytes()])));
+        for n in 0..u32::try_from(REMOVED).unwrap() {
+            unit.remove(TEXTS, journal.key(&[&DOC.0, &[0; 4], &n.to_be_bytes()]));
+        }
         let mut batch = JournalBatch::new(&journal, MAX);
         batch.add(unit).expect("fits");
     }
