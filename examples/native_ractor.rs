@@ -54,14 +54,17 @@ async fn main() -> anyhow::Result<()> {
     if let Some(join) = std::env::args().nth(1) {
         let _village = node(&join).await?;
         Actor::spawn(None, Greeter, ()).await?;
-        return Ok(std::future::pending().await);
+        // Until it is killed, or the other process ends.
+        tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await?;
+        return Ok(());
     }
     let village = node("").await?;
     let cluster = village.cluster().ok_or_else(|| anyhow::anyhow!("not clustered"))?;
-    let token = cluster.new_token(1, Duration::from_secs(60), "greeter").await?;
+    let token = cluster.new_token(1, Duration::from_mins(1), "greeter").await?;
     let join = format!("join.token = '{token}'\njoin.seeds = ['{}']", cluster.addr());
     println!("process {} has founded a village", std::process::id());
-    let mut child = Command::new(std::env::current_exe()?).arg(join).stdout(Stdio::null()).spawn()?;
+    let mut child =
+        Command::new(std::env::current_exe()?).arg(join).stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
     let greeters = tokio::time::timeout(Duration::from_secs(30), until(1)).await?;
     let greeting = greeters[0].call(|reply| GreeterMsg::Greet("ada".into(), reply), None).await?;
     println!("{}", greeting.unwrap_or("no answer".into()));

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --example three_nodes -p aivillage-examples`
 
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use aivillage::prelude::*;
@@ -74,13 +74,15 @@ async fn settled(cluster: &Cluster) {
 async fn main() -> anyhow::Result<()> {
     if let Some(join) = std::env::args().nth(1) {
         let _village = node(&join).await?;
-        std::future::pending::<()>().await;
+        // Until it is killed, or the first process ends.
+        tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await?;
+        return Ok(());
     }
     let village = node("").await?;
     let cluster = village.cluster().expect("it was started as one");
     let token = cluster.new_token(2, Duration::from_mins(1), "three_nodes").await?;
     let join = format!("join.token = '{token}'\njoin.seeds = ['{}']", cluster.addr());
-    let start = || Command::new(std::env::current_exe()?).arg(&join).spawn();
+    let start = || Command::new(std::env::current_exe()?).arg(&join).stdin(Stdio::piped()).spawn();
     let mut others: Vec<Child> = vec![start()?, start()?];
     settled(cluster).await;
     println!("three nodes are one village");

@@ -45,7 +45,7 @@ pub struct Document {
     /// Who said it: the file, the site, the person.
     #[serde(default)]
     pub source: Option<String>,
-    /// Anything else the caller wants back.
+    /// Anything else the caller wants back, at most 64 KiB as JSON.
     #[serde(default, with = "metadata_text")]
     #[schemars(with = "Option<Metadata>")]
     pub metadata: Metadata,

@@ -1,25 +1,31 @@
-//! The truth of a shard in the node's store: documents, their versions, and a log of writes for the indexes to follow.
+//! The truth of a shard in the store of its group: documents, their versions, and a log of writes for the indexes to follow.
 //!
 //! | tree | key | value |
 //! |---|---|---|
-//! | [`LOG`] | shard, `seq u64 BE` | [`Entry`]; entries that the index has committed are removed with later writes |
+//! | [`LOG`] | shard, `seq u64 BE` | [`Logged`]; older ones that the index has committed are removed with later writes |
 //! | [`HEADS`] | shard, document | [`Head`] |
 //! | [`VERSIONS`] | shard, document, `version u32 BE` | [`Version`] |
 //! | [`TEXTS`] | shard, document, `version u32 BE`, `part u32 BE` | text of a large document, 64 KiB a part |
 //! | [`CHUNKS`] | shard, document, `version u32 BE`, `page u32 BE` | chunks of a large document, 64 a page |
+//! | [`LOOSE`] | shard, document, `version u32 BE` | [`Loose`]: what nothing names, or nothing names any more, and has to go |
 //!
-//! Shard: first 8 bytes of BLAKE3 of the shard's key. Values are postcard. One `Put` is one batch: it is there as a
-//! whole or not at all.
+//! Shard: first 8 bytes of BLAKE3 of the shard's key. Values are postcard. A commit has a largest size, which a document may
+//! exceed: then its parts are written first. They are seen once the commit that names them is there, which is whole or not
+//! there at all ([`write`]). A version counts while its head says so: from `oldest` to `version`.
+
+mod write;
 
 use std::sync::Arc;
 
-use aivillage_runtime::{Batch, Store, TreeId};
+use aivillage_runtime::{Batch, CallError, Level, Store, TreeId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::chunk::Chunk;
 use crate::document::Format;
 use crate::error::MemoryError;
+
+pub use self::write::{JournalBatch, Unit};
 
 /// Writes in their order.
 pub const LOG: TreeId = TreeId(32);
@@ -31,6 +37,8 @@ pub const VERSIONS: TreeId = TreeId(34);
 pub const TEXTS: TreeId = TreeId(35);
 /// Pages of long chunk lists.
 pub const CHUNKS: TreeId = TreeId(36);
+/// What has to be removed.
+pub const LOOSE: TreeId = TreeId(37);
 
 /// Bytes of a text part.
 const PART: usize = 64 * 1024;
@@ -86,6 +94,61 @@ pub enum Entry {
     Put(DocKey),
     /// The document is gone.
     Delete(DocKey),
+}
+
+/// An entry of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Logged {
+    /// What happened.
+    pub entry: Entry,
+    /// See [`Position::chain`].
+    pub chain: u64,
+}
+
+/// A place in the history of a shard. The default stands before the first entry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Number of the newest entry, counted from 1.
+    pub seq: u64,
+    /// Digest of all entries so far: two histories with the same one are the same.
+    pub chain: u64,
+}
+
+impl Position {
+    /// The place after one more entry. `content` tells apart what the entry alone does not.
+    #[must_use]
+    pub fn next(self, entry: Entry, version: u32, content: &[u8; 16]) -> Self {
+        let (kind, DocKey(doc)) = match entry {
+            Entry::Put(doc) => (1, doc),
+            Entry::Delete(doc) => (2, doc),
+        };
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.chain.to_le_bytes()).update(&[kind]).update(&doc);
+        hasher.update(&version.to_le_bytes()).update(content);
+        Self { seq: self.seq + 1, chain: u64::from_le_bytes(first(hasher.finalize().as_bytes())) }
+    }
+}
+
+/// What the log holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogRange {
+    /// First number that is still in it; the one after the last if it is empty.
+    pub first: u64,
+    /// Its newest entry.
+    pub last: Position,
+}
+
+/// Parts of the version in the key, and whole versions after them, that have to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loose {
+    /// Parts of the text.
+    pub texts: u32,
+    /// Pages of chunks.
+    pub chunks: u32,
+    /// The first version that has to go.
+    pub next: u32,
+    /// The first after those.
+    pub end: u32,
 }
 
 /// What is current of a document.
@@ -269,7 +332,7 @@ impl Journal {
     pub fn for_each_entry(
         &self,
         after: u64,
-        mut each: impl FnMut(u64, Entry) -> Result<(), MemoryError>,
+        mut each: impl FnMut(u64, Logged) -> Result<(), MemoryError>,
     ) -> Result<(), MemoryError> {
         self.walk(LOG, self.key(&[&(after + 1).to_be_bytes()]), |key, value| {
             let Ok(seq) = <[u8; 8]>::try_from(&key[8..]) else { return Ok(()) };
@@ -299,104 +362,80 @@ impl Journal {
         }
     }
 
-    /// Begins a batch of writes.
-    #[must_use]
-    pub fn batch(&self) -> JournalBatch<'_> {
-        JournalBatch { journal: self, batch: Batch::new() }
-    }
-}
-
-/// Writes that happen together or not at all.
-#[derive(Debug)]
-pub struct JournalBatch<'a> {
-    journal: &'a Journal,
-    batch: Batch,
-}
-
-impl JournalBatch<'_> {
-    fn put(&mut self, tree: TreeId, key: Vec<u8>, value: Vec<u8>) {
-        self.batch = std::mem::take(&mut self.batch).put(tree, key, value);
-    }
-
-    fn remove(&mut self, tree: TreeId, key: Vec<u8>) {
-        self.batch = std::mem::take(&mut self.batch).delete(tree, key);
-    }
-
-    /// Adds a log entry.
-    ///
-    /// # Errors
-    /// `Journal` when it has no binary form.
-    pub fn log(&mut self, seq: u64, entry: Entry) -> Result<(), MemoryError> {
-        self.put(LOG, self.journal.key(&[&seq.to_be_bytes()]), encode(&entry)?);
-        Ok(())
-    }
-
-    /// Removes a log entry that every index has seen.
-    pub fn forget(&mut self, seq: u64) {
-        self.remove(LOG, self.journal.key(&[&seq.to_be_bytes()]));
-    }
-
-    /// Writes what is current of a document.
-    ///
-    /// # Errors
-    /// `Journal` when it has no binary form.
-    pub fn head(&mut self, doc: DocKey, head: &Head) -> Result<(), MemoryError> {
-        self.put(HEADS, self.journal.key(&[&doc.0]), encode(head)?);
-        Ok(())
-    }
-
-    /// Writes a version with its text and chunks; what does not fit into one record is written in parts.
-    ///
-    /// # Errors
-    /// `Journal` when it has no binary form.
-    pub fn version(
-        &mut self,
-        doc: DocKey,
-        number: u32,
-        mut version: Version,
-        text: String,
-        chunks: Vec<Chunk>,
-    ) -> Result<(), MemoryError> {
-        let place = self.journal.key(&[&doc.0, &number.to_be_bytes()]);
-        version.chunks = narrow(chunks.len());
-        version.bytes = narrow(text.len());
-        if text.len() <= PART && chunks.len() <= PAGE {
-            version.inline = Some((text, chunks));
-        } else {
-            for (n, part) in text.as_bytes().chunks(PART).enumerate() {
-                self.put(TEXTS, [&place, &narrow(n).to_be_bytes()[..]].concat(), part.to_vec());
-            }
-            for (n, page) in chunks.chunks(PAGE).enumerate() {
-                self.put(CHUNKS, [&place, &narrow(n).to_be_bytes()[..]].concat(), encode(&page)?);
-            }
-        }
-        self.put(VERSIONS, place, encode(&version)?);
-        Ok(())
-    }
-
-    /// Removes a version with all its parts.
+    /// What the log holds.
     ///
     /// # Errors
     /// `Journal` when the store fails.
-    pub fn remove_version(&mut self, doc: DocKey, number: u32) -> Result<(), MemoryError> {
-        let Some(version) = self.journal.version(doc, number)? else { return Ok(()) };
-        let place = self.journal.key(&[&doc.0, &number.to_be_bytes()]);
-        if version.inline.is_none() {
-            for n in 0..version.bytes.div_ceil(narrow(PART)) {
-                self.remove(TEXTS, [&place, &n.to_be_bytes()[..]].concat());
-            }
-            for n in 0..version.chunks.div_ceil(narrow(PAGE)) {
-                self.remove(CHUNKS, [&place, &n.to_be_bytes()[..]].concat());
-            }
+    pub fn log(&self) -> Result<LogRange, MemoryError> {
+        let (mut first, mut last) = (None, Position::default());
+        self.for_each_entry(0, |seq, logged| {
+            first.get_or_insert(seq);
+            last = Position { seq, chain: logged.chain };
+            Ok(())
+        })?;
+        Ok(LogRange { first: first.unwrap_or(last.seq + 1), last })
+    }
+
+    /// Whether an index that has come to `at` has seen a part of this history, and the log holds the rest.
+    ///
+    /// # Errors
+    /// `Journal` when the store fails.
+    pub fn leads_on_from(&self, at: Position, log: LogRange) -> Result<bool, MemoryError> {
+        if at == Position::default() {
+            return Ok(log.first == 1);
         }
-        self.remove(VERSIONS, place);
+        let logged: Option<Logged> = self.read(LOG, &self.key(&[&at.seq.to_be_bytes()]))?;
+        Ok(logged.is_some_and(|logged| logged.chain == at.chain))
+    }
+
+    /// Begins a row of writes.
+    #[must_use]
+    pub fn batch(&self) -> JournalBatch<'_> {
+        JournalBatch::new(self, self.store.max_batch())
+    }
+
+    /// Writes batches one after the other; all of them are on the disk when this resolves.
+    ///
+    /// # Errors
+    /// Those of the store. What of the batches is written is known after an empty one has been.
+    pub async fn commit(&self, batches: Vec<Batch>) -> Result<(), CallError> {
+        let mut left = batches.len();
+        for batch in batches {
+            left -= 1;
+            // The last one takes along what went before it.
+            let level = if left == 0 { Level::Disk } else { Level::Async };
+            self.store.commit(batch, level).await?;
+        }
         Ok(())
     }
 
-    /// The batch for the store.
-    #[must_use]
-    pub fn into_batch(self) -> Batch {
-        self.batch
+    /// Waits until nothing that was written before is under way any more.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn settle(&self) -> Result<(), CallError> {
+        Ok(self.store.commit(Batch::new(), Level::Async).await.map(drop)?)
+    }
+
+    /// The next step of removing what has to go; `None` when all is gone.
+    ///
+    /// # Errors
+    /// `Journal` when the store fails.
+    pub fn sweep(&self) -> Result<Option<Batch>, MemoryError> {
+        let page = self.store.scan(LOOSE, &self.prefix, 1).map_err(|error| failed(&error))?;
+        let Some((key, value)) = page.first().filter(|(key, _)| key.starts_with(&self.prefix)) else { return Ok(None) };
+        let place = key[8..].split_first_chunk().and_then(|(doc, version)| Some((*doc, version.try_into().ok()?)));
+        let (doc, version) = place.ok_or_else(|| lost("the end of a key"))?;
+        write::sweep(self, (DocKey(doc), u32::from_be_bytes(version)), decode(value)?).map(Some)
+    }
+
+    /// True if something has to go.
+    ///
+    /// # Errors
+    /// `Journal` when the store fails.
+    pub fn is_loose(&self) -> Result<bool, MemoryError> {
+        let page = self.store.scan(LOOSE, &self.prefix, 1).map_err(|error| failed(&error))?;
+        Ok(page.first().is_some_and(|(key, _)| key.starts_with(&self.prefix)))
     }
 }
 
@@ -414,11 +453,6 @@ pub(crate) fn failed(error: &aivillage_runtime::StoreError) -> MemoryError {
     MemoryError::Journal { reason: error.to_string() }
 }
 
-/// A failure of the store, as a caller hears it.
-pub(crate) fn store_error(error: &aivillage_runtime::StoreError) -> aivillage_runtime::CallError {
-    aivillage_runtime::CallError::Store { message: error.to_string(), full: error.is_full() }
-}
-
 fn lost(what: &str) -> MemoryError {
     MemoryError::Journal { reason: format!("{what} is missing") }
 }
@@ -429,66 +463,25 @@ fn narrow(n: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use aivillage_runtime::Level;
     use aivillage_runtime::store::MemoryStore;
 
     use super::*;
-    use crate::chunk::{ChunkSize, chunks};
 
     fn journal(shard: &str, store: &Arc<dyn Store>) -> Journal {
         Journal::new(store.clone(), shard)
-    }
-
-    fn version() -> Version {
-        Version {
-            title: None,
-            url: None,
-            source: None,
-            metadata: "{}".to_owned(),
-            format: Format::Text,
-            language: "eng".to_owned(),
-            stored_ms: 1,
-            chunks: 0,
-            bytes: 0,
-            inline: None,
-        }
-    }
-
-    #[tokio::test]
-    async fn large_documents_are_written_in_parts_and_removed_whole() {
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-        let journal = journal("s", &store);
-        let text: String = (0..40_000).map(|n| format!("W\u{f6}rt{n} ends here. ")).collect();
-        let cut = chunks(&text, Format::Text, ChunkSize::default());
-        let doc = DocKey([7; 16]);
-        let mut batch = journal.batch();
-        batch.version(doc, 1, version(), text.clone(), cut.clone()).expect("encodes");
-        store.commit(batch.into_batch(), Level::Disk).await.expect("commits");
-        let stored = journal.version(doc, 1).expect("reads").expect("there");
-        assert!(stored.inline.is_none());
-        assert_eq!(journal.text(doc, 1, &stored).expect("reads"), text);
-        assert_eq!(journal.chunks(doc, 1, &stored).expect("reads"), cut);
-        for ordinal in [0, 63, 64, stored.chunks - 1] {
-            let (chunk, body) = journal.chunk(doc, 1, &stored, ordinal).expect("reads");
-            assert_eq!(body, chunk.of(&text));
-        }
-        let mut batch = journal.batch();
-        batch.remove_version(doc, 1).expect("reads");
-        store.commit(batch.into_batch(), Level::Disk).await.expect("commits");
-        for tree in [VERSIONS, TEXTS, CHUNKS] {
-            assert!(store.scan(tree, &[], 1).expect("reads").is_empty());
-        }
     }
 
     #[tokio::test]
     async fn shards_do_not_see_each_other() {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
         let (a, b) = (journal("a", &store), journal("b", &store));
-        let mut batch = a.batch();
-        for seq in 1..=1200 {
-            batch.log(seq, Entry::Put(DocKey([1; 16]))).expect("encodes");
+        let (mut batch, mut unit, mut at) = (a.batch(), Unit::new(&a), Position::default());
+        for _ in 0..1200 {
+            at = at.next(Entry::Put(DocKey([1; 16])), 1, &[0; 16]);
+            unit.log(at, Entry::Put(DocKey([1; 16]))).expect("encodes");
         }
-        store.commit(batch.into_batch(), Level::Disk).await.expect("commits");
+        batch.add(unit).expect("fits");
+        a.commit(batch.finish()).await.expect("commits");
         let count = |journal: &Journal, after| {
             let mut seen = 0;
             journal
@@ -500,6 +493,34 @@ mod tests {
             seen
         };
         assert_eq!((count(&a, 0), count(&a, 1190), count(&b, 0)), (1200, 10, 0));
+        assert_eq!(a.log().expect("reads"), LogRange { first: 1, last: at });
+        assert_eq!(b.log().expect("reads"), LogRange { first: 1, last: Position::default() });
+    }
+
+    #[tokio::test]
+    async fn an_index_leads_on_only_within_its_own_history() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let journal = journal("s", &store);
+        let (mut batch, mut unit) = (journal.batch(), Unit::new(&journal));
+        let mut at = vec![Position::default()];
+        for n in 1..=4 {
+            let entry = Entry::Put(DocKey([n; 16]));
+            let next = at[at.len() - 1].next(entry, 1, &[n; 16]);
+            unit.log(next, entry).expect("encodes");
+            at.push(next);
+        }
+        let leads_on = |at: Position| journal.leads_on_from(at, journal.log().expect("reads")).expect("reads");
+        assert!(leads_on(at[0]), "nothing happened yet");
+        batch.add(unit).expect("fits");
+        journal.commit(batch.finish()).await.expect("commits");
+        assert!(at.iter().all(|at| leads_on(*at)));
+        let other = at[1].next(Entry::Put(DocKey([2; 16])), 1, &[9; 16]);
+        assert!(!leads_on(other), "another document took this place");
+        assert!(!leads_on(at[4].next(Entry::Delete(DocKey([1; 16])), 1, &[0; 16])), "it has what nobody stored");
+        let mut batch = journal.batch();
+        batch.forget(1..3);
+        journal.commit(batch.finish()).await.expect("commits");
+        assert_eq!(at.iter().map(|at| leads_on(*at)).collect::<Vec<_>>(), [false, false, false, true, true]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The full-text index of one shard: chunks by their words, scored with BM25 (k1 1.2, b 0.75).
 //!
-//! Derived data: everything in it comes from the journal, and its commit says up to which journal entry
-//! (`applied_seq`). Every chunk is analysed in the language of its document; a query is analysed in the languages that
+//! Derived data: everything in it comes from the journal, and its commit says up to which place in the journal's history
+//! (`applied`). Every chunk is analysed in the language of its document; a query is analysed in the languages that
 //! the shard holds, so that a word matches under the stems of each.
 
 pub mod search;
@@ -15,7 +15,7 @@ use tantivy::schema::{FAST, Field, INDEXED, IndexRecordOption, STRING, Schema, T
 use tantivy::{Directory, Index, IndexReader, ReloadPolicy, TantivyError};
 
 use crate::error::MemoryError;
-use crate::journal::DocKey;
+use crate::journal::{DocKey, Position};
 use crate::language::Tongue;
 
 /// Where the words of title, heading and body are kept apart in positions, so that no phrase spans two of them.
@@ -108,8 +108,8 @@ impl std::fmt::Debug for Lexical {
 pub struct Opened {
     /// The index.
     pub lexical: Lexical,
-    /// The last journal entry in it; `None` for a new or rebuilt one.
-    pub applied_seq: Option<u64>,
+    /// How far in the journal it has come; `None` for a new one.
+    pub applied: Option<Position>,
     /// Where a damaged predecessor was put.
     pub set_aside: Option<PathBuf>,
 }
@@ -123,34 +123,39 @@ impl Lexical {
     pub fn open(dir: Option<&Path>, now_ms: u64) -> Result<Opened, MemoryError> {
         let Some(dir) = dir else {
             let (lexical, _) = Self::open_in(RamDirectory::create())?;
-            return Ok(Opened { lexical, applied_seq: None, set_aside: None });
+            return Ok(Opened { lexical, applied: None, set_aside: None });
         };
         // Some damage makes the index library panic instead of saying so.
         let opened = std::panic::catch_unwind(|| Self::open_folder(dir))
             .unwrap_or_else(|_| Err(MemoryError::Index { reason: "it cannot be read".to_owned() }));
         match opened {
-            Ok((lexical, applied_seq)) => Ok(Opened { lexical, applied_seq, set_aside: None }),
+            Ok((lexical, applied)) => Ok(Opened { lexical, applied, set_aside: None }),
             Err(damage) => {
                 tracing::error!(error = %damage, "index is damaged: set aside, rebuilding from the journal");
-                Self::renew(Some(dir), now_ms)
+                let aside = dir.with_extension(format!("damaged-{now_ms}"));
+                std::fs::rename(dir, &aside).map_err(|error| io(&error))?;
+                let (lexical, _) = Self::open_folder(dir)?;
+                Ok(Opened { lexical, applied: None, set_aside: Some(aside) })
             }
         }
     }
 
-    /// Puts the index in `dir` aside and begins a new one.
+    /// Throws away the index in `dir`, which is whole but of no use, and begins a new one.
     ///
     /// # Errors
     /// `Index` when the folder cannot be moved or made.
     pub fn renew(dir: Option<&Path>, now_ms: u64) -> Result<Opened, MemoryError> {
         let Some(dir) = dir else { return Self::open(None, now_ms) };
-        let aside = dir.with_extension(format!("damaged-{now_ms}"));
-        std::fs::rename(dir, &aside).map_err(|error| MemoryError::Index { reason: error.to_string() })?;
+        // Moved first: half an index must not be met again.
+        let outdated = dir.with_extension("outdated");
+        let remove = || if outdated.exists() { std::fs::remove_dir_all(&outdated) } else { Ok(()) };
+        remove().and_then(|()| std::fs::rename(dir, &outdated)).and_then(|()| remove()).map_err(|error| io(&error))?;
         let (lexical, _) = Self::open_folder(dir)?;
-        Ok(Opened { lexical, applied_seq: None, set_aside: Some(aside) })
+        Ok(Opened { lexical, applied: None, set_aside: None })
     }
 
-    fn open_folder(dir: &Path) -> Result<(Self, Option<u64>), MemoryError> {
-        std::fs::create_dir_all(dir).map_err(|error| MemoryError::Index { reason: error.to_string() })?;
+    fn open_folder(dir: &Path) -> Result<(Self, Option<Position>), MemoryError> {
+        std::fs::create_dir_all(dir).map_err(|error| io(&error))?;
         let directory = MmapDirectory::open(dir).map_err(TantivyError::from)?;
         let opened = Self::open_in(directory)?;
         // Segments are mapped lazily: reading them whole finds damage now and not in a query.
@@ -161,12 +166,12 @@ impl Lexical {
         Ok(opened)
     }
 
-    fn open_in(directory: impl Into<Box<dyn Directory>>) -> Result<(Self, Option<u64>), MemoryError> {
+    fn open_in(directory: impl Into<Box<dyn Directory>>) -> Result<(Self, Option<Position>), MemoryError> {
         let (schema, fields) = Fields::schema();
         let index = Index::open_or_create(directory, schema)?;
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
-        let applied_seq = index.load_metas()?.payload.and_then(|payload| payload.parse().ok());
-        Ok((Self { index, reader, fields }, applied_seq))
+        let applied = index.load_metas()?.payload.and_then(|payload| read_payload(&payload));
+        Ok((Self { index, reader, fields }, applied))
     }
 
     /// Number of chunks that a query sees.
@@ -190,6 +195,20 @@ impl Lexical {
         counts.sort_unstable_by_key(|&(tongue, count)| (std::cmp::Reverse(count), tongue));
         counts
     }
+}
+
+fn io(error: &std::io::Error) -> MemoryError {
+    MemoryError::Index { reason: error.to_string() }
+}
+
+/// What a commit of the index notes: `seq:chain`.
+fn payload(applied: Position) -> String {
+    format!("{}:{:x}", applied.seq, applied.chain)
+}
+
+fn read_payload(text: &str) -> Option<Position> {
+    let (seq, chain) = text.split_once(':')?;
+    Some(Position { seq: seq.parse().ok()?, chain: u64::from_str_radix(chain, 16).ok()? })
 }
 
 #[cfg(test)]
@@ -217,7 +236,7 @@ pub(crate) mod tests {
         for document in documents {
             writer.put(document).expect("put");
         }
-        writer.commit(1).expect("commit");
+        writer.commit(Position { seq: 1, chain: 1 }).expect("commit");
         lexical
     }
 
@@ -283,24 +302,25 @@ pub(crate) mod tests {
         let mut writer = Writer::new(&lexical).expect("writer");
         writer.put(&IndexedDocument { version: 2, ..document(1, "Wells", "Now it is about goats.") }).expect("put");
         writer.delete(DocKey([2; 16]));
-        writer.commit(2).expect("commit");
+        writer.commit(Position { seq: 2, chain: 2 }).expect("commit");
         assert_eq!(found(&lexical, "village"), [0u8; 0]);
         assert_eq!(found(&lexical, "goat"), [1]);
         assert_eq!(lexical.chunks(), 2);
     }
 
     #[test]
-    fn applied_sequence_survives_and_damage_is_set_aside() {
+    fn its_position_survives_and_damage_is_set_aside() {
+        let position = Position { seq: 41, chain: u64::MAX };
         let dir = tempfile::tempdir().expect("dir");
         let path = dir.path().join("index");
         {
             let opened = Lexical::open(Some(&path), 1).expect("new");
-            assert_eq!(opened.applied_seq, None);
+            assert_eq!(opened.applied, None);
             let mut writer = Writer::new(&opened.lexical).expect("writer");
             writer.put(&document(1, "t", "some words")).expect("put");
-            writer.commit(41).expect("commit");
+            writer.commit(position).expect("commit");
         }
-        assert_eq!(Lexical::open(Some(&path), 2).expect("again").applied_seq, Some(41));
+        assert_eq!(Lexical::open(Some(&path), 2).expect("again").applied, Some(position));
         let segment = std::fs::read_dir(&path)
             .expect("listing")
             .filter_map(Result::ok)
@@ -308,7 +328,7 @@ pub(crate) mod tests {
             .expect("a segment file");
         std::fs::write(segment.path(), b"damage").expect("write");
         let opened = Lexical::open(Some(&path), 3).expect("rebuilt");
-        assert_eq!((opened.applied_seq, opened.lexical.chunks()), (None, 0));
+        assert_eq!((opened.applied, opened.lexical.chunks()), (None, 0));
         assert!(opened.set_aside.is_some_and(|aside| aside.exists()));
     }
 }

@@ -13,6 +13,8 @@ use crate::normalize::{normalize, one_line};
 
 /// Longest title, source and address, in characters.
 const FIELD_CHARS: usize = 500;
+/// Longest metadata, in bytes of JSON: they are kept in one record.
+pub const METADATA_MAX: usize = 64 * 1024;
 
 /// A document ready to be compared and stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,6 +87,14 @@ fn try_prepare(document: Document, name: &str, limits: PrepareLimits) -> Result<
     let short = |field: Option<String>| field.map(|f| one_line(&f, FIELD_CHARS)).filter(|f| !f.is_empty());
     let (title, url, source) = (short(document.title), short(document.url), short(document.source));
     let metadata = serde_json::Value::Object(document.metadata).to_string();
+    if metadata.len() > METADATA_MAX {
+        return Err(MemoryError::TooLarge {
+            what: format!("the metadata of `{name}`"),
+            size: metadata.len() as u64,
+            max: METADATA_MAX as u64,
+            key: "none: put what is long into the text",
+        });
+    }
     let text_digest = digest(text.as_bytes());
     let tongue = Tongue::of(&text);
     let mut prepared = Prepared {
@@ -166,6 +176,8 @@ mod tests {
         assert_eq!(code(document(" \n ")), "memory_empty");
         assert_eq!(code(document(&"a".repeat(1001))), "payload_too_large");
         assert_eq!(code(document(&"one two three. ".repeat(20))), "payload_too_large");
+        let metadata = [("k".to_owned(), "v".repeat(METADATA_MAX).into())].into_iter().collect();
+        assert_eq!(code(Document { metadata, ..document("words") }), "payload_too_large");
         assert_eq!(code(Document { id: Some("a\nb".to_owned()), ..document("x") }), "bad_name");
     }
 }

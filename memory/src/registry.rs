@@ -1,18 +1,17 @@
 //! `memory.registry`: which collections a tenant has.
 //!
-//! Key: tenant. Durable: yes, event-sourced. Lost in a crash: answers under way.
+//! Key: tenant. Durable: yes, replicated, event-sourced. Lost in a crash: answers under way.
 
 use std::collections::BTreeMap;
 
 use aivillage_runtime::{
-    Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, Durability, Durable, Entity, Kind, KindOptions, Mail,
-    Reply, clock,
+    Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, CallError, Durability, Durable, Entity, Kind, KindOptions,
+    Mail, Reply, clock,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::MemoryError;
-use crate::journal::store_error;
 use crate::names::check_collection;
 
 /// Collections of one tenant.
@@ -40,7 +39,7 @@ impl Kind for Registry {
     type Body = RegistryMsg;
 
     fn options() -> KindOptions {
-        KindOptions::default().durable(Durability::Local)
+        KindOptions::default().durable(Durability::Replicated)
     }
 }
 
@@ -62,7 +61,7 @@ impl Actor for Registry {
         match mail.body {
             RegistryMsg::Ensure(name, reply) => match state.creation(name, clock::unix_ms()) {
                 Ok(None) => reply.send(()),
-                Ok(Some(event)) => reply.complete(state.commit(event).await.map_err(|error| store_error(&error))),
+                Ok(Some(event)) => reply.complete(state.commit(event).await.map_err(CallError::from)),
                 Err(error) => reply.fail(error),
             },
             RegistryMsg::List(reply) => reply.send(state.names()),

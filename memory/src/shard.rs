@@ -1,7 +1,8 @@
 //! `memory.shard`: the documents of one collection, their journal and their index.
 //!
-//! Key: `{tenant}:{collection}:0`. Durable: yes, through a journal of its own in the node's store; the index is derived
-//! and follows it. Lost in a crash: answers under way. A write that was answered is there; one that was not may be.
+//! Key: `{tenant}:{collection}:0`. Durable: yes, replicated, through a journal of its own in the store of its group; the index
+//! is derived, is on the node where the shard is, and follows it. Lost in a crash: answers under way. A write that was answered
+//! is there; one that was not may be, documents of one request each for itself.
 //!
 //! The mailbox only hands out work: writes go to one task that keeps their order ([`write`]), reads run beside each
 //! other on blocking threads ([`read`]), the index has a thread of its own ([`indexer`]).
@@ -18,7 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aivillage_runtime::{
-    Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Kind, KindOptions, Mail, Reply, TaskHandle, Village, clock,
+    Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Durability, Kind, KindOptions, Mail, Reply, TaskHandle,
+    Village, clock,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -66,7 +68,7 @@ impl Kind for Shard {
     type Body = ShardMsg;
 
     fn options() -> KindOptions {
-        KindOptions::default().durable(aivillage_runtime::Durability::Local)
+        KindOptions::default().durable(Durability::Replicated)
     }
 }
 
@@ -153,7 +155,7 @@ impl Serving {
         let village = cx.village().clone();
         let metrics = village.metrics::<MemoryMetrics>();
         let dir = village.data_dir().map(|data| name.folder(data));
-        let journal = Journal::new(village.store().clone(), &name.key());
+        let journal = Journal::new(cx.store().clone(), &name.key());
         let policy = CommitPolicy { every: config.commit.get(), chunks: u64::from(config.commit_chunks) };
         let opened = open(&village, &journal, dir.as_ref(), policy, &metrics).await?;
         let lexical = opened.lexical.clone();
@@ -162,7 +164,7 @@ impl Serving {
             chunks: config.limits.chunks_per_doc as usize,
             size: config.chunk_size(),
         };
-        let parts = (name.clone(), village.clone(), journal.clone());
+        let parts = (name.clone(), cx.clone(), journal.clone());
         let (writing, counts) = WriteSide::new(parts, (limits, config.versions), metrics, opened);
         let searchable = writing.searchable();
         let (jobs, inbox) = mpsc::unbounded_channel();

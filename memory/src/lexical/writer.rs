@@ -4,9 +4,9 @@ use tantivy::indexer::LogMergePolicy;
 use tantivy::tokenizer::{PreTokenizedString, TextAnalyzer};
 use tantivy::{IndexWriter, TantivyDocument, Term};
 
-use super::{Fields, IndexedDocument, Lexical, POSITION_GAP};
+use super::{Fields, IndexedDocument, Lexical, POSITION_GAP, payload};
 use crate::error::MemoryError;
-use crate::journal::DocKey;
+use crate::journal::{DocKey, Position};
 use crate::language::for_each_token;
 
 /// Memory for chunks that are not yet a segment.
@@ -59,13 +59,13 @@ impl Writer {
         self.writer.delete_term(Term::from_field_bytes(self.lexical.fields.doc, &key.0));
     }
 
-    /// Makes everything so far durable and visible, and notes the journal entry it goes up to.
+    /// Makes everything so far durable and visible, and notes how far in the journal it has come.
     ///
     /// # Errors
     /// `Index` when the disk refuses.
-    pub fn commit(&mut self, applied_seq: u64) -> Result<(), MemoryError> {
+    pub fn commit(&mut self, applied: Position) -> Result<(), MemoryError> {
         let mut commit = self.writer.prepare_commit()?;
-        commit.set_payload(&applied_seq.to_string());
+        commit.set_payload(&payload(applied));
         commit.commit()?;
         self.lexical.reader.reload()?;
         Ok(())

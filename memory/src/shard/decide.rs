@@ -7,7 +7,7 @@ use aivillage_runtime::Batch;
 use super::known::Known;
 use crate::document::{DeleteReport, PutResult, PutStatus};
 use crate::error::MemoryError;
-use crate::journal::{DocKey, Entry, Head, Journal, JournalBatch, Version};
+use crate::journal::{DocKey, Entry, Head, Journal, JournalBatch, Position, Unit, Version};
 use crate::lexical::{IndexedChunk, IndexedDocument};
 use crate::names::ShardName;
 use crate::prepare::Prepared;
@@ -15,11 +15,11 @@ use crate::prepare::Prepared;
 /// What the index has to follow, in order.
 #[derive(Debug)]
 pub(crate) enum Change {
-    Put(u64, Box<IndexedDocument>),
-    Delete(u64, DocKey),
+    Put(Position, Box<IndexedDocument>),
+    Delete(Position, DocKey),
 }
 
-/// One batch of decisions: sees its own writes, although nothing is durable before the batch is committed.
+/// A row of decisions: sees its own writes, although nothing is durable before they are committed.
 #[derive(Debug)]
 pub(crate) struct Decision<'a> {
     name: &'a ShardName,
@@ -27,23 +27,23 @@ pub(crate) struct Decision<'a> {
     known: &'a mut Known,
     keep_versions: u32,
     now_ms: u64,
-    seq: u64,
+    at: Position,
     heads: HashMap<DocKey, Head>,
     batch: JournalBatch<'a>,
     pub(crate) changes: Vec<Change>,
 }
 
 impl<'a> Decision<'a> {
-    /// Begins a batch; `seq` is the last number used in the log.
+    /// Begins a row; `at` is the end of the journal's history.
     pub(crate) fn new(
         name: &'a ShardName,
         journal: &'a Journal,
         known: &'a mut Known,
         keep_versions: u32,
-        (seq, now_ms): (u64, u64),
+        (at, now_ms): (Position, u64),
     ) -> Self {
         let (batch, heads) = (journal.batch(), HashMap::new());
-        Self { name, journal, known, keep_versions, now_ms, seq, heads, batch, changes: Vec::new() }
+        Self { name, journal, known, keep_versions, now_ms, at, heads, batch, changes: Vec::new() }
     }
 
     fn head(&self, key: DocKey) -> Result<Option<Head>, MemoryError> {
@@ -61,13 +61,10 @@ impl<'a> Decision<'a> {
         if let Some(head) = current.filter(|head| head.content == document.content_digest) {
             return Ok(result(document.id, PutStatus::Unchanged, head));
         }
-        if let Some(head) = current {
-            self.known.remove(head);
-        }
         let duplicate_of =
             self.known.original(key, &document.text_digest, document.signature.as_ref(), |key| self.head(key))?;
         let version = before.as_ref().map_or(1, |head| head.version + 1);
-        let oldest = self.expire(key, current, version)?;
+        let oldest = current.map_or(version, |head| (version + 1).saturating_sub(self.keep_versions).max(head.oldest));
         let head = Head {
             id: document.id.clone(),
             version,
@@ -81,25 +78,29 @@ impl<'a> Decision<'a> {
         };
         let status = if current.is_some() { PutStatus::Updated } else { PutStatus::Created };
         let answer = result(document.id.clone(), status, &head);
-        self.seq += 1;
-        self.changes.push(Change::Put(self.seq, Box::new(indexed(key, version, &document))));
-        self.batch.log(self.seq, Entry::Put(key))?;
-        self.batch.head(key, &head)?;
+        let at = self.at.next(Entry::Put(key), version, &head.content);
+        let change = Change::Put(at, Box::new(indexed(key, version, &document)));
+        let mut unit = Unit::new(self.journal);
+        unit.log(at, Entry::Put(key))?;
+        unit.head(key, &head)?;
+        if let Some(before) = current {
+            unit.remove_versions(key, before.oldest..oldest)?;
+        }
         let (record, text, chunks) = record(document, self.now_ms);
-        self.batch.version(key, version, record, text, chunks)?;
+        unit.version(key, version, record, text, chunks)?;
+        self.batch.add(unit)?;
+        if let Some(before) = current {
+            self.known.remove(before);
+        }
         self.known.add(key, &head);
-        self.heads.insert(key, head);
+        self.took(at, change, key, head);
         Ok(answer)
     }
 
-    /// Removes versions beyond those that are kept; gives the oldest that stays.
-    fn expire(&mut self, key: DocKey, current: Option<&Head>, version: u32) -> Result<u32, MemoryError> {
-        let Some(head) = current else { return Ok(version) };
-        let oldest = (version + 1).saturating_sub(self.keep_versions).max(head.oldest);
-        for old in head.oldest..oldest {
-            self.batch.remove_version(key, old)?;
-        }
-        Ok(oldest)
+    fn took(&mut self, at: Position, change: Change, key: DocKey, head: Head) {
+        self.at = at;
+        self.changes.push(change);
+        self.heads.insert(key, head);
     }
 
     /// Deletes documents by id; a tombstone stays.
@@ -111,10 +112,6 @@ impl<'a> Decision<'a> {
                 report.missing.push(id);
                 continue;
             };
-            self.known.remove(&head);
-            for version in head.oldest..=head.version {
-                self.batch.remove_version(key, version)?;
-            }
             let tombstone = Head {
                 deleted: true,
                 text: [0; 16],
@@ -122,13 +119,16 @@ impl<'a> Decision<'a> {
                 duplicate_of: None,
                 signature: Vec::new(),
                 language: String::new(),
-                ..head
+                ..head.clone()
             };
-            self.seq += 1;
-            self.batch.log(self.seq, Entry::Delete(key))?;
-            self.batch.head(key, &tombstone)?;
-            self.changes.push(Change::Delete(self.seq, key));
-            self.heads.insert(key, tombstone);
+            let at = self.at.next(Entry::Delete(key), tombstone.version, &tombstone.content);
+            let mut unit = Unit::new(self.journal);
+            unit.log(at, Entry::Delete(key))?;
+            unit.head(key, &tombstone)?;
+            unit.remove_versions(key, head.oldest..head.version + 1)?;
+            self.batch.add(unit)?;
+            self.known.remove(&head);
+            self.took(at, Change::Delete(at, key), key, tombstone);
             report.deleted.push(id);
         }
         Ok(report)
@@ -136,13 +136,26 @@ impl<'a> Decision<'a> {
 
     /// Removes log entries that the index has seen.
     pub(crate) fn forget(&mut self, entries: std::ops::Range<u64>) {
-        entries.for_each(|seq| self.batch.forget(seq));
+        self.batch.forget(entries);
     }
 
-    /// The batch, the last number used in the log, and what the index has to follow.
-    pub(crate) fn finish(self) -> (Batch, u64, Vec<Change>) {
-        (self.batch.into_batch(), self.seq, self.changes)
+    /// What is to be committed, and what the index has to follow then.
+    pub(crate) fn finish(self) -> Written {
+        Written { loose: self.batch.is_loose(), batches: self.batch.finish(), at: self.at, changes: self.changes }
     }
+}
+
+/// The outcome of a row of decisions.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// To be committed one after the other.
+    pub(crate) batches: Vec<Batch>,
+    /// The end of the journal's history then.
+    pub(crate) at: Position,
+    /// What the index has to follow.
+    pub(crate) changes: Vec<Change>,
+    /// They leave something to be swept.
+    pub(crate) loose: bool,
 }
 
 fn result(id: String, status: PutStatus, head: &Head) -> PutResult {

@@ -1,32 +1,32 @@
 //! The thread that keeps an index up with the journal: adds what is durable, commits every half second.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use crate::error::MemoryError;
-use crate::journal::DocKey;
+use crate::journal::{DocKey, Position};
+use crate::lexical::IndexedDocument;
 use crate::lexical::writer::Writer;
-use crate::lexical::{IndexedDocument, Lexical};
 use crate::metrics::MemoryMetrics;
 
 /// Documents that may wait for the thread; beyond, those who hand over wait.
 const QUEUE: usize = 1024;
 
-/// What the index shall do; numbers are those of the journal's log.
+/// What the index shall do; positions are those of the journal's history.
 #[derive(Debug)]
 pub(crate) enum IndexOp {
     /// Hold this version of the document. The permit bounds what waits, and is given back once it is indexed.
-    Put(u64, Box<IndexedDocument>, Option<Arc<OwnedSemaphorePermit>>),
+    Put(Position, Box<IndexedDocument>, Option<Arc<OwnedSemaphorePermit>>),
     /// Hold it no longer.
-    Delete(u64, DocKey),
+    Delete(Position, DocKey),
     /// It has been handed everything up to here.
-    Seen(u64),
-    /// Make everything so far searchable now.
-    Flush,
+    Seen(Position),
+    /// Make everything so far searchable now, and tell when it is.
+    Flush(Option<Sender<()>>),
 }
 
 /// When the index commits.
@@ -45,17 +45,16 @@ pub(crate) struct Indexer {
 }
 
 impl Indexer {
-    /// Takes the index for writing and starts the thread. `seq` is the journal entry the index goes up to.
+    /// Starts the thread. `at` is how far in the journal the index has come.
     pub(crate) fn start(
-        lexical: &Lexical,
-        seq: u64,
+        writer: Writer,
+        at: Position,
         policy: CommitPolicy,
         metrics: Arc<MemoryMetrics>,
     ) -> Result<Self, MemoryError> {
-        let writer = Writer::new(lexical)?;
         let (ops, inbox) = sync_channel(QUEUE);
-        let (tell, searchable) = watch::channel(seq);
-        let mut work = Work { writer, tell, policy, metrics, seq, chunks: 0, since: None };
+        let (tell, searchable) = watch::channel(at.seq);
+        let mut work = Work { writer, tell, policy, metrics, at, chunks: 0, since: None };
         let thread = std::thread::Builder::new()
             .name("memory-index".to_owned())
             .spawn(move || {
@@ -72,6 +71,12 @@ impl Indexer {
     /// Hands work over, waiting for room; false when the thread has ended. Blocking.
     pub(crate) fn send(&self, op: IndexOp) -> bool {
         self.ops.as_ref().is_some_and(|ops| ops.send(op).is_ok())
+    }
+
+    /// Waits until everything that was handed over is searchable; false when the thread has ended. Blocking.
+    pub(crate) fn flush(&self) -> bool {
+        let (done, flushed) = channel();
+        self.send(IndexOp::Flush(Some(done))) && flushed.recv().is_ok()
     }
 
     /// The log entry up to which writes are searchable.
@@ -91,7 +96,7 @@ struct Work {
     tell: watch::Sender<u64>,
     policy: CommitPolicy,
     metrics: Arc<MemoryMetrics>,
-    seq: u64,
+    at: Position,
     /// Chunks added since the last commit.
     chunks: u64,
     /// When the oldest uncommitted change came in.
@@ -115,34 +120,43 @@ impl Work {
 
     fn take(&mut self, op: IndexOp) -> Result<(), MemoryError> {
         match op {
-            IndexOp::Put(seq, document, permit) => {
+            IndexOp::Put(at, document, permit) => {
                 let chunks = self.writer.put(&document)?;
                 self.chunks += chunks;
                 self.metrics.chunks.inc_by(chunks);
                 drop(permit);
-                self.seen(seq);
+                self.seen(at);
             }
-            IndexOp::Delete(seq, key) => {
+            IndexOp::Delete(at, key) => {
                 self.writer.delete(key);
-                self.seen(seq);
+                self.seen(at);
             }
-            IndexOp::Seen(seq) => self.seen(seq),
-            IndexOp::Flush => return self.commit(),
+            IndexOp::Seen(at) => self.seen(at),
+            IndexOp::Flush(done) => {
+                self.commit()?;
+                if let Some(done) = done {
+                    // Whoever asked may have gone.
+                    let _ = done.send(());
+                }
+                return Ok(());
+            }
         }
         if self.chunks >= self.policy.chunks { self.commit() } else { Ok(()) }
     }
 
-    fn seen(&mut self, seq: u64) {
-        self.seq = self.seq.max(seq);
+    fn seen(&mut self, at: Position) {
+        if at.seq > self.at.seq {
+            self.at = at;
+        }
         self.since.get_or_insert_with(Instant::now);
     }
 
     fn commit(&mut self) -> Result<(), MemoryError> {
         if self.since.take().is_some() {
-            self.writer.commit(self.seq)?;
+            self.writer.commit(self.at)?;
             self.chunks = 0;
             self.metrics.commits.inc();
-            self.tell.send_replace(self.seq);
+            self.tell.send_replace(self.at.seq);
         }
         Ok(())
     }

@@ -111,7 +111,9 @@ impl ReadSide {
         let head = self.journal.head(key)?.filter(|head| !head.deleted);
         let head = head.ok_or_else(|| missing(format!("document `{}`", wanted.id)))?;
         let number = wanted.version.unwrap_or(head.version);
-        let version = self.journal.version(key, number)?;
+        // Versions that are no longer kept may still be there for a moment.
+        let kept = (head.oldest..=head.version).contains(&number);
+        let version = if kept { self.journal.version(key, number)? } else { None };
         let version = version.ok_or_else(|| missing(format!("version {number} of `{}`", wanted.id)))?;
         let text = self.journal.text(key, number, &version)?;
         Ok(view(&self.name.collection, head, number, version, text))

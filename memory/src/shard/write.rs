@@ -2,22 +2,25 @@
 //! index.
 //!
 //! Preparing runs ahead on other threads; what waits for one commit to end goes into the next one together.
+//!
+//! After a failed commit nobody knows what is stored: the next thing is to find out ([`WriteSide::settle`]), and until that
+//! succeeds writes fail as it does. A commit that another node has fenced never succeeds again, so the shard ends.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aivillage_runtime::{AppError, Batch, CallError, Level, Reply, Village, clock};
+use aivillage_runtime::{ActorCx, AppError, Batch, CallError, Reply, Village, clock};
 use futures::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
-use super::decide::{Change, Decision};
+use super::decide::{Change, Decision, Written};
 use super::indexer::{IndexOp, Indexer};
 use super::known::Known;
 use super::open::Opened;
 use super::read::Counts;
 use crate::document::{Delete, DeleteReport, Document, PutReport, PutResult, PutStatus, WaitFor};
 use crate::error::MemoryError;
-use crate::journal::{Journal, store_error};
+use crate::journal::{Journal, LogRange};
 use crate::metrics::MemoryMetrics;
 use crate::names::ShardName;
 use crate::prepare::{PrepareLimits, Prepared, prepare};
@@ -29,8 +32,13 @@ const AHEAD: usize = 2;
 const TOGETHER: usize = 16;
 /// Log entries removed beyond those written, so that the log shrinks after a burst.
 const FORGET_AHEAD: u64 = 512;
+/// Entries that the index has seen and that stay in the log, for the indexes of other nodes, which follow when the shard
+/// moves to them: one that is further behind is made anew.
+const LOG_KEPT: u64 = 4096;
 /// Longest wait for the registry, which only writes a name down.
 const REGISTER_LIMIT: Duration = Duration::from_secs(10);
+/// Pause before the journal is looked at again when that failed.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// A write on its way.
 #[derive(Debug)]
@@ -52,6 +60,15 @@ enum Ready {
         delete: Delete,
         reply: Reply<DeleteReport>,
     },
+}
+
+impl Ready {
+    fn fail(self, error: CallError) {
+        match self {
+            Self::Put { reply, .. } => reply.fail(error),
+            Self::Delete { reply, .. } => reply.fail(error),
+        }
+    }
 }
 
 /// An answer that waits for its write to be durable, or searchable.
@@ -98,6 +115,7 @@ impl Answer {
 /// What the writing task owns.
 pub(crate) struct WriteSide {
     pub(crate) name: ShardName,
+    cx: ActorCx,
     pub(crate) village: Village,
     pub(crate) journal: Journal,
     pub(crate) limits: PrepareLimits,
@@ -106,34 +124,36 @@ pub(crate) struct WriteSide {
     pub(crate) counts: watch::Sender<Counts>,
     known: Known,
     indexer: Indexer,
-    /// First number still in the log, and last one used.
-    log: (u64, u64),
+    log: LogRange,
+    /// A commit has failed, and it is not known what is stored.
+    unsettled: bool,
+    /// The journal holds something that has to be swept.
+    loose: bool,
     /// The registry knows the collection.
     registered: bool,
 }
 
-/// What one commit will do.
+/// What one step will do.
 struct Decided {
-    batch: Batch,
-    seq: u64,
-    changes: Vec<Change>,
+    written: Written,
     answers: Vec<Answer>,
     forgotten: u64,
 }
 
 impl WriteSide {
     pub(crate) fn new(
-        (name, village, journal): (ShardName, Village, Journal),
+        (name, cx, journal): (ShardName, ActorCx, Journal),
         (limits, keep_versions): (PrepareLimits, u32),
         metrics: Arc<MemoryMetrics>,
         opened: Opened,
     ) -> (Self, watch::Receiver<Counts>) {
-        let Opened { indexer, known, log, .. } = opened;
-        let (counts, seen) = watch::channel(Counts::of(&known, log.1));
+        let Opened { indexer, known, log, loose, .. } = opened;
+        let (counts, seen) = watch::channel(Counts::of(&known, log.last.seq));
         (
             Self {
                 name,
-                village,
+                village: cx.village().clone(),
+                cx,
                 journal,
                 limits,
                 keep_versions,
@@ -142,6 +162,8 @@ impl WriteSide {
                 known,
                 indexer,
                 log,
+                unsettled: false,
+                loose,
                 registered: false,
             },
             seen,
@@ -159,7 +181,15 @@ impl WriteSide {
         let jobs = futures::stream::poll_fn(move |cx| inbox.poll_recv(cx));
         let ready = jobs.map(move |job| ready(village.clone(), limits, job)).buffered(AHEAD);
         let mut ready = std::pin::pin!(ready.filter_map(std::future::ready).ready_chunks(TOGETHER));
-        while let Some(jobs) = ready.next().await {
+        loop {
+            let next = async {
+                if !self.unsettled {
+                    return ready.next().await;
+                }
+                // The journal is looked at again even if nobody writes: what is stored after all should be found.
+                tokio::time::timeout(SETTLE, ready.next()).await.unwrap_or(Some(Vec::new()))
+            };
+            let Some(jobs) = next.await else { break };
             match self.step(jobs).await {
                 Some(next) => self = next,
                 None => return,
@@ -173,56 +203,119 @@ impl WriteSide {
 
     /// Decides, commits, answers, indexes. `None` when the shard has to start again.
     async fn step(mut self, jobs: Vec<Ready>) -> Option<Self> {
-        let village = self.village.clone();
-        let (side, decided) = village
-            .blocking("memory.decide", move || {
-                let decided = self.decide(jobs);
-                (self, decided)
-            })
-            .await
-            .ok()?;
-        self = side;
-        let Decided { batch, seq, changes, answers, forgotten } = decided;
-        if !batch.is_empty()
-            && let Err(error) = self.commit(batch).await
+        let settled;
+        (self, settled) = self.settle().await?;
+        if let Err(error) = settled {
+            for job in jobs {
+                job.fail(error.clone());
+            }
+            return Some(self);
+        }
+        let decided;
+        (self, decided) = self.blocking("memory.decide", move |side| side.decide(jobs)).await?;
+        let Decided { written, answers, forgotten } = decided;
+        if !written.batches.is_empty()
+            && let Err(error) = self.commit(written.batches).await
         {
+            self.unsettled = true;
             for answer in answers {
                 answer.fail(error.clone());
             }
-            return self.reload().await;
+            return self.settle().await.map(|(side, _)| side);
         }
-        self.log = (self.log.0 + forgotten, seq);
-        self.counts.send_replace(Counts::of(&self.known, seq));
+        self.log = LogRange { first: self.log.first + forgotten, last: written.at };
+        self.loose |= written.loose;
+        self.counts.send_replace(Counts::of(&self.known, written.at.seq));
         let (now, later): (Vec<_>, Vec<_>) = answers.into_iter().partition(|a| a.wait() == WaitFor::Durable);
         let permits: Vec<_> = now.iter().chain(&later).filter_map(Answer::permit).collect();
         for answer in now {
             answer.send(&self.metrics);
         }
         let flush = !later.is_empty();
-        self.answer_when_searchable(later, seq);
-        let (side, indexed) = village
-            .blocking("memory.index", move || {
-                let indexed = self.index(changes, &permits, flush);
-                (self, indexed)
-            })
-            .await
-            .ok()?;
-        indexed.then_some(side)
+        self.answer_when_searchable(later, written.at.seq);
+        let changes = written.changes;
+        let indexed;
+        (self, indexed) = self.blocking("memory.index", move |side| side.index(changes, &permits, flush)).await?;
+        if !indexed {
+            return None;
+        }
+        // What cannot be swept now can be later.
+        self.settle().await.map(|(side, _)| side)
     }
 
-    /// Makes a batch durable; the collection's name first, so that nothing is stored where nobody looks.
-    async fn commit(&mut self, batch: Batch) -> Result<(), CallError> {
+    async fn blocking<T: Send + 'static>(
+        mut self,
+        name: &'static str,
+        work: impl FnOnce(&mut Self) -> T + Send + 'static,
+    ) -> Option<(Self, T)> {
+        let village = self.village.clone();
+        let working = village.blocking(name, move || {
+            let done = work(&mut self);
+            (self, done)
+        });
+        working.await.ok()
+    }
+
+    /// Makes batches durable; the collection's name first, so that nothing is stored where nobody looks.
+    async fn commit(&mut self, batches: Vec<Batch>) -> Result<(), CallError> {
         if !self.registered {
             let (registry, name) = (self.village.addr::<Registry>(&self.name.tenant), self.name.collection.clone());
             registry.call().deadline(REGISTER_LIMIT).ask(|reply| RegistryMsg::Ensure(name, reply)).await?;
             self.registered = true;
         }
-        self.village.store().commit(batch, Level::Disk).await.map(drop).map_err(|error| store_error(&error))
+        self.journal.commit(batches).await
+    }
+
+    /// Finds out what is stored if that is not known, and removes from the journal what has to go. `None` when the shard has
+    /// to start again.
+    async fn settle(mut self) -> Option<(Self, Result<(), CallError>)> {
+        if self.unsettled {
+            if let Err(error) = self.journal.settle().await {
+                if matches!(error, CallError::Moved { .. }) {
+                    // Another activation writes now. This one must not stay, should its messages still come here.
+                    self.cx.passivate();
+                }
+                return Some((self, Err(error)));
+            }
+            let loaded;
+            (self, loaded) = self.blocking("memory.reload", Self::reload).await?;
+            if let Err(error) = loaded {
+                return Some((self, Err(error.into())));
+            }
+            self.unsettled = false;
+        }
+        while self.loose {
+            let batch;
+            (self, batch) = self.blocking("memory.sweep", |side| side.journal.sweep()).await?;
+            let swept = match batch {
+                Ok(Some(batch)) => self.journal.commit(vec![batch]).await,
+                Ok(None) => {
+                    self.loose = false;
+                    Ok(())
+                }
+                Err(error) => Err(error.into()),
+            };
+            if let Err(error) = swept {
+                self.unsettled = true;
+                return Some((self, Err(error)));
+            }
+        }
+        Some((self, Ok(())))
+    }
+
+    /// Takes over what is stored; what was stored after all goes to the index.
+    fn reload(&mut self) -> Result<(), MemoryError> {
+        self.known = Known::load(&self.journal)?;
+        let indexed = self.log.last.seq;
+        self.log = self.journal.log()?;
+        self.loose = self.journal.is_loose()?;
+        self.counts.send_replace(Counts::of(&self.known, self.log.last.seq));
+        super::open::replay(&self.journal, indexed, &self.indexer)
     }
 
     fn decide(&mut self, jobs: Vec<Ready>) -> Decided {
         let searchable = *self.indexer.searchable().borrow();
-        let stamp = (self.log.1, clock::unix_ms());
+        let stamp = (self.log.last, clock::unix_ms());
         let mut decision = Decision::new(&self.name, &self.journal, &mut self.known, self.keep_versions, stamp);
         let mut answers = Vec::with_capacity(jobs.len());
         for job in jobs {
@@ -247,22 +340,21 @@ impl WriteSide {
             }
         }
         let written = decision.changes.len() as u64;
-        // The newest entry the index has seen stays: it tells where numbers go on after a restart.
-        let forgotten =
-            if written == 0 { 0 } else { searchable.saturating_sub(self.log.0).min(written + FORGET_AHEAD) };
-        decision.forget(self.log.0..self.log.0 + forgotten);
-        let (batch, seq, changes) = decision.finish();
-        Decided { batch, seq, changes, answers, forgotten }
+        // What the index has seen for long. The newest stays in any case: it tells where the history goes on.
+        let seen = searchable.saturating_sub(self.log.first + LOG_KEPT);
+        let forgotten = if written == 0 { 0 } else { seen.min(written + FORGET_AHEAD) };
+        decision.forget(self.log.first..self.log.first + forgotten);
+        Decided { written: decision.finish(), answers, forgotten }
     }
 
     /// Hands changes to the index; false when its thread has ended.
     fn index(&self, changes: Vec<Change>, permits: &[Arc<OwnedSemaphorePermit>], flush: bool) -> bool {
         let permit = permits.last().cloned();
         let sent = changes.into_iter().all(|change| match change {
-            Change::Put(seq, document) => self.indexer.send(IndexOp::Put(seq, document, permit.clone())),
-            Change::Delete(seq, key) => self.indexer.send(IndexOp::Delete(seq, key)),
+            Change::Put(at, document) => self.indexer.send(IndexOp::Put(at, document, permit.clone())),
+            Change::Delete(at, key) => self.indexer.send(IndexOp::Delete(at, key)),
         });
-        sent && (!flush || self.indexer.send(IndexOp::Flush))
+        sent && (!flush || self.indexer.send(IndexOp::Flush(None)))
     }
 
     fn answer_when_searchable(&self, answers: Vec<Answer>, seq: u64) {
@@ -282,25 +374,6 @@ impl WriteSide {
             }
         };
         self.village.task("memory.searchable", work).detach();
-    }
-
-    /// After a failed commit nobody knows what is stored: looks.
-    async fn reload(mut self) -> Option<Self> {
-        let journal = self.journal.clone();
-        let loaded = self
-            .village
-            .blocking("memory.reload", move || {
-                Ok::<_, MemoryError>((Known::load(&journal)?, super::open::log_range(&journal)?))
-            })
-            .await;
-        let (known, log) = loaded.ok()?.ok()?;
-        // Entries that were written after all are not in the index: only a restart replays them.
-        if log.1 != self.log.1 {
-            return None;
-        }
-        self.known = known;
-        self.log = log;
-        Some(self)
     }
 }
 

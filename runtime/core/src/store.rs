@@ -43,6 +43,8 @@ pub const MAX_KEY: usize = 4 * 1024;
 pub const MAX_VALUE: usize = 16 * 1024 * 1024;
 /// Largest batch in bytes, keys and values together.
 pub const MAX_BATCH: usize = 32 * 1024 * 1024;
+/// Bytes that a write in a batch takes at most beyond its key and value.
+pub const WRITE_BYTES: usize = 16;
 
 /// Reads and atomic writes of one node's durable state.
 pub trait Store: Send + Sync + 'static {
@@ -70,6 +72,11 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::NoSpace`] and [`StoreError::TooLarge`]: nothing was written. [`StoreError::Stopped`] and
     /// [`StoreError::Index`]: the outcome of this batch is known only after a restart.
     fn commit(&self, batch: Batch, level: Level) -> BoxFuture<'static, Result<Lsn, StoreError>>;
+
+    /// Largest batch that a commit takes, by [`Batch::size`].
+    fn max_batch(&self) -> usize {
+        MAX_BATCH
+    }
 
     /// Dumps the whole state, so that older redo can go. Resolves with the position that the dump starts from.
     fn checkpoint(&self) -> BoxFuture<'static, Result<Lsn, StoreError>>;
@@ -182,6 +189,12 @@ impl Batch {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()
+    }
+
+    /// Bytes that it has at most where it is written in one piece.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes() + self.ops.len() * WRITE_BYTES
     }
 
     /// Bytes of all keys and values.

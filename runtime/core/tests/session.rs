@@ -1,5 +1,6 @@
 //! Sessions between real processes: this test program starts itself as further nodes.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its set-up too")]
+#![allow(clippy::print_stdout, reason = "figures are shown")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -376,7 +377,7 @@ fn stranger() {
             public_key: identity.public_key().0,
             addr: "127.0.0.1:9".to_owned(),
             name: "stranger".to_owned(),
-            labels: Default::default(),
+            labels: aivillage_runtime::Labels::default(),
             weight: 1,
             kinds: Vec::new(),
             version: String::new(),

@@ -11,8 +11,11 @@ use futures::future::BoxFuture;
 use tokio::sync::RwLock;
 
 use super::machine::{Command, Outcome, key_of, write};
-use crate::raft::{Group, ProposeError, Role, StateView, Writes};
+use crate::raft::{Group, MAX_COMMAND, ProposeError, Role, StateView, Writes};
 use crate::store::{Batch, Level, Lsn, MAX_BATCH, Store, StoreError, StoreStats, TreeId};
+
+/// Bytes of a command beyond its writes: the term and how many they are.
+const COMMAND_BYTES: usize = 32;
 
 /// A shard group on this node, or its place in a village of one node, where no log is kept.
 pub(crate) struct Shard {
@@ -81,7 +84,7 @@ impl Shard {
             Err(ProposeError::NotLeader(_)) => Err(StoreError::Fenced),
             Err(ProposeError::NoQuorum) => Err(StoreError::NoQuorum { unsure: false }),
             Err(ProposeError::Unknown) => Err(StoreError::NoQuorum { unsure: true }),
-            Err(ProposeError::TooLarge { .. }) => Err(StoreError::TooLarge { what: "batch", size, max: MAX_BATCH }),
+            Err(ProposeError::TooLarge { .. }) => Err(StoreError::TooLarge { what: "batch", size, max: MAX_COMMAND }),
             Err(ProposeError::Stopped) => Err(StoreError::Closed),
         }
     }
@@ -113,6 +116,11 @@ impl Store for ShardStore {
     fn commit(&self, batch: Batch, level: Level) -> BoxFuture<'static, Result<Lsn, StoreError>> {
         let this = self.clone();
         async move { this.shard.commit(this.term, batch, level).await }.boxed()
+    }
+
+    fn max_batch(&self) -> usize {
+        // The founding of the group ends activations without a term, so what is a small batch does not change under one.
+        if self.term.is_some() { MAX_COMMAND - COMMAND_BYTES } else { MAX_BATCH }
     }
 
     fn checkpoint(&self) -> BoxFuture<'static, Result<Lsn, StoreError>> {

@@ -94,10 +94,7 @@ impl Status {
                 Err(failure) if failure.exit != Exit::Unavailable => return Err(failure),
                 Err(failure) => {
                     client = Client::open(global)?;
-                    match global.json {
-                        true => json!({ "error": failure.message }).to_string(),
-                        false => failure.message,
-                    }
+                    if global.json { json!({ "error": failure.message }).to_string() } else { failure.message }
                 }
             };
             if std::io::stdout().is_terminal() && !global.json {

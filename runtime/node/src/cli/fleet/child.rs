@@ -260,7 +260,7 @@ impl Keeper<'_> {
 /// Waits for an order that goes further than the one obeyed.
 async fn changed(order: &mut watch::Receiver<Order>, obeyed: Order) {
     if order.wait_for(|order| *order > obeyed).await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -318,7 +318,7 @@ struct Restarts {
 impl Restarts {
     /// Deaths within the window that are too many.
     const MOST: usize = 5;
-    const WINDOW: Duration = Duration::from_secs(60);
+    const WINDOW: Duration = Duration::from_mins(1);
     /// Longer than the others need to see that it is gone; shorter than a person likes to wait.
     const PAUSE: Duration = Duration::from_millis(500);
 
