@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A node that goes down [`FLAPS`] times within [`FLAP_WINDOW_MS`] stays `Joining` for [`HOLD_MS`]: its keys would move to
-//! and fro otherwise. A clean stop is no such fault, a restart that nobody noticed is.
+//! and fro otherwise. A clean stop is no such fault, a restart that nobody noticed is, unless it is the only member.
 
 use std::fmt;
 
@@ -179,6 +179,14 @@ impl Member {
         }
         self.incarnation = incarnation;
         Ok(())
+    }
+
+    /// It is the only member: nobody's keys move when it comes and goes.
+    pub(super) fn needs_no_leave(&mut self, now_ms: u64) {
+        self.downs.clear();
+        if self.state != MemberState::Up {
+            self.enter(MemberState::Up, now_ms);
+        }
     }
 
     /// Moves it on. Returns the time until which it is held, if it wanted to be `Up` and must wait.
