@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
-use aivillage_runtime::{Actor, ActorCx, ActorProcessingErr, ActorRef, Expose, Kind, KindOptions, Mail, Placement, Reply};
+use aivillage_runtime::{
+    Actor, ActorCx, ActorProcessingErr, ActorRef, Expose, Kind, KindOptions, Mail, Placement, Reply,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -93,8 +93,7 @@ fn messages_of_a_shard() {
         other => panic!("{other:?}"),
     };
     assert_eq!(asked::<Shard, _>(ShardMsg::Stats, open, stats()), Ok(stats()));
-    let search =
-        || SearchShard { question: Question::parse("a \"b c\" -d title:e what?"), limit: usize::MAX };
+    let search = || SearchShard { question: Question::parse("a \"b c\" -d title:e what?"), limit: usize::MAX };
     let sought = Sought { word: "w".into(), terms: vec!["t".into()], df: 9, idf: 0.1, asks: true, fuzzy: false };
     let passage = FoundPassage {
         doc: "d".into(),

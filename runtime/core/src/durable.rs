@@ -119,7 +119,8 @@ impl<D: Durable> Entity<D> {
         let prefix = prefix(kind, key)?;
         let state = D::default();
         let replies = VecDeque::new();
-        let mut entity = Self { state, store, prefix, seq: 0, events: 0, bytes: 0, slot: None, replies, unsettled: false };
+        let mut entity =
+            Self { state, store, prefix, seq: 0, events: 0, bytes: 0, slot: None, replies, unsettled: false };
         entity.reload().await?;
         Ok(entity)
     }

@@ -181,7 +181,7 @@ async fn carry_out(inner: &Inner, change: Change) -> bool {
         Change::HandOff { to, .. } => group.hand_off(to).await.map_err(|error| error.to_string()),
     };
     match &done {
-        Ok(()) => tracing::info!(?change, "group changed"),
+        Ok(()) => tracing::debug!(?change, "group changed"),
         Err(error) => tracing::debug!(?change, error, "group not changed"),
     }
     done.is_ok()

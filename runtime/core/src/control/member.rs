@@ -181,6 +181,14 @@ impl Member {
         Ok(())
     }
 
+    /// It is the only member: nobody's keys move when it comes and goes.
+    pub(super) fn needs_no_leave(&mut self, now_ms: u64) {
+        self.downs.clear();
+        if self.state != MemberState::Up {
+            self.enter(MemberState::Up, now_ms);
+        }
+    }
+
     /// Moves it on. Returns the time until which it is held, if it wanted to be `Up` and must wait.
     pub(super) fn set(
         &mut self,

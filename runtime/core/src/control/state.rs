@@ -96,7 +96,14 @@ impl ControlState {
                 self.add_node((token_id, secret_hash), Member::joining(record, index, now_ms), now_ms)?;
             }
             ControlCommand::UpdateNode { record, incarnation, now_ms } => {
-                self.change_member(record.id, |member| member.update(record, incarnation, now_ms))?;
+                let alone = self.members.len() == 1;
+                self.change_member(record.id, |member| {
+                    member.update(record, incarnation, now_ms)?;
+                    if alone {
+                        member.needs_no_leave(now_ms);
+                    }
+                    Ok(())
+                })?;
             }
             ControlCommand::SetState { node, state, incarnation, up_epoch, now_ms, reason } => {
                 let held = self.change_member(node, |member| {
@@ -406,6 +413,30 @@ mod tests {
     /// Two members that are up.
     fn pair() -> ControlState {
         after([found(1), token(9), add(2), update(record(2), 1), set(2, MemberState::Up)])
+    }
+
+    #[test]
+    fn a_lone_member_takes_part_however_often_it_restarted() {
+        let mut state = after([found(1)]);
+        let restart = |incarnation| update(record(1), incarnation);
+        for (index, incarnation) in (2..).zip(2..9) {
+            state.apply(index, restart(incarnation)).unwrap();
+            assert_eq!(state.member(NodeId(1)).unwrap().state, MemberState::Up);
+        }
+        // What it did alone is not held against it among others.
+        let crowd = [token(9), add(2), update(record(2), 1), set(2, MemberState::Up), restart(9)];
+        for (index, command) in (20..).zip(crowd) {
+            state.apply(index, command).unwrap();
+        }
+        let up = ControlCommand::SetState {
+            node: NodeId(1),
+            state: MemberState::Up,
+            incarnation: 9,
+            up_epoch: None,
+            now_ms: 0,
+            reason: "test".into(),
+        };
+        assert_eq!(state.apply(30, up), Ok(ControlReply::Done));
     }
 
     #[test]
