@@ -287,7 +287,7 @@ impl<D: Durable> Entity<D> {
     /// in the end, together with what an interruption of this has left.
     async fn take_snapshot(&mut self) -> Result<(), StoreError> {
         let state = encode(&[], "snapshot", &self.state)?;
-        let slot = if self.slot == Some(0) { 1 } else { 0 };
+        let slot = u8::from(self.slot == Some(0));
         self.unsettled = true;
         let mut parts = 0_u32;
         for part in state.chunks(PART) {
