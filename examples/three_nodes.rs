@@ -60,12 +60,11 @@ async fn node(join: &str) -> anyhow::Result<Village> {
 
 /// Waits until all three take part, each group of actors has three copies, and leadership is spread.
 async fn settled(cluster: &Cluster) {
-    loop {
+    while {
         let status = cluster.status();
         let copies = status.groups.iter().all(|group| group.voters.len() == 3);
-        if status.health == "healthy" && copies && status.members.iter().all(|member| member.leads.len() > 1) {
-            return;
-        }
+        status.health != "healthy" || !copies || status.members.iter().any(|member| member.leads.len() < 2)
+    } {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -97,6 +96,5 @@ async fn main() -> anyhow::Result<()> {
             println!("{key}: {total}");
         }
     }
-    others.iter_mut().try_for_each(Child::kill)?;
     Ok(())
 }

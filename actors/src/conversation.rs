@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 /// Messages kept; older ones go.
 const KEPT: usize = 1000;
-/// Longest message kept, bytes; an ask is shorter by its own limit.
-pub const MAX_TEXT_BYTES: usize = 256 * 1024;
+/// Most text appended at once, bytes: it is one commit of the group, which takes little more.
+pub const MAX_TEXT_BYTES: usize = 192 * 1024;
 
 /// What a conversation understands.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -135,7 +135,7 @@ impl Actor for Conversation {
 }
 
 async fn append(said: &mut Entity<Dialogue>, cx: &MsgCx, messages: Vec<Message>) -> Result<u64, CallError> {
-    if messages.iter().any(|message| message.text.len() > MAX_TEXT_BYTES) {
+    if messages.iter().map(|message| message.text.len()).sum::<usize>() > MAX_TEXT_BYTES {
         return Err(CallError::TooLarge { max: MAX_TEXT_BYTES as u64 });
     }
     let idem = cx.idem();

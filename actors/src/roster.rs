@@ -1,10 +1,12 @@
 //! `agent.roster`: which agents there are.
 //!
-//! Key: empty. Durable: no, the specs are read at the start of the node.
+//! Key: empty, one per node. Durable: no, the specs are read at the start of the node.
 
 use std::sync::Arc;
 
-use aivillage_runtime::{Actor, ActorCx, ActorProcessingErr, ActorRef, Expose, Kind, KindOptions, Mail, Reply};
+use aivillage_runtime::{
+    Actor, ActorCx, ActorProcessingErr, ActorRef, Expose, Kind, KindOptions, Mail, Placement, Reply,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +37,7 @@ impl Kind for RosterActor {
     type Body = RosterMsg;
 
     fn options() -> KindOptions {
-        KindOptions::default()
+        KindOptions::default().placement(Placement::PerNode)
     }
 }
 

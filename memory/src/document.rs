@@ -255,7 +255,7 @@ mod metadata_text {
 mod base64_bytes {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
-    use serde::de::Error as _;
+    use serde::de::{Error, Visitor};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
@@ -270,7 +270,25 @@ mod base64_bytes {
         if deserializer.is_human_readable() {
             STANDARD.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)
         } else {
-            Vec::<u8>::deserialize(deserializer)
+            deserializer.deserialize_byte_buf(Buffer)
+        }
+    }
+
+    struct Buffer;
+
+    impl Visitor<'_> for Buffer {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("bytes")
+        }
+
+        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+            Ok(bytes.to_vec())
+        }
+
+        fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+            Ok(bytes)
         }
     }
 }

@@ -1,13 +1,16 @@
 //! `memory.retriever`: asks the shards of a tenant's collections, and makes one context of what they find.
 //!
-//! Key: tenant. Durable: no. Lost in a crash: questions under way; their callers hear so.
+//! Key: tenant, one per node: a question is in nobody's hands but those of the node that was asked and of the shards.
+//! Durable: no. Lost in a crash: questions under way; their callers hear so.
 
 mod merge;
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use aivillage_runtime::{Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Kind, Mail, MsgCx, Reply, Village};
+use aivillage_runtime::{
+    Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Kind, KindOptions, Mail, MsgCx, Placement, Reply, Village,
+};
 use futures::future::join_all;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -40,6 +43,10 @@ pub struct Retriever;
 impl Kind for Retriever {
     const NAME: &'static str = "memory.retriever";
     type Body = RetrieverMsg;
+
+    fn options() -> KindOptions {
+        KindOptions::default().placement(Placement::PerNode)
+    }
 }
 
 impl Actor for Retriever {

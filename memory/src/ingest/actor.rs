@@ -1,6 +1,6 @@
 //! `memory.ingest`: turns files into documents.
 //!
-//! Key: empty, one per node. Durable: no. Lost in a crash: files being parsed; their callers hear so.
+//! Key: empty, one per node: files are parsed on the node that takes them. Durable: no. Lost in a crash: files being parsed; their callers hear so.
 //!
 //! Parsers read foreign bytes and are not trusted: each runs on a blocking thread behind a panic wall and a time limit,
 //! a bounded number at a time. A parser that does not end keeps its thread and its place until it does.
@@ -8,7 +8,8 @@
 use std::sync::Arc;
 
 use aivillage_runtime::{
-    Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Kind, Mail, Reply, TaskError, Village,
+    Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Kind, KindOptions, Mail, Placement, Reply, TaskError,
+    Village,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,10 @@ pub struct Ingest;
 impl Kind for Ingest {
     const NAME: &'static str = "memory.ingest";
     type Body = IngestMsg;
+
+    fn options() -> KindOptions {
+        KindOptions::default().placement(Placement::PerNode)
+    }
 }
 
 impl Actor for Ingest {

@@ -4,6 +4,7 @@ mod bad_input;
 mod documents;
 mod questions;
 mod recovery;
+mod wire;
 
 use std::path::Path;
 

@@ -11,6 +11,8 @@
 //! |---|---|---|
 //! | journals | entity, `seq u64 BE` | `schema u16 LE`, event |
 //! | snapshots | entity | `schema u16 LE`, `seq u64 LE` of the last event in it, state |
+//! | snapshots | entity | `schema u16 LE` with its highest bit set, `seq u64 LE`, `slot u8`, `parts u32 LE` |
+//! | snapshots | entity, `slot u8`, `part u32 BE` | part of a state that is too large for one commit |
 //! | replies | entity, idempotency key | `at u64 LE` in Unix milliseconds, reply |
 //!
 //! Entity: `kind length u8`, kind, `key length u16 BE`, key; so no entity's keys begin with those of another.
@@ -37,6 +39,13 @@ pub const SNAPSHOT_BYTES: usize = 1 << 20;
 pub const REPLIES: usize = 1024;
 /// How long a reply is kept.
 pub const REPLY_AGE: Duration = Duration::from_hours(24);
+
+/// Bytes of a part of a large state.
+const PART: usize = 64 * 1024;
+/// Keys that are removed by one commit.
+const REMOVED: usize = 128;
+/// Set in the schema of a snapshot that is in parts.
+const IN_PARTS: u16 = 1 << 15;
 
 /// Entries read from the store at a time.
 const PAGE: usize = 256;
@@ -79,6 +88,8 @@ pub struct Entity<D> {
     /// Events after the snapshot, and their bytes.
     events: usize,
     bytes: usize,
+    /// Where the parts of the snapshot are, if it is in parts.
+    slot: Option<u8>,
     /// Time and key of the stored replies, oldest first.
     replies: Replies,
     /// A commit did not end: the store may hold more than `state` shows, or less.
@@ -108,7 +119,8 @@ impl<D: Durable> Entity<D> {
         let prefix = prefix(kind, key)?;
         let state = D::default();
         let replies = VecDeque::new();
-        let mut entity = Self { state, store, prefix, seq: 0, events: 0, bytes: 0, replies, unsettled: false };
+        let mut entity =
+            Self { state, store, prefix, seq: 0, events: 0, bytes: 0, slot: None, replies, unsettled: false };
         entity.reload().await?;
         Ok(entity)
     }
@@ -133,7 +145,7 @@ impl<D: Durable> Entity<D> {
     /// As [`Entity::commit`].
     pub async fn commit_all(&mut self, events: Vec<D::Event>) -> Result<(), StoreError> {
         self.settle().await?;
-        let written = self.write(Batch::new(), &events)?;
+        let written = self.prepare(&events).await?;
         self.unsettled = true;
         self.store.commit(written.batch, Level::Disk).await?;
         self.unsettled = false;
@@ -189,7 +201,7 @@ impl<D: Durable> Entity<D> {
             return Ok(stored);
         }
         // The snapshot that a batch may carry is of the state before the event, the reply of the one after it.
-        let written = self.write(Batch::new(), std::slice::from_ref(&event))?;
+        let written = self.prepare(std::slice::from_ref(&event)).await?;
         self.unsettled = true;
         self.state.apply(&event);
         let reply = reply(&self.state);
@@ -213,7 +225,8 @@ impl<D: Durable> Entity<D> {
         // A commit of an earlier activation may still be on its way; read before it lands, its event would be overwritten.
         self.store.commit(Batch::new(), Level::Async).await?;
         let snapshot = self.store.get(TreeId::SNAPSHOTS, &self.prefix)?;
-        (self.state, self.seq) = snapshot.map_or_else(|| Ok((D::default(), 0)), |stored| read_snapshot(&stored))?;
+        (self.state, self.seq, self.slot) =
+            snapshot.map_or_else(|| Ok((D::default(), 0, None)), |stored| self.read_snapshot(&stored))?;
         (self.events, self.bytes) = (0, 0);
         for (key, stored) in self.under_prefix(TreeId::JOURNALS, &(self.seq + 1).to_be_bytes())? {
             self.seq += 1;
@@ -254,10 +267,80 @@ impl<D: Durable> Entity<D> {
         }
     }
 
+    /// The batch for these events. A snapshot that is due and would make it too large is taken first.
+    async fn prepare(&mut self, events: &[D::Event]) -> Result<Written, StoreError> {
+        let written = self.write(Batch::new(), events)?;
+        // The other half is for a reply, and for those that go with it.
+        let large = written.batch.size() > self.store.max_batch() / 2;
+        if !self.is_due() || !(large || self.slot.is_some()) {
+            return Ok(written);
+        }
+        self.take_snapshot().await?;
+        self.write(Batch::new(), events)
+    }
+
+    fn is_due(&self) -> bool {
+        self.events >= SNAPSHOT_EVENTS || self.bytes >= SNAPSHOT_BYTES
+    }
+
+    /// Takes a snapshot in parts: those first, beside the parts of the last one, then what names them. What they replace goes
+    /// in the end, together with what an interruption of this has left.
+    async fn take_snapshot(&mut self) -> Result<(), StoreError> {
+        let state = encode(&[], "snapshot", &self.state)?;
+        let slot = u8::from(self.slot == Some(0));
+        self.unsettled = true;
+        let mut parts = 0_u32;
+        for part in state.chunks(PART) {
+            let batch = Batch::new().put(TreeId::SNAPSHOTS, self.part_key(slot, parts), part);
+            self.store.commit(batch, Level::Async).await?;
+            parts += 1;
+        }
+        let schema = (D::SCHEMA | IN_PARTS).to_le_bytes();
+        let head = [&schema[..], &self.seq.to_le_bytes(), &[slot], &parts.to_le_bytes()].concat();
+        self.store.commit(Batch::new().put(TreeId::SNAPSHOTS, self.prefix.clone(), head), Level::Disk).await?;
+        let parts: Vec<_> = (0..parts).map(|part| [&[slot], &part.to_be_bytes()[..]].concat()).collect();
+        let old_parts = self.under_prefix(TreeId::SNAPSHOTS, &[0])?.into_iter().map(|(key, _)| key);
+        let old_parts = old_parts.filter(|key| !parts.iter().any(|part| part[..] == key[..]));
+        let old_events = self.under_prefix(TreeId::JOURNALS, &[])?.into_iter().map(|(key, _)| key);
+        let old_events = old_events.filter(|key| key[..] <= self.seq.to_be_bytes()[..]);
+        let old = old_parts.map(|key| (TreeId::SNAPSHOTS, key)).chain(old_events.map(|key| (TreeId::JOURNALS, key)));
+        let old: Vec<_> = old.map(|(tree, key)| (tree, [&self.prefix, &key[..]].concat())).collect();
+        for keys in old.chunks(REMOVED) {
+            let batch = keys.iter().fold(Batch::new(), |batch, (tree, key)| batch.delete(*tree, key.clone()));
+            self.store.commit(batch, Level::Async).await?;
+        }
+        self.unsettled = false;
+        (self.events, self.bytes, self.slot) = (0, 0, Some(slot));
+        Ok(())
+    }
+
+    fn part_key(&self, slot: u8, part: u32) -> Vec<u8> {
+        [&self.prefix, &[slot][..], &part.to_be_bytes()].concat()
+    }
+
+    /// State and number of a snapshot, and where its parts are.
+    fn read_snapshot(&self, stored: &[u8]) -> Result<(D, u64, Option<u8>), StoreError> {
+        let short = || bad("snapshot", &"too short");
+        let (schema, rest) = stored.split_first_chunk().ok_or_else(short)?;
+        let (seq, rest) = rest.split_first_chunk().ok_or_else(short)?;
+        let (schema, seq) = (u16::from_le_bytes(*schema), u64::from_le_bytes(*seq));
+        if schema & IN_PARTS == 0 {
+            return Ok((read_state(schema, rest)?, seq, None));
+        }
+        let (slot, count) = rest.split_first().ok_or_else(short)?;
+        let count = u32::from_le_bytes(count.try_into().map_err(|_| short())?);
+        let mut state = Vec::new();
+        for part in 0..count {
+            let part = self.store.get(TreeId::SNAPSHOTS, &self.part_key(*slot, part))?;
+            state.extend_from_slice(&part.ok_or_else(|| bad("snapshot", &"a part is missing"))?);
+        }
+        Ok((read_state(schema & !IN_PARTS, &state)?, seq, Some(*slot)))
+    }
+
     /// Adds events to a batch, and a snapshot of the present state when there are enough since the last one.
     fn write(&self, mut batch: Batch, events: &[D::Event]) -> Result<Written, StoreError> {
         let mut written = Written { batch: Batch::new(), seq: self.seq, events: self.events, bytes: self.bytes };
-        if self.events >= SNAPSHOT_EVENTS || self.bytes >= SNAPSHOT_BYTES {
+        if self.is_due() {
             let mut snapshot = encode(&D::SCHEMA.to_le_bytes(), "snapshot", &(Fixed(self.seq), &self.state))?;
             snapshot.shrink_to_fit();
             batch = batch.put(TreeId::SNAPSHOTS, self.prefix.clone(), snapshot);
@@ -355,16 +438,12 @@ fn read_event<D: Durable>(stored: &[u8]) -> Result<D::Event, StoreError> {
     }
 }
 
-fn read_snapshot<D: Durable>(stored: &[u8]) -> Result<(D, u64), StoreError> {
-    let short = || bad("snapshot", &"too short");
-    let (schema, rest) = stored.split_first_chunk().ok_or_else(short)?;
-    let (seq, state) = rest.split_first_chunk().ok_or_else(short)?;
-    let state = match u16::from_le_bytes(*schema) {
-        schema if schema == D::SCHEMA => postcard::from_bytes(state).map_err(|e| bad("snapshot", &e))?,
-        schema if schema < D::SCHEMA => D::upgrade_snapshot(schema, state)?,
-        found => return Err(StoreError::Schema { found, known: D::SCHEMA }),
-    };
-    Ok((state, u64::from_le_bytes(*seq)))
+fn read_state<D: Durable>(schema: u16, state: &[u8]) -> Result<D, StoreError> {
+    match schema {
+        schema if schema == D::SCHEMA => postcard::from_bytes(state).map_err(|e| bad("snapshot", &e)),
+        schema if schema < D::SCHEMA => D::upgrade_snapshot(schema, state),
+        found => Err(StoreError::Schema { found, known: D::SCHEMA }),
+    }
 }
 
 fn read_reply(stored: &[u8]) -> Result<(u64, &[u8]), StoreError> {
@@ -383,7 +462,7 @@ fn bad(what: &'static str, detail: &impl ToString) -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+    use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::SeqCst};
 
     use futures::FutureExt;
     use futures::future::BoxFuture;
@@ -416,6 +495,17 @@ mod tests {
         }
     }
 
+    /// Grows with each event.
+    #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+    struct Log(Vec<String>);
+
+    impl Durable for Log {
+        type Event = String;
+        fn apply(&mut self, line: &String) {
+            self.0.push(line.clone());
+        }
+    }
+
     /// The second version: events carry cents.
     #[derive(Debug, Default, Serialize, Deserialize)]
     struct Cents {
@@ -445,6 +535,10 @@ mod tests {
     struct Flaky {
         inner: MemoryStore,
         mode: AtomicU8,
+        /// Largest batch; 0 for that of the inner store.
+        max: AtomicUsize,
+        /// Commits until `mode` becomes `REFUSE`; 0 for never.
+        fuse: AtomicUsize,
     }
 
     const WORK: u8 = 0;
@@ -464,6 +558,13 @@ mod tests {
         }
         fn commit(&self, batch: Batch, level: Level) -> BoxFuture<'static, Result<Lsn, StoreError>> {
             let failed = || Err(StoreError::Stopped { reason: "test".to_owned() });
+            if batch.size() > self.max_batch() {
+                let (size, max) = (batch.size(), self.max_batch());
+                return std::future::ready(Err(StoreError::TooLarge { what: "batch", size, max })).boxed();
+            }
+            if self.fuse.load(SeqCst) > 0 && self.fuse.fetch_sub(1, SeqCst) == 1 {
+                self.mode.store(REFUSE, SeqCst);
+            }
             match self.mode.load(SeqCst) {
                 mode if mode == WORK || batch.is_empty() => self.inner.commit(batch, level),
                 REFUSE => std::future::ready(failed()).boxed(),
@@ -478,6 +579,12 @@ mod tests {
                     }
                     .boxed()
                 }
+            }
+        }
+        fn max_batch(&self) -> usize {
+            match self.max.load(SeqCst) {
+                0 => self.inner.max_batch(),
+                max => max,
             }
         }
         fn checkpoint(&self) -> BoxFuture<'static, Result<Lsn, StoreError>> {
@@ -542,6 +649,54 @@ mod tests {
         }
         assert_eq!((count(&store, TreeId::SNAPSHOTS), count(&store, TreeId::JOURNALS)), (1, 1));
         assert_eq!(*recover::<Account>(&store).await, *ada);
+    }
+
+    #[tokio::test]
+    async fn state_larger_than_a_commit_is_kept_in_parts() {
+        let store = Arc::<Flaky>::default();
+        store.max.store(256 * 1024, SeqCst);
+        let mut ada = recover::<Log>(&store).await;
+        let line = |n: usize| format!("{n:-<1000}");
+        for n in 0..3 * SNAPSHOT_EVENTS {
+            ada.commit_once(Some(Idem([1; 16])), line(n), |_| ()).await.unwrap();
+            ada.commit(line(n)).await.unwrap();
+        }
+        assert_eq!(ada.0.len(), 3 * SNAPSHOT_EVENTS + 1);
+        assert!(count(&store, TreeId::JOURNALS) <= SNAPSHOT_EVENTS + 1);
+        let parts = count(&store, TreeId::SNAPSHOTS);
+        let size = postcard::to_allocvec(&*ada).unwrap().len();
+        assert!(parts <= 1 + size.div_ceil(PART), "{parts} parts of {size} bytes");
+        assert_eq!(*recover::<Log>(&store).await, *ada);
+    }
+
+    #[tokio::test]
+    async fn snapshot_in_parts_may_end_anywhere() {
+        for fuse in 1..40 {
+            let store = Arc::<Flaky>::default();
+            store.max.store(256 * 1024, SeqCst);
+            let mut ada = recover::<Log>(&store).await;
+            for n in 0..=2 * SNAPSHOT_EVENTS {
+                ada.commit(format!("{n:->400}")).await.unwrap();
+            }
+            let before = ada.0.clone();
+            while ada.events < SNAPSHOT_EVENTS {
+                ada.commit(String::new()).await.unwrap();
+            }
+            store.fuse.store(fuse, SeqCst);
+            let failed = ada.commit("x".to_owned()).await.is_err();
+            store.fuse.store(0, SeqCst);
+            store.mode.store(WORK, SeqCst);
+            let mut again = recover::<Log>(&store).await;
+            assert_eq!(again.0[..before.len()], before[..]);
+            assert_eq!(again.0.last().unwrap() == "x", !failed);
+            for _ in 0..=SNAPSHOT_EVENTS {
+                again.commit("y".to_owned()).await.unwrap();
+            }
+            assert_eq!(recover::<Log>(&store).await.0, again.0, "{fuse}");
+            let size = postcard::to_allocvec(&*again).unwrap().len();
+            assert!(count(&store, TreeId::SNAPSHOTS) <= 1 + size.div_ceil(PART), "{fuse}");
+            assert!(count(&store, TreeId::JOURNALS) <= SNAPSHOT_EVENTS + 1, "{fuse}");
+        }
     }
 
     #[tokio::test]

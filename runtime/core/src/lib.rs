@@ -57,6 +57,7 @@ pub mod store;
 pub mod supervisor;
 pub mod task;
 pub mod telemetry;
+pub mod testing;
 pub mod topic;
 pub mod trace_cx;
 pub mod transport;
