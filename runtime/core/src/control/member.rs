@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A node that goes down [`FLAPS`] times within [`FLAP_WINDOW_MS`] stays `Joining` for [`HOLD_MS`]: its keys would move to
-//! and fro otherwise. A clean stop is no such fault, a restart that nobody noticed is, unless it is the only member.
+//! and fro otherwise. A clean stop is no such fault, a restart that nobody noticed is.
 
 use std::fmt;
 
