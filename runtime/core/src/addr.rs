@@ -245,6 +245,9 @@ impl<B: Wire> Target<B> {
 
     /// Finishes a post that could not be taken at once.
     pub(crate) async fn settle(&self, mut posted: Posted<B>, deadline: Option<Instant>) -> Result<(), CallError> {
+        if let Posted::Elsewhere(mail) = posted {
+            return self.forward(mail, deadline).await;
+        }
         let deadline = deadline.or_else(|| match self {
             Self::Local(directory, _) => Some(Instant::now() + directory.call_timeout()),
             Self::Nowhere(_) => None,
@@ -277,14 +280,20 @@ impl<B: Wire> Target<B> {
             Self::Local(directory, entry) => (directory, entry),
             Self::Nowhere(error) => return Err(error.clone()),
         };
+        let to = directory.destination(entry);
+        let Some(message) = directory.router.send_now(to, mail)? else { return Ok(()) };
         let deadline = deadline.unwrap_or_else(|| Instant::now() + directory.call_timeout());
-        directory.router.forward(directory.destination(entry), mail, deadline).await
+        directory.router.forward(to, message, deadline).await
     }
 
     /// Takes a message to another node in the background.
     pub(crate) fn send_on(&self, mail: Mail<B>) -> Result<(), CallError> {
         let Self::Local(directory, entry) = self else { return Err(FULL) };
-        let guard = directory.router.enter_background().ok_or(FULL)?;
+        let Some(message) = directory.router.send_now(directory.destination(entry), mail)? else { return Ok(()) };
+        let Some(guard) = directory.router.enter_background() else {
+            message.refuse(FULL);
+            return Err(FULL);
+        };
         let (directory, entry) = (directory.clone(), entry.clone());
         let deadline = Instant::now() + directory.call_timeout();
         let router = directory.router.clone();
@@ -292,7 +301,7 @@ impl<B: Wire> Target<B> {
             .tasks()
             .spawn("forward", async move {
                 let _guard = guard;
-                if directory.router.forward(directory.destination(&entry), mail, deadline).await.is_err() {
+                if directory.router.forward(directory.destination(&entry), message, deadline).await.is_err() {
                     directory.dropped(&entry.key, "not reached", 1);
                 }
             })

@@ -287,6 +287,13 @@ impl Cluster {
         self.0.control.replica.read(|state| state.machine::<M>(ns).map(read))
     }
 
+    /// The shard group that keeps the state of an actor of a `Replicated` kind, from 1.
+    #[must_use]
+    pub fn group_of(&self, kind: &str, key: &str) -> u8 {
+        let group = self.0.router.view.group(crate::placement::slot(kind, key).0);
+        u8::try_from(group + 1).unwrap_or(u8::MAX)
+    }
+
     /// Whether this node takes part: it is a member that is `Up`, and knows a leader.
     #[must_use]
     pub fn takes_part(&self) -> bool {

@@ -33,6 +33,10 @@ use crate::store::{Batch, Level, Store, StoreError, TreeId};
 
 /// Events after the last snapshot that call for a new one.
 pub const SNAPSHOT_EVENTS: usize = 1000;
+/// Events that do so already when they outweigh the snapshot: a small state is cheaper to write than to read from events.
+pub const SNAPSHOT_FEW_EVENTS: usize = 64;
+/// How much heavier they are then.
+const OUTWEIGHS: usize = 8;
 /// Bytes of events after the last snapshot that call for a new one.
 pub const SNAPSHOT_BYTES: usize = 1 << 20;
 /// Replies that one entity keeps for repeated requests.
@@ -78,16 +82,31 @@ pub trait Durable: Default + Serialize + DeserializeOwned + Send + 'static {
     }
 }
 
-/// A recovered state; it dereferences to `D` and changes by committed events only.
-pub struct Entity<D> {
-    state: D,
-    store: Arc<dyn Store>,
-    prefix: Vec<u8>,
+/// What there is of an entity in the store.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
     /// Number of the newest event.
     seq: u64,
     /// Events after the snapshot, and their bytes.
     events: usize,
     bytes: usize,
+    /// Bytes of the snapshot.
+    weight: usize,
+}
+
+impl Counts {
+    fn call_for_snapshot(self) -> bool {
+        let outweighed = self.events >= SNAPSHOT_FEW_EVENTS && self.bytes >= OUTWEIGHS * self.weight;
+        outweighed || self.events >= SNAPSHOT_EVENTS || self.bytes >= SNAPSHOT_BYTES
+    }
+}
+
+/// A recovered state; it dereferences to `D` and changes by committed events only.
+pub struct Entity<D> {
+    state: D,
+    store: Arc<dyn Store>,
+    prefix: Vec<u8>,
+    counts: Counts,
     /// Where the parts of the snapshot are, if it is in parts.
     slot: Option<u8>,
     /// Time and key of the stored replies, oldest first.
@@ -106,7 +125,7 @@ impl<D> Deref for Entity<D> {
 
 impl<D: fmt::Debug> fmt::Debug for Entity<D> {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.debug_struct("Entity").field("state", &self.state).field("seq", &self.seq).finish_non_exhaustive()
+        f.debug_struct("Entity").field("state", &self.state).field("seq", &self.counts.seq).finish_non_exhaustive()
     }
 }
 
@@ -120,7 +139,7 @@ impl<D: Durable> Entity<D> {
         let state = D::default();
         let replies = VecDeque::new();
         let mut entity =
-            Self { state, store, prefix, seq: 0, events: 0, bytes: 0, slot: None, replies, unsettled: false };
+            Self { state, store, prefix, counts: Counts::default(), slot: None, replies, unsettled: false };
         entity.reload().await?;
         Ok(entity)
     }
@@ -152,7 +171,7 @@ impl<D: Durable> Entity<D> {
         for event in &events {
             self.state.apply(event);
         }
-        (self.seq, self.events, self.bytes) = (written.seq, written.events, written.bytes);
+        self.counts = written.counts;
         Ok(())
     }
 
@@ -212,7 +231,8 @@ impl<D: Durable> Entity<D> {
             return Err(error);
         }
         self.unsettled = false;
-        (self.seq, self.events, self.bytes, self.replies) = (written.seq, written.events, written.bytes, replies);
+        self.counts = written.counts;
+        self.replies = replies;
         Ok(reply)
     }
 
@@ -225,17 +245,18 @@ impl<D: Durable> Entity<D> {
         // A commit of an earlier activation may still be on its way; read before it lands, its event would be overwritten.
         self.store.commit(Batch::new(), Level::Async).await?;
         let snapshot = self.store.get(TreeId::SNAPSHOTS, &self.prefix)?;
-        (self.state, self.seq, self.slot) =
-            snapshot.map_or_else(|| Ok((D::default(), 0, None)), |stored| self.read_snapshot(&stored))?;
-        (self.events, self.bytes) = (0, 0);
-        for (key, stored) in self.under_prefix(TreeId::JOURNALS, &(self.seq + 1).to_be_bytes())? {
-            self.seq += 1;
-            if key != self.seq.to_be_bytes()[..] {
-                return Err(bad("event", &format!("event {} is missing", self.seq)));
+        (self.state, self.slot, self.counts) = match snapshot {
+            Some(stored) => self.read_snapshot(&stored)?,
+            None => (D::default(), None, Counts::default()),
+        };
+        for (key, stored) in self.under_prefix(TreeId::JOURNALS, &(self.counts.seq + 1).to_be_bytes())? {
+            self.counts.seq += 1;
+            if key != self.counts.seq.to_be_bytes()[..] {
+                return Err(bad("event", &format!("event {} is missing", self.counts.seq)));
             }
             self.state.apply(&read_event::<D>(&stored)?);
-            self.events += 1;
-            self.bytes += stored.len();
+            self.counts.events += 1;
+            self.counts.bytes += stored.len();
         }
         self.replies.clear();
         for (key, stored) in self.under_prefix(TreeId::REPLIES, &[])? {
@@ -272,15 +293,11 @@ impl<D: Durable> Entity<D> {
         let written = self.write(Batch::new(), events)?;
         // The other half is for a reply, and for those that go with it.
         let large = written.batch.size() > self.store.max_batch() / 2;
-        if !self.is_due() || !(large || self.slot.is_some()) {
+        if !self.counts.call_for_snapshot() || !(large || self.slot.is_some()) {
             return Ok(written);
         }
         self.take_snapshot().await?;
         self.write(Batch::new(), events)
-    }
-
-    fn is_due(&self) -> bool {
-        self.events >= SNAPSHOT_EVENTS || self.bytes >= SNAPSHOT_BYTES
     }
 
     /// Takes a snapshot in parts: those first, beside the parts of the last one, then what names them. What they replace goes
@@ -296,13 +313,13 @@ impl<D: Durable> Entity<D> {
             parts += 1;
         }
         let schema = (D::SCHEMA | IN_PARTS).to_le_bytes();
-        let head = [&schema[..], &self.seq.to_le_bytes(), &[slot], &parts.to_le_bytes()].concat();
+        let head = [&schema[..], &self.counts.seq.to_le_bytes(), &[slot], &parts.to_le_bytes()].concat();
         self.store.commit(Batch::new().put(TreeId::SNAPSHOTS, self.prefix.clone(), head), Level::Disk).await?;
         let parts: Vec<_> = (0..parts).map(|part| [&[slot], &part.to_be_bytes()[..]].concat()).collect();
         let old_parts = self.under_prefix(TreeId::SNAPSHOTS, &[0])?.into_iter().map(|(key, _)| key);
         let old_parts = old_parts.filter(|key| !parts.iter().any(|part| part[..] == key[..]));
         let old_events = self.under_prefix(TreeId::JOURNALS, &[])?.into_iter().map(|(key, _)| key);
-        let old_events = old_events.filter(|key| key[..] <= self.seq.to_be_bytes()[..]);
+        let old_events = old_events.filter(|key| key[..] <= self.counts.seq.to_be_bytes()[..]);
         let old = old_parts.map(|key| (TreeId::SNAPSHOTS, key)).chain(old_events.map(|key| (TreeId::JOURNALS, key)));
         let old: Vec<_> = old.map(|(tree, key)| (tree, [&self.prefix, &key[..]].concat())).collect();
         for keys in old.chunks(REMOVED) {
@@ -310,7 +327,8 @@ impl<D: Durable> Entity<D> {
             self.store.commit(batch, Level::Async).await?;
         }
         self.unsettled = false;
-        (self.events, self.bytes, self.slot) = (0, 0, Some(slot));
+        self.counts = Counts { seq: self.counts.seq, events: 0, bytes: 0, weight: state.len() };
+        self.slot = Some(slot);
         Ok(())
     }
 
@@ -318,14 +336,15 @@ impl<D: Durable> Entity<D> {
         [&self.prefix, &[slot][..], &part.to_be_bytes()].concat()
     }
 
-    /// State and number of a snapshot, and where its parts are.
-    fn read_snapshot(&self, stored: &[u8]) -> Result<(D, u64, Option<u8>), StoreError> {
+    /// The state of a snapshot and where its parts are.
+    fn read_snapshot(&self, stored: &[u8]) -> Result<(D, Option<u8>, Counts), StoreError> {
         let short = || bad("snapshot", &"too short");
         let (schema, rest) = stored.split_first_chunk().ok_or_else(short)?;
         let (seq, rest) = rest.split_first_chunk().ok_or_else(short)?;
         let (schema, seq) = (u16::from_le_bytes(*schema), u64::from_le_bytes(*seq));
+        let counts = |weight| Counts { seq, weight, ..Counts::default() };
         if schema & IN_PARTS == 0 {
-            return Ok((read_state(schema, rest)?, seq, None));
+            return Ok((read_state(schema, rest)?, None, counts(stored.len())));
         }
         let (slot, count) = rest.split_first().ok_or_else(short)?;
         let count = u32::from_le_bytes(count.try_into().map_err(|_| short())?);
@@ -334,31 +353,31 @@ impl<D: Durable> Entity<D> {
             let part = self.store.get(TreeId::SNAPSHOTS, &self.part_key(*slot, part))?;
             state.extend_from_slice(&part.ok_or_else(|| bad("snapshot", &"a part is missing"))?);
         }
-        Ok((read_state(schema & !IN_PARTS, &state)?, seq, Some(*slot)))
+        Ok((read_state(schema & !IN_PARTS, &state)?, Some(*slot), counts(state.len())))
     }
 
     /// Adds events to a batch, and a snapshot of the present state when there are enough since the last one.
     fn write(&self, mut batch: Batch, events: &[D::Event]) -> Result<Written, StoreError> {
-        let mut written = Written { batch: Batch::new(), seq: self.seq, events: self.events, bytes: self.bytes };
-        if self.is_due() {
-            let mut snapshot = encode(&D::SCHEMA.to_le_bytes(), "snapshot", &(Fixed(self.seq), &self.state))?;
+        let mut counts = self.counts;
+        if self.counts.call_for_snapshot() {
+            let mut snapshot = encode(&D::SCHEMA.to_le_bytes(), "snapshot", &(Fixed(counts.seq), &self.state))?;
             snapshot.shrink_to_fit();
+            counts.weight = snapshot.len();
             batch = batch.put(TreeId::SNAPSHOTS, self.prefix.clone(), snapshot);
-            for seq in self.seq + 1 - self.events as u64..=self.seq {
+            for seq in counts.seq + 1 - counts.events as u64..=counts.seq {
                 batch = batch.delete(TreeId::JOURNALS, self.event_key(seq));
             }
-            (written.events, written.bytes) = (0, 0);
+            (counts.events, counts.bytes) = (0, 0);
         }
         for event in events {
-            written.seq += 1;
+            counts.seq += 1;
             let stored = encode(&D::SCHEMA.to_le_bytes(), "event", event)?;
             debug_assert!(read_event::<D>(&stored).is_ok(), "events must be readable by postcard");
-            written.events += 1;
-            written.bytes += stored.len();
-            batch = batch.put(TreeId::JOURNALS, self.event_key(written.seq), stored);
+            counts.events += 1;
+            counts.bytes += stored.len();
+            batch = batch.put(TreeId::JOURNALS, self.event_key(counts.seq), stored);
         }
-        written.batch = batch;
-        Ok(written)
+        Ok(Written { batch, counts })
     }
 
     fn event_key(&self, seq: u64) -> Vec<u8> {
@@ -404,9 +423,7 @@ type Replies = VecDeque<(u64, [u8; 16])>;
 /// A batch, and the counts that hold once it is committed.
 struct Written {
     batch: Batch,
-    seq: u64,
-    events: usize,
-    bytes: usize,
+    counts: Counts,
 }
 
 /// A number that postcard writes as 8 bytes.
@@ -619,10 +636,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn snapshot_replaces_a_thousand_events() {
+    async fn snapshot_replaces_events_that_outweigh_it() {
         let store = Arc::<Flaky>::default();
         let mut ada = recover::<Account>(&store).await;
-        for n in 0..SNAPSHOT_EVENTS {
+        for n in 0..SNAPSHOT_FEW_EVENTS {
             assert_eq!(count(&store, TreeId::JOURNALS), n);
             ada.commit(Changed::Added(1)).await.unwrap();
         }
@@ -631,13 +648,32 @@ mod tests {
         assert_eq!((count(&store, TreeId::SNAPSHOTS), count(&store, TreeId::JOURNALS)), (1, 1));
         let mut again = recover::<Account>(&store).await;
         assert_eq!(*again, *ada);
-        assert_eq!(again.balance, 1001);
+        assert_eq!(again.balance, 65);
         // The second snapshot also counts events that were there at recovery.
-        for _ in 0..SNAPSHOT_EVENTS {
+        for _ in 0..SNAPSHOT_FEW_EVENTS {
             again.commit(Changed::Added(1)).await.unwrap();
         }
         assert_eq!(count(&store, TreeId::JOURNALS), 1);
-        assert_eq!(recover::<Account>(&store).await.balance, 2001);
+        assert_eq!(recover::<Account>(&store).await.balance, 129);
+    }
+
+    #[tokio::test]
+    async fn snapshot_of_a_heavy_state_replaces_a_thousand_events() {
+        let store = Arc::<Flaky>::default();
+        let mut ada = recover::<Account>(&store).await;
+        ada.commit(Changed::Noted("x".repeat(SNAPSHOT_BYTES / 2))).await.unwrap();
+        for _ in 0..SNAPSHOT_FEW_EVENTS {
+            ada.commit(Changed::Added(1)).await.unwrap();
+        }
+        assert_eq!((count(&store, TreeId::SNAPSHOTS), count(&store, TreeId::JOURNALS)), (1, 1));
+        let mut ada = recover::<Account>(&store).await;
+        for n in 1..SNAPSHOT_EVENTS {
+            assert_eq!(count(&store, TreeId::JOURNALS), n);
+            ada.commit(Changed::Added(1)).await.unwrap();
+        }
+        ada.commit(Changed::Added(1)).await.unwrap();
+        assert_eq!(count(&store, TreeId::JOURNALS), 1);
+        assert_eq!(*recover::<Account>(&store).await, *ada);
     }
 
     #[tokio::test]
@@ -679,7 +715,7 @@ mod tests {
                 ada.commit(format!("{n:->400}")).await.unwrap();
             }
             let before = ada.0.clone();
-            while ada.events < SNAPSHOT_EVENTS {
+            while ada.counts.events < SNAPSHOT_EVENTS {
                 ada.commit(String::new()).await.unwrap();
             }
             store.fuse.store(fuse, SeqCst);

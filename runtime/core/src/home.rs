@@ -47,6 +47,7 @@ impl View {
         }
     }
 
+    #[inline]
     pub(crate) fn is_alone(&self) -> bool {
         self.alone.load(Ordering::Acquire)
     }
@@ -165,11 +166,13 @@ impl Home {
     }
 
     /// Whether this node may act for a slot now.
+    #[inline]
     pub(crate) fn acts(&self, slot: u8) -> bool {
+        if self.view.is_alone() { self.rule != Rule::Guest } else { self.acts_among_many(slot) }
+    }
+
+    fn acts_among_many(&self, slot: u8) -> bool {
         let view = &self.view;
-        if view.is_alone() {
-            return self.rule != Rule::Guest;
-        }
         match self.rule {
             Rule::PerNode => true,
             Rule::Guest => false,

@@ -362,13 +362,17 @@ pub(crate) fn decode_wire<B: DeserializeOwned>(
     decoded
 }
 
-/// Encodes a body for another node. The port of its `Reply`, if it has one, is taken out: the answer goes there.
-pub(crate) fn encode_wire<B: Serialize>(codec: Codec, body: &B) -> Result<(Vec<u8>, Option<Deliver>), CallError> {
+/// Encodes a body for another node into `out`. The port of its `Reply`, if it has one, is taken out: the answer goes there.
+pub(crate) fn encode_wire<B: Serialize>(
+    codec: Codec,
+    body: &B,
+    out: &mut Vec<u8>,
+) -> Result<Option<Deliver>, CallError> {
     ENCODING.set(Some(Outgoing { codec, deliver: None }));
-    let encoded = codec.encode(body);
+    let encoded = codec.encode_into(body, out);
     let deliver = ENCODING.take().and_then(|outgoing| outgoing.deliver);
     match (encoded, deliver) {
-        (Ok(bytes), deliver) => Ok((bytes, deliver)),
+        (Ok(()), deliver) => Ok(deliver),
         (Err(error), deliver) => {
             if let Some(deliver) = deliver {
                 deliver(Err(error.clone()));

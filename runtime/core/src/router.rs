@@ -6,13 +6,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use dashmap::DashMap;
 use parking_lot::Mutex;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::cluster::control::Replica;
@@ -20,13 +20,13 @@ use crate::error::CallError;
 use crate::home::{Home, View};
 use crate::hosted_kind::HostedKind;
 use crate::kind::Kind;
-use crate::link::lane::{Dispatch, Lane, LanePort};
+use crate::link::lane::{Body, Dispatch, Lane, LanePort};
 use crate::link::record::{Envelope, Head, MailRecord, To};
-use crate::mail::{Idem, Mail, More, MsgCx, Wire, encode_wire};
+use crate::mail::{Deliver, Idem, Mail, More, MsgCx, Wire, encode_wire};
 use crate::node_id::NodeId;
 use crate::placement;
 use crate::task::Tasks;
-use crate::wire::{Codec, WirePort};
+use crate::wire::{Codec, Scratch, WirePort};
 
 /// How long a message waits for somebody who can take it, such as a new leader. Then its sender should know.
 const NOBODY: Duration = Duration::from_millis(2800);
@@ -85,9 +85,13 @@ pub(crate) struct Router {
     lanes: DashMap<NodeId, Arc<Lane>>,
     kinds: OnceLock<HashMap<u32, Arc<dyn HostedKind>>>,
     services: OnceLock<HashMap<u32, Arc<dyn Service>>>,
-    /// Bumped when a message that could not be taken somewhere may be tried again.
-    news: watch::Sender<u64>,
+    /// Told when a message that could not be taken somewhere may be tried again.
+    news: Notify,
+    /// How often that was.
+    news_count: AtomicU64,
     sheds: DashMap<(NodeId, u32, String), Instant>,
+    /// There may be any.
+    shedding: AtomicBool,
     background: AtomicUsize,
     tasks: Arc<Tasks>,
     /// Of every kind that this node hosts or sends to.
@@ -103,8 +107,10 @@ impl Router {
             lanes: DashMap::new(),
             kinds: OnceLock::new(),
             services: OnceLock::new(),
-            news: watch::Sender::new(0),
+            news: Notify::new(),
+            news_count: AtomicU64::new(0),
             sheds: DashMap::new(),
+            shedding: AtomicBool::new(false),
             background: AtomicUsize::new(0),
             tasks,
             homes: Mutex::default(),
@@ -164,7 +170,8 @@ impl Router {
 
     /// Senders that wait should look again.
     pub(crate) fn tell_news(&self) {
-        self.news.send_modify(|count| *count += 1);
+        self.news_count.fetch_add(1, Ordering::SeqCst);
+        self.news.notify_waiters();
     }
 
     /// Uses this lane to its peer from now on. The one before, if any, is returned.
@@ -209,22 +216,38 @@ impl Router {
         lane.tell(&to, &Envelope::default(), body).await
     }
 
-    /// Takes a typed message where it belongs. The answer, if it asks for one, has been delivered when this resolves.
-    pub(crate) async fn forward<B: Wire>(
+    /// Sends a tell to another node if nothing stands in its way. Otherwise, and if it is an ask, the message comes back for
+    /// [`Self::forward`].
+    pub(crate) fn send_now<B: Wire>(&self, to: Destination<'_>, mail: Mail<B>) -> Result<Option<Outgoing>, CallError> {
+        let mut body = Scratch::take();
+        let deliver = encode_wire(to.route.codec, &mail.body, &mut body)?;
+        let cx = mail.cx;
+        let envelope = Envelope::of(&cx)?;
+        if deliver.is_none() && self.tell_now(to, &envelope, &body) {
+            return Ok(None);
+        }
+        Ok(Some(Outgoing { message: Message { envelope, cx, body: body.into_bytes() }, deliver }))
+    }
+
+    fn tell_now(&self, to: Destination<'_>, envelope: &Envelope, body: &[u8]) -> bool {
+        let Some(node) = to.home.of(to.slot).filter(|node| *node != self.view.me) else { return false };
+        let wire = To { node: false, kind: to.route.id, version: to.route.version, key: to.key };
+        self.check_shed(node, to).is_ok()
+            && self.lanes.get(&node).is_some_and(|lane| lane.try_tell(&wire, envelope, body))
+    }
+
+    /// Takes a message where it belongs. The answer, if it asks for one, has been delivered when this resolves.
+    pub(crate) async fn forward(
         &self,
         to: Destination<'_>,
-        mail: Mail<B>,
+        Outgoing { message, deliver }: Outgoing,
         deadline: Instant,
     ) -> Result<(), CallError> {
-        let mut cx = mail.cx;
-        let at = *cx.deadline_mut().get_or_insert(deadline);
-        let (body, deliver) = encode_wire(to.route.codec, &mail.body)?;
-        drop(mail.body);
-        let message = Message { envelope: Envelope::of(&cx)?, cx, body: body.into(), deadline: at };
+        let deadline = message.cx.deadline().unwrap_or(deadline);
         match deliver {
-            None => self.send(to, &message, false).await.map(drop),
+            None => self.send(to, &message, deadline, false).await.map(drop),
             Some(deliver) => {
-                deliver(self.send(to, &message, true).await);
+                deliver(self.send(to, &message, deadline, true).await);
                 Ok(())
             }
         }
@@ -237,21 +260,32 @@ impl Router {
         entered.then_some(guard)
     }
 
-    async fn send(&self, to: Destination<'_>, message: &Message, ask: bool) -> Result<Bytes, CallError> {
+    async fn send(
+        &self,
+        to: Destination<'_>,
+        message: &Message,
+        deadline: Instant,
+        ask: bool,
+    ) -> Result<Bytes, CallError> {
         let started = Instant::now();
         let mut pause = PAUSE.0;
         loop {
-            let mut news = self.news.subscribe();
-            let error = match self.send_once(to, message, ask).await {
+            let seen = self.news_count.load(Ordering::SeqCst);
+            let once = tokio::time::timeout_at(deadline, self.send_once(to, message, ask)).await;
+            let error = match once.unwrap_or(Err(CallError::Timeout)) {
                 Err(error) if Self::may_repeat(to, message, &error) => error,
                 result => return result,
             };
-            let give_up = if is_nobody(&error, to) { message.deadline.min(started + NOBODY) } else { message.deadline };
+            let give_up = if is_nobody(&error, to) { deadline.min(started + NOBODY) } else { deadline };
             let wait = error.retry_after().filter(|_| matches!(error, CallError::Overloaded { .. })).unwrap_or(pause);
             let again = (Instant::now() + wait).min(give_up);
-            tokio::select! {
-                () = tokio::time::sleep_until(again) => {}
-                _ = news.changed() => {}
+            // Of news that come after this at least `news` hears, of those before it `seen`.
+            let news = self.news.notified();
+            if self.news_count.load(Ordering::SeqCst) == seen {
+                tokio::select! {
+                    () = tokio::time::sleep_until(again) => {}
+                    () = news => {}
+                }
             }
             if Instant::now() >= give_up {
                 return Err(plain(error, to));
@@ -262,19 +296,16 @@ impl Router {
 
     async fn send_once(&self, to: Destination<'_>, message: &Message, ask: bool) -> Result<Bytes, CallError> {
         let node = self.locate(to)?;
-        let sending = async {
-            if node == self.view.me {
-                return self.send_here(to, message, ask).await;
-            }
-            let lane = self.lane(node).ok_or(CallError::Unreachable { node, sent: false })?;
-            let wire = To { node: false, kind: to.route.id, version: to.route.version, key: to.key };
-            if ask {
-                return lane.ask(&wire, &message.envelope, &message.body).await;
-            }
+        if node == self.view.me {
+            return self.send_here(to, message, ask).await;
+        }
+        let lane = self.lane(node).ok_or(CallError::Unreachable { node, sent: false })?;
+        let wire = To { node: false, kind: to.route.id, version: to.route.version, key: to.key };
+        if !ask {
             self.check_shed(node, to)?;
-            lane.tell(&wire, &message.envelope, &message.body).await.map(|()| Bytes::new())
-        };
-        let result = tokio::time::timeout_at(message.deadline, sending).await.unwrap_or(Err(CallError::Timeout));
+            return lane.tell(&wire, &message.envelope, &message.body).await.map(|()| Bytes::new());
+        }
+        let result = lane.ask(&wire, &message.envelope, &message.body).await;
         if let Err(CallError::Moved { to: Some(leader) }) = result
             && to.home.follows_leader()
             && leader != node
@@ -334,7 +365,7 @@ impl Router {
     }
 
     fn check_shed(&self, node: NodeId, to: Destination<'_>) -> Result<(), CallError> {
-        if self.sheds.is_empty() {
+        if !self.shedding.load(Ordering::Relaxed) {
             return Ok(());
         }
         let key = (node, to.route.id, to.key.to_owned());
@@ -342,6 +373,8 @@ impl Router {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             self.sheds.remove(&key);
+            // One that comes at this moment goes unheeded; the next will not.
+            self.shedding.store(!self.sheds.is_empty(), Ordering::Relaxed);
             return Ok(());
         }
         Err(CallError::Overloaded { retry_after_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1) })
@@ -376,7 +409,22 @@ struct Message {
     envelope: Envelope,
     cx: MsgCx,
     body: Bytes,
-    deadline: Instant,
+}
+
+/// A message that is to be sent.
+pub(crate) struct Outgoing {
+    message: Message,
+    /// Takes the answer, if it asks for one.
+    deliver: Option<Deliver>,
+}
+
+impl Outgoing {
+    /// Ends it before it was sent; its caller hears why.
+    pub(crate) fn refuse(self, error: CallError) {
+        if let Some(deliver) = self.deliver {
+            deliver(Err(error));
+        }
+    }
 }
 
 /// Counts a message in the background while it lives.
@@ -406,13 +454,13 @@ fn context(head: &Head) -> MsgCx {
 }
 
 impl Dispatch for Router {
-    fn mail(&self, from: NodeId, mail: &MailRecord<'_>, body: Bytes, port: Option<LanePort>) {
+    fn mail(&self, from: NodeId, mail: &MailRecord<'_>, body: Body<'_>, port: Option<LanePort>) {
         let lane = port.as_ref().map(|port| port.lane().clone());
         if mail.to.node {
             let service = self.services.get().and_then(|services| services.get(&mail.to.kind));
             let port = port.map(|port| WirePort::lane(port, Codec::Compact));
             match service {
-                Some(service) => service.serve(from, mail.to.key, body, port),
+                Some(service) => service.serve(from, mail.to.key, body.into_bytes(), port),
                 None => refuse(port, CallError::UnknownKind { kind: format!("service {}", mail.to.kind) }),
             }
             return;
@@ -438,6 +486,7 @@ impl Dispatch for Router {
         }
         if self.sheds.len() < SHEDS {
             self.sheds.insert((from, kind, key.to_owned()), Instant::now() + retry_after);
+            self.shedding.store(true, Ordering::Relaxed);
         }
     }
 }

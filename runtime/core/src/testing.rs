@@ -12,7 +12,8 @@ use crate::wire::WirePort;
 /// # Errors
 /// When it cannot be written, or what is written cannot be read.
 pub fn sent<K: Kind>(body: &K::Body) -> Result<K::Body, CallError> {
-    let (bytes, _) = encode_wire(K::CODEC, body)?;
+    let mut bytes = Vec::new();
+    encode_wire(K::CODEC, body, &mut bytes)?;
     decode_wire(K::CODEC, &bytes, None)
 }
 
@@ -27,7 +28,8 @@ pub fn asked<K: Kind, T: Send + 'static>(
     answer: T,
 ) -> Result<T, CallError> {
     let (port, mut heard) = oneshot::channel();
-    let (bytes, deliver) = encode_wire(K::CODEC, &ask(Reply::typed(port)))?;
+    let mut bytes = Vec::new();
+    let deliver = encode_wire(K::CODEC, &ask(Reply::typed(port)), &mut bytes)?;
     let deliver = deliver.ok_or_else(|| CallError::Decode { detail: "the message has no reply port".to_owned() })?;
     let (port, mut answered) = oneshot::channel();
     let body = decode_wire(K::CODEC, &bytes, Some(WirePort::here(port, K::CODEC)))?;

@@ -589,7 +589,10 @@ impl Village {
     pub fn encode_metrics(&self) -> String {
         let (store, stats) = (self.0.metrics.set::<StoreMetrics>(), self.0.store.stats());
         store.redo_bytes.set(i64::try_from(stats.redo_bytes).unwrap_or(i64::MAX));
-        store.rebuilds.inc_by(stats.rebuilds.saturating_sub(store.rebuilds.get()));
+        let totals = [(&store.commits, stats.commits), (&store.syncs, stats.syncs), (&store.rebuilds, stats.rebuilds)];
+        for (counter, total) in totals {
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
         if let Some(free) = self.0.data_dir.as_deref().and_then(free_bytes) {
             store.free_bytes.set(free);
         }

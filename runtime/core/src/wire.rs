@@ -1,5 +1,8 @@
 //! How bodies and answers are written when they leave the process, and the port an answer goes back through.
 
+use std::cell::Cell;
+use std::ops::{Deref, DerefMut};
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,11 +23,14 @@ pub enum Codec {
 }
 
 impl Codec {
-    /// Writes a value.
-    pub(crate) fn encode<T: Serialize + ?Sized>(self, value: &T) -> Result<Vec<u8>, CallError> {
+    /// Writes a value behind what `out` has; after an error `out` is of no use.
+    pub(crate) fn encode_into<T: Serialize + ?Sized>(self, value: &T, out: &mut Vec<u8>) -> Result<(), CallError> {
         match self {
-            Self::Named => rmp_serde::to_vec_named(value).map_err(|e| decode_error(&e)),
-            Self::Compact => postcard::to_allocvec(value).map_err(|e| decode_error(&e)),
+            Self::Named => rmp_serde::encode::write_named(out, value).map_err(|e| decode_error(&e)),
+            Self::Compact => {
+                *out = postcard::to_extend(value, std::mem::take(out)).map_err(|e| decode_error(&e))?;
+                Ok(())
+            }
         }
     }
 
@@ -34,6 +40,53 @@ impl Codec {
             Self::Named => rmp_serde::from_slice(bytes).map_err(|e| decode_error(&e)),
             Self::Compact => postcard::from_bytes(bytes).map_err(|e| decode_error(&e)),
         }
+    }
+}
+
+/// A buffer of this thread in which a message is encoded before it is copied into a lane: so most need none of their own.
+pub(crate) struct Scratch(Vec<u8>);
+
+thread_local! {
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+impl Scratch {
+    /// A larger buffer is not kept for the next message.
+    const MAX: usize = 64 << 10;
+
+    /// The buffer, empty. Whoever encodes while another does gets a new one.
+    pub(crate) fn take() -> Self {
+        let mut buffer = SCRATCH.try_with(Cell::take).unwrap_or_default();
+        buffer.clear();
+        Self(buffer)
+    }
+
+    /// What was encoded, to be kept.
+    pub(crate) fn into_bytes(mut self) -> Bytes {
+        if self.0.len() > Self::MAX { std::mem::take(&mut self.0).into() } else { Bytes::copy_from_slice(&self.0) }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if self.0.capacity() <= Self::MAX {
+            // A thread that ends keeps nothing.
+            let _ = SCRATCH.try_with(|kept| kept.set(std::mem::take(&mut self.0)));
+        }
+    }
+}
+
+impl Deref for Scratch {
+    type Target = Vec<u8>;
+
+    fn deref(&self) -> &Vec<u8> {
+        &self.0
+    }
+}
+
+impl DerefMut for Scratch {
+    fn deref_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.0
     }
 }
 
@@ -67,9 +120,16 @@ impl WirePort {
     }
 
     /// Answers with a value or an error.
-    pub(crate) fn complete<T: Serialize>(self, result: Result<&T, CallError>) {
+    pub(crate) fn complete<T: Serialize>(mut self, result: Result<&T, CallError>) {
         let codec = self.codec;
-        self.complete_bytes(result.and_then(|value| codec.encode(value)).map(Bytes::from));
+        let mut bytes = Scratch::take();
+        let encoded = result.and_then(|value| codec.encode_into(value, &mut bytes));
+        match self.to.take() {
+            Some(Way::Lane(port)) => port.complete(encoded.map(|()| bytes.as_slice())),
+            // A caller that stopped waiting dropped the other end.
+            Some(Way::Here(port)) => drop(port.send(encoded.map(|()| bytes.into_bytes()))),
+            None => {}
+        }
     }
 
     /// Answers with what is encoded already.
@@ -79,8 +139,7 @@ impl WirePort {
 
     fn put(&mut self, result: Result<Bytes, CallError>) {
         match self.to.take() {
-            Some(Way::Lane(port)) => port.complete(result),
-            // A caller that stopped waiting dropped the other end.
+            Some(Way::Lane(port)) => port.complete(result.as_deref().map_err(CallError::clone)),
             Some(Way::Here(port)) => drop(port.send(result)),
             None => {}
         }

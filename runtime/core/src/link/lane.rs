@@ -25,7 +25,7 @@ use crate::error::CallError;
 use crate::node_id::NodeId;
 
 /// Bytes of mail that may wait to be written.
-const ROOM: usize = 4 << 20;
+const ROOM: usize = 1 << 20;
 /// Senders that may wait for room.
 const WAITERS: usize = 8192;
 /// Answers and node services may pile up to this much before a peer that does not read is given up.
@@ -42,9 +42,37 @@ const GREETING: Duration = Duration::from_secs(5);
 /// Takes what arrives. It runs on the lane's reading task and must not wait.
 pub(crate) trait Dispatch: Send + Sync + 'static {
     /// A mail; `body` has all its parts. An ask has a port for its answer.
-    fn mail(&self, from: NodeId, mail: &MailRecord<'_>, body: Bytes, port: Option<LanePort>);
+    fn mail(&self, from: NodeId, mail: &MailRecord<'_>, body: Body<'_>, port: Option<LanePort>);
     /// The peer had no room for a tell to this actor.
     fn shed(&self, from: NodeId, kind: u32, key: &str, retry_after: Duration);
+}
+
+/// A body as it came.
+pub(crate) enum Body<'a> {
+    /// Still in the reader's buffer.
+    Here(&'a [u8]),
+    /// Put together from its parts.
+    Whole(Bytes),
+}
+
+impl Body<'_> {
+    pub(crate) fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Here(bytes) => Bytes::copy_from_slice(bytes),
+            Self::Whole(bytes) => bytes,
+        }
+    }
+}
+
+impl std::ops::Deref for Body<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Here(bytes) => bytes,
+            Self::Whole(bytes) => bytes,
+        }
+    }
 }
 
 /// The writing side of a lane, shared by all who send.
@@ -218,6 +246,20 @@ impl Lane {
             .map(drop)
     }
 
+    /// As [`Self::tell`] if that need not wait; false if it has to, or the lane has closed.
+    pub(crate) fn try_tell(&self, to: &To<'_>, envelope: &Envelope, body: &[u8]) -> bool {
+        let Ok(len) = u32::try_from(body.len()) else { return false };
+        if body.len() > PART {
+            return false;
+        }
+        let Ok(room) = self.room.try_acquire_many(len) else { return false };
+        room.forget();
+        let at = self.append(to, body.len(), |out| {
+            record::write_mail(out, None, to, (envelope, Instant::now()), (None, body));
+        });
+        at.is_ok()
+    }
+
     /// Sends a mail and waits for its answer, without a limit of its own.
     ///
     /// # Cancel safety
@@ -368,9 +410,9 @@ impl Lane {
         self.push(|out| record::write_shed(out, kind, retry_after_ms, key));
     }
 
-    fn answer(&self, corr: u64, result: Result<Bytes, CallError>) {
+    fn answer(&self, corr: u64, result: Result<&[u8], CallError>) {
         match result {
-            Ok(body) if body.len() <= PART => self.push(|out| record::write_reply(out, corr, None, &body)),
+            Ok(body) if body.len() <= PART => self.push(|out| record::write_reply(out, corr, None, body)),
             Ok(body) if body.len() <= MAX_BODY => {
                 let id = self.next_part.fetch_add(1, Ordering::Relaxed);
                 let last = body.len() - body.len() % PART;
@@ -466,7 +508,7 @@ pub(crate) struct LanePort {
 }
 
 impl LanePort {
-    pub(crate) fn complete(self, result: Result<Bytes, CallError>) {
+    pub(crate) fn complete(self, result: Result<&[u8], CallError>) {
         self.forget();
         self.lane.answer(self.corr, result);
     }
@@ -526,7 +568,8 @@ async fn write_all<W: AsyncWrite + Unpin>(lane: &Lane, write: &mut W) -> io::Res
         write.flush().await?;
         lane.bytes_out.fetch_add(buffer.len() as u64, Ordering::Relaxed);
         lane.room.add_permits(charged);
-        if buffer.capacity() > 1 << 20 {
+        // Large buffers are for times of much mail.
+        if buffer.len() < READ && buffer.capacity() > ROOM {
             buffer = Vec::with_capacity(READ);
         }
         buffer.clear();
@@ -554,13 +597,20 @@ async fn read_all<R: AsyncRead + Unpin>(
             return Ok(());
         }
         lane.bytes_in.fetch_add(got as u64, Ordering::Relaxed);
+        if got >= READ / 2 {
+            // Much mail: whoever it was for handles it while it is in the processor's cache.
+            tokio::task::yield_now().await;
+        }
     }
 }
 
 fn receive(lane: &Arc<Lane>, record: Record<'_>, parts: &mut Parts, dispatch: &dyn Dispatch) -> Result<(), BadRecord> {
     match record {
         Record::Mail(mail) => {
-            let body = parts.whole(mail.head.parts, mail.body)?;
+            let body = match mail.head.parts {
+                None => Body::Here(mail.body),
+                parts_id => Body::Whole(parts.whole(parts_id, mail.body)?),
+            };
             let port = mail.corr.map(|corr| LanePort { lane: lane.clone(), corr });
             dispatch.mail(lane.peer, &mail, body, port);
         }

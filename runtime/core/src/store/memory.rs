@@ -68,13 +68,17 @@ pub(super) struct MemoryIndex {
 
 impl MemoryIndex {
     fn write(&mut self, lsn: Lsn, ops: Ops) {
+        self.write_some(ops);
+        self.applied = lsn;
+    }
+
+    fn write_some(&mut self, ops: Ops) {
         for op in ops {
             match &op.value {
                 Some(value) => self.entries.insert(op.index_key(), value.0.clone()),
                 None => self.entries.remove(&op.index_key()),
             };
         }
-        self.applied = lsn;
     }
 
     fn entries_of(&self, page: &Page) -> Vec<(Bytes, Bytes)> {
@@ -106,6 +110,11 @@ impl Index for MemoryIndex {
 
     fn apply(&mut self, lsn: Lsn, ops: Ops) -> Result<(), IndexError> {
         self.write(lsn, ops);
+        Ok(())
+    }
+
+    fn apply_some(&mut self, _: Lsn, ops: Ops) -> Result<(), IndexError> {
+        self.write_some(ops);
         Ok(())
     }
 

@@ -1,8 +1,11 @@
 //! The newest writes on the heap before the index on disk: a durable commit pays for the redo log only.
 //!
-//! sled wakes its threads and writes for each batch; poured in by the hundred, a write costs it a tenth. What a crash
-//! leaves here is in the redo log, and the next start applies it from there.
+//! A write costs sled many times what it costs a map, and most of what is written is soon replaced: events by a snapshot, the
+//! entries of a group's log by a purge. So writes gather here in two generations. One fills; the full one is poured into sled a
+//! few writes at a time, whenever the store has nothing else to do, or step by step with what comes in. What a crash leaves
+//! here is in the redo log, and the next start applies it from there.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -10,24 +13,93 @@ use bytes::Bytes;
 use super::disk::{Index, IndexError, Ops, Page};
 use super::{Lsn, Op};
 
-/// Writes held back; a pour of this many takes a few milliseconds, for which readers wait.
-const OPS: usize = 256;
-/// Bytes held back.
-const BYTES: usize = 1 << 20;
+/// Writes of a full generation.
+const OPS: usize = 16 << 10;
+/// Bytes of a full generation.
+const BYTES: usize = 8 << 20;
+/// Writes poured at a time, for which readers and committers wait a fraction of a millisecond.
+const STEP: usize = 16;
+/// Bytes poured at a time, at least one write.
+const STEP_BYTES: usize = 64 << 10;
 
 /// An index with recent writes before it.
 pub(super) struct MemTable {
     below: Box<dyn Index>,
-    /// The last write of each key that `below` lacks.
-    recent: BTreeMap<Vec<u8>, Op>,
-    bytes: usize,
+    /// What comes in.
+    filling: Generation,
+    /// What was full, as far as `below` lacks it.
+    full: Generation,
+    /// Up to where `full` is.
+    full_upto: Lsn,
     applied: Lsn,
+}
+
+/// The last write of each key.
+#[derive(Default)]
+struct Generation {
+    ops: BTreeMap<Vec<u8>, Op>,
+    bytes: usize,
+}
+
+impl Generation {
+    /// Whether a part of the room is used up.
+    fn is_filled(&self, part: usize) -> bool {
+        self.ops.len() >= OPS / part || self.bytes >= BYTES / part
+    }
+}
+
+fn size(op: &Op) -> usize {
+    op.key.0.len() + op.value.as_ref().map_or(0, |value| value.0.len())
 }
 
 impl MemTable {
     pub(super) fn before(below: Box<dyn Index>) -> Self {
         let applied = below.applied();
-        Self { below, recent: BTreeMap::new(), bytes: 0, applied }
+        let (filling, full) = (Generation::default(), Generation::default());
+        Self { below, filling, full, full_upto: applied, applied }
+    }
+
+    /// Writes that `below` lacks, in the order of their keys.
+    fn recent(&self, page: &Page) -> impl Iterator<Item = (&Vec<u8>, &Op)> {
+        let [mut newer, mut older] = [&self.filling, &self.full]
+            .map(|generation| generation.ops.range(page.from.clone()..page.to.clone()).peekable());
+        std::iter::from_fn(move || match (newer.peek(), older.peek()) {
+            (Some((new, _)), Some((old, _))) => match new.cmp(old) {
+                Ordering::Less => newer.next(),
+                Ordering::Greater => older.next(),
+                Ordering::Equal => {
+                    older.next();
+                    newer.next()
+                }
+            },
+            (Some(_), None) => newer.next(),
+            (None, _) => older.next(),
+        })
+    }
+
+    fn pour_some(&mut self) -> Result<(), IndexError> {
+        let (mut step, mut bytes) = (Vec::with_capacity(STEP), 0);
+        while step.len() < STEP
+            && bytes < STEP_BYTES
+            && let Some((_, op)) = self.full.ops.pop_first()
+        {
+            bytes += size(&op);
+            step.push(op);
+        }
+        // Taken out already: after an error `below` is made again, from the redo log.
+        if self.full.ops.is_empty() {
+            self.full.bytes = 0;
+            return self.below.apply(self.full_upto, &mut step.iter());
+        }
+        self.below.apply_some(self.full_upto, &mut step.iter())
+    }
+
+    /// Has what came in poured next, if nothing else is.
+    fn turn(&mut self) {
+        if self.full_upto == self.below.applied() {
+            self.full = std::mem::take(&mut self.filling);
+            self.full_upto = self.applied;
+        }
     }
 }
 
@@ -41,14 +113,14 @@ impl Index for MemTable {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, IndexError> {
-        match self.recent.get(key) {
+        match self.filling.ops.get(key).or_else(|| self.full.ops.get(key)) {
             Some(op) => Ok(op.value.as_ref().map(|value| value.0.clone())),
             None => self.below.get(key),
         }
     }
 
     fn page(&self, page: &Page) -> Result<Vec<(Bytes, Bytes)>, IndexError> {
-        let mut recent = self.recent.range(page.from.clone()..page.to.clone()).peekable();
+        let mut recent = self.recent(page).peekable();
         let mut found = Found { page, entries: Vec::new(), bytes: 0 };
         let mut part = page.clone();
         loop {
@@ -78,21 +150,42 @@ impl Index for MemTable {
     }
 
     fn apply(&mut self, lsn: Lsn, ops: Ops) -> Result<(), IndexError> {
-        for op in ops {
-            self.bytes += op.key.0.len() + op.value.as_ref().map_or(0, |value| value.0.len());
-            self.recent.insert(op.index_key(), op.clone());
-        }
+        self.apply_some(lsn, ops)?;
         self.applied = lsn;
-        if self.recent.len() >= OPS || self.bytes >= BYTES { self.pour().map(drop) } else { Ok(()) }
+        if self.filling.is_filled(1) {
+            // Only when more came at once than half a generation.
+            while self.to_pour().is_some() {
+                self.pour_some()?;
+            }
+            self.turn();
+        }
+        Ok(())
     }
 
-    fn pour(&mut self) -> Result<Lsn, IndexError> {
-        if self.below.applied() != self.applied {
-            self.below.apply(self.applied, &mut self.recent.values())?;
-            self.recent.clear();
-            self.bytes = 0;
+    fn apply_some(&mut self, _: Lsn, ops: Ops) -> Result<(), IndexError> {
+        let mut poured = 0;
+        for (at, op) in ops.enumerate() {
+            self.filling.bytes += size(op);
+            self.filling.ops.insert(op.index_key(), op.clone());
+            // Twice as fast as it fills, so that the one is empty when the other is full.
+            if self.filling.is_filled(2) && self.to_pour().is_some() && 2 * at >= poured {
+                self.pour_some()?;
+                poured += STEP;
+            }
         }
-        Ok(self.applied)
+        Ok(())
+    }
+
+    fn pour(&mut self, upto: Lsn) -> Result<bool, IndexError> {
+        if self.below.applied() < upto {
+            self.turn();
+            self.pour_some()?;
+        }
+        Ok(self.below.applied() >= upto)
+    }
+
+    fn to_pour(&self) -> Option<Lsn> {
+        (self.full_upto != self.below.applied()).then_some(self.full_upto)
     }
 
     fn flush(&self) -> Result<(), IndexError> {
@@ -100,8 +193,16 @@ impl Index for MemTable {
     }
 
     fn close(mut self: Box<Self>) {
-        match self.pour() {
-            Ok(_) => self.below.close(),
+        let upto = self.applied;
+        let poured = loop {
+            match self.pour(upto) {
+                Ok(false) => {}
+                Ok(true) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        match poured {
+            Ok(()) => self.below.close(),
             Err(error) => {
                 tracing::warn!(%error, "the index on disk is behind, the next start brings it up to date");
                 self.below.abandon();
@@ -153,19 +254,19 @@ mod tests {
         /// Whatever is written and whenever it is poured, reads are those of one map.
         #[test]
         fn reads_do_not_show_where_a_write_is(
-            writes in prop::collection::vec((0..24_u8, prop::option::of(0..9_u8), prop::bool::weighted(0.1)), 0..80),
+            writes in prop::collection::vec((0..24_u8, prop::option::of(0..9_u8), prop_oneof![9 => Just(0), 1 => 1..3_u8]), 0..80),
             from in 0..24_u8,
             limit in 0..12_usize,
             bytes in prop_oneof![Just(usize::MAX), 1..60_usize],
         ) {
             let mut one = MemoryIndex::default();
             let mut two = MemTable::before(Box::<MemoryIndex>::default());
-            for (lsn, (key, value, pour)) in (1..).zip(writes) {
+            for (lsn, (key, value, pours)) in (1..).zip(writes) {
                 let op = op(key, value);
                 one.apply(Lsn(lsn), &mut std::iter::once(&op)).unwrap();
                 two.apply(Lsn(lsn), &mut std::iter::once(&op)).unwrap();
-                if pour {
-                    prop_assert_eq!(two.pour().unwrap(), Lsn(lsn));
+                for _ in 0..pours {
+                    two.pour(Lsn(lsn)).unwrap();
                 }
             }
             prop_assert_eq!(one.applied(), two.applied());
@@ -178,13 +279,39 @@ mod tests {
         }
     }
 
+    fn ops(range: std::ops::Range<u32>) -> Vec<Op> {
+        let key = |n: u32| Raw(Bytes::copy_from_slice(&n.to_be_bytes()));
+        range.map(|n| Op { tree: TreeId(1), key: key(n), value: Some(key(n)) }).collect()
+    }
+
     #[test]
-    fn pours_when_much_is_held_back() {
+    fn full_generation_is_poured_in_steps() {
         let mut table = MemTable::before(Box::<MemoryIndex>::default());
-        let ops: Vec<Op> = (0..=255).map(|key| op(key, Some(1))).collect();
-        table.apply(Lsn(1), &mut ops[..255].iter()).unwrap();
-        assert_eq!(table.below.applied(), Lsn(0));
-        table.apply(Lsn(2), &mut ops[255..].iter()).unwrap();
-        assert_eq!((table.below.applied(), table.recent.len()), (Lsn(2), 0));
+        let all = u32::try_from(OPS).unwrap();
+        table.apply(Lsn(1), &mut ops(0..all - 1).iter()).unwrap();
+        assert_eq!(table.to_pour(), None);
+        table.apply(Lsn(2), &mut ops(all - 1..all).iter()).unwrap();
+        assert_eq!(table.to_pour(), Some(Lsn(2)));
+        assert!(!table.pour(Lsn(2)).unwrap());
+        assert_eq!((table.below.applied(), table.full.ops.len()), (Lsn(0), OPS - STEP));
+        while !table.pour(Lsn(2)).unwrap() {}
+        assert_eq!((table.below.applied(), table.to_pour()), (Lsn(2), None));
+    }
+
+    #[test]
+    fn one_generation_is_poured_while_the_other_fills() {
+        let mut table = MemTable::before(Box::<MemoryIndex>::default());
+        let all = u32::try_from(OPS).unwrap();
+        table.apply(Lsn(1), &mut ops(0..all).iter()).unwrap();
+        // One at a time, and never a pause to pour.
+        for (lsn, n) in (2..).zip(all..2 * all) {
+            table.apply(Lsn(lsn), &mut ops(n..n + 1).iter()).unwrap();
+        }
+        assert!(table.below.applied() >= Lsn(1));
+        assert_eq!(table.filling.ops.len() + table.full.ops.len(), OPS);
+        // However much comes at once, no more than two generations are held back.
+        table.apply(Lsn(1 << 20), &mut ops(2 * all..9 * all).iter()).unwrap();
+        table.apply(Lsn(2 << 20), &mut ops(9 * all..16 * all).iter()).unwrap();
+        assert!(table.filling.ops.is_empty() && table.below.applied() == Lsn(1 << 20));
     }
 }

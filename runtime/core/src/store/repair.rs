@@ -125,10 +125,10 @@ impl From<StoreError> for Failure {
 
 fn open_sled(layout: &Layout, cache: u64, last: Lsn) -> Result<Box<dyn Index>, Failure> {
     let index = SledIndex::open(&layout.sled(), cache)?;
-    let applied = index.applied();
+    let (applied, seen) = (index.applied(), index.seen());
     let oldest = redo::segments(&layout.redo())?.first().copied().unwrap_or_default();
-    let unusable = if applied > last {
-        Some(format!("it is at {}, redo ends at {}", applied.0, last.0))
+    let unusable = if seen > last {
+        Some(format!("it is at {}, redo ends at {}", seen.0, last.0))
     } else if applied.next() < oldest {
         Some(format!("it is at {}, redo begins at {}", applied.0, oldest.0))
     } else {

@@ -2,25 +2,27 @@
 //!
 //! sled checks each piece of its log when it reads it, but a damaged piece found while opening counts as the end of the log:
 //! older values come back, keys vanish, and nothing tells. So the index carries a digest of itself: the sum modulo 2^128 of
-//! a hash of every entry, kept up to date with each group of batches and written with it, beside the group's LSN. Opening
-//! reads everything and compares. A match says that the content is exactly the state at that LSN; what redo holds after it
-//! is applied again. Any difference, error or panic means that the index is made again. After that, sled's own checks hold
+//! a hash of every entry, kept up to date with each write and written with it, beside two LSNs: everything up to the first is
+//! in, and nothing after the second. Opening reads everything and compares. If it matches and redo reaches to the second,
+//! what redo holds after the first is applied again, and the content is exactly the state at its end. Any difference, error or panic means that the index is made again. After that, sled's own checks hold
 //! for what it reads, and every value carries a CRC-32C of key and value besides.
 //!
 //! | key | value |
 //! |---|---|
 //! | `tree u16 BE`, key | sealed: 0, value; or 1, `length u64 LE` of a value in chunks |
 //! | `fffe`, key of the above, `chunk u32 BE` | sealed: 0, up to 128 KiB of the value |
-//! | `ffff` | sealed: 0, `lsn u64 LE`, `digest u128 LE` |
+//! | `ffff` | sealed: 0, `applied u64 LE`, `seen u64 LE`, `digest u128 LE` |
 //!
 //! Sealed: `crc32c u32 LE` of key and rest, then the rest.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use sled::IVec;
 
 use super::Lsn;
 use super::disk::{Index, IndexError, Ops, Page};
@@ -30,7 +32,7 @@ use super::disk::{Index, IndexError, Ops, Page};
 const CHUNK: usize = 128 * 1024;
 /// Tree of the chunks; above all trees of users.
 const CHUNKS: [u8; 2] = [0xff, 0xfe];
-/// Key of LSN and digest.
+/// Key of LSNs and digest.
 const META: [u8; 2] = [0xff, 0xff];
 
 /// Value in place.
@@ -38,12 +40,38 @@ const INLINE: u8 = 0;
 /// Value in chunks.
 const CHUNKED: u8 = 1;
 
+/// A write of a stored entry.
+#[derive(Debug)]
+struct Write {
+    /// What is stored now.
+    old: Option<IVec>,
+    /// What is to be stored; nothing removes it.
+    new: Option<Vec<u8>>,
+    /// An operation has decided on `new`.
+    touched: bool,
+}
+
+impl Write {
+    fn set(&mut self, new: Option<Vec<u8>>) {
+        (self.new, self.touched) = (new, true);
+    }
+}
+
 /// A sled database that knows up to where, and with what content, it was written.
 pub(super) struct SledIndex {
     db: sled::Db,
     /// sled's log.
     file: PathBuf,
+    meta: Meta,
+}
+
+/// What the content is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Meta {
+    /// All of it up to here is in.
     applied: Lsn,
+    /// Nothing after this is in.
+    seen: Lsn,
     digest: u128,
 }
 
@@ -53,10 +81,10 @@ impl SledIndex {
         // No flusher thread: the content can be made again, and an idle node must not touch the disk.
         let config = sled::Config::new().path(dir).cache_capacity(cache).flush_every_ms(None);
         let db = guard(|| Ok(config.open()?))?;
-        let mut index = Self { db, file: dir.join("db"), applied: Lsn(0), digest: 0 };
+        let mut index = Self { db, file: dir.join("db"), meta: Meta::default() };
         match guard(|| index.verify()) {
-            Ok((applied, digest)) => {
-                (index.applied, index.digest) = (applied, digest);
+            Ok(meta) => {
+                index.meta = meta;
                 Ok(index)
             }
             Err(error) => {
@@ -66,9 +94,14 @@ impl SledIndex {
         }
     }
 
-    /// LSN and digest, if they are those of the content.
-    fn verify(&self) -> Result<(Lsn, u128), IndexError> {
-        let (mut meta, mut digest) = ((Lsn(0), 0), 0_u128);
+    /// Nothing after this is in.
+    pub(super) fn seen(&self) -> Lsn {
+        self.meta.seen
+    }
+
+    /// LSNs and digest, if they are those of the content.
+    fn verify(&self) -> Result<Meta, IndexError> {
+        let (mut meta, mut digest) = (Meta::default(), 0_u128);
         for entry in self.db.iter() {
             let (key, value) = entry?;
             if *key == META {
@@ -77,8 +110,8 @@ impl SledIndex {
                 digest = digest.wrapping_add(entry_hash(&key, &value));
             }
         }
-        if digest != meta.1 {
-            return Err(IndexError::new(format!("content and digest differ at {}", meta.0.0)));
+        if digest != meta.digest {
+            return Err(IndexError::new(format!("content and digest differ at {}", meta.seen.0)));
         }
         Ok(meta)
     }
@@ -108,17 +141,19 @@ impl SledIndex {
         Ok(value.freeze())
     }
 
-    /// Turns the operations into writes of stored entries, the last one of each key.
-    fn writes(&self, ops: Ops) -> Result<BTreeMap<Vec<u8>, Option<Vec<u8>>>, IndexError> {
-        let mut writes: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
+    /// Turns the operations into writes of stored entries, the last one of each key, beside what is stored now.
+    fn writes(&self, ops: Ops) -> Result<BTreeMap<Vec<u8>, Write>, IndexError> {
+        let mut writes = BTreeMap::new();
         for op in ops {
             let key = op.index_key();
-            let old = match writes.get(&key) {
-                Some(old) => old.clone(),
-                None => self.db.get(&key)?.map(|old| old.to_vec()),
+            let write = self.write_of(&mut writes, key.clone())?;
+            let replaced = write.new.as_deref().or(write.old.as_deref().filter(|_| !write.touched));
+            let chunks = match replaced.map(|old| unseal(&key, old)).transpose()? {
+                Some((CHUNKED, rest)) => chunked_len(rest)?,
+                _ => 0,
             };
-            if let Some((CHUNKED, rest)) = old.as_deref().map(|old| unseal(&key, old)).transpose()? {
-                writes.extend(chunk_keys(&key, chunked_len(rest)?).map(|chunk| (chunk, None)));
+            for chunk in chunk_keys(&key, chunks) {
+                self.write_of(&mut writes, chunk)?.set(None);
             }
             let stored = match &op.value {
                 None => None,
@@ -126,34 +161,51 @@ impl SledIndex {
                 Some(value) => {
                     for (chunk, part) in chunk_keys(&key, value.0.len()).zip(value.0.chunks(CHUNK)) {
                         let part = seal(&chunk, INLINE, part);
-                        writes.insert(chunk, Some(part));
+                        self.write_of(&mut writes, chunk)?.set(Some(part));
                     }
                     Some(seal(&key, CHUNKED, &(value.0.len() as u64).to_le_bytes()))
                 }
             };
-            writes.insert(key, stored);
+            self.write_of(&mut writes, key)?.set(stored);
         }
         Ok(writes)
     }
 
-    fn write(&mut self, lsn: Lsn, ops: Ops) -> Result<(), IndexError> {
-        let mut batch = sled::Batch::default();
-        let mut digest = self.digest;
-        for (key, value) in self.writes(ops)? {
-            if let Some(old) = self.db.get(&key)? {
-                digest = digest.wrapping_sub(entry_hash(&key, &old));
+    fn write_of<'w>(
+        &self,
+        writes: &'w mut BTreeMap<Vec<u8>, Write>,
+        key: Vec<u8>,
+    ) -> Result<&'w mut Write, IndexError> {
+        Ok(match writes.entry(key) {
+            Entry::Occupied(write) => write.into_mut(),
+            Entry::Vacant(write) => {
+                let old = self.db.get(write.key())?;
+                write.insert(Write { old, new: None, touched: false })
             }
-            match value {
+        })
+    }
+
+    fn write(&mut self, meta: Meta, ops: Ops) -> Result<(), IndexError> {
+        let mut batch = sled::Batch::default();
+        let mut digest = self.meta.digest;
+        for (key, Write { old, new, .. }) in self.writes(ops)? {
+            if let Some(old) = &old {
+                digest = digest.wrapping_sub(entry_hash(&key, old));
+            }
+            match new {
                 Some(value) => {
                     digest = digest.wrapping_add(entry_hash(&key, &value));
                     batch.insert(key, value);
                 }
-                None => batch.remove(key),
+                None if old.is_some() => batch.remove(key),
+                // Written and removed again before it came here.
+                None => {}
             }
         }
-        batch.insert(&META, encode_meta(lsn, digest));
+        let meta = Meta { digest, ..meta };
+        batch.insert(&META, encode_meta(meta));
         self.db.apply_batch(batch)?;
-        (self.applied, self.digest) = (lsn, digest);
+        self.meta = meta;
         Ok(())
     }
 }
@@ -164,7 +216,7 @@ impl Index for SledIndex {
     }
 
     fn applied(&self) -> Lsn {
-        self.applied
+        self.meta.applied
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, IndexError> {
@@ -187,7 +239,13 @@ impl Index for SledIndex {
     }
 
     fn apply(&mut self, lsn: Lsn, ops: Ops) -> Result<(), IndexError> {
-        guard(|| self.write(lsn, ops))
+        let seen = self.meta.seen.max(lsn);
+        guard(|| self.write(Meta { applied: lsn, seen, digest: 0 }, ops))
+    }
+
+    fn apply_some(&mut self, upto: Lsn, ops: Ops) -> Result<(), IndexError> {
+        let seen = self.meta.seen.max(upto);
+        guard(|| self.write(Meta { seen, ..self.meta }, ops))
     }
 
     fn flush(&self) -> Result<(), IndexError> {
@@ -256,17 +314,20 @@ fn unseal<'a>(key: &[u8], stored: &'a [u8]) -> Result<(u8, &'a [u8]), IndexError
     rest.split_first().map(|(tag, rest)| (*tag, rest)).ok_or_else(bad)
 }
 
-fn encode_meta(lsn: Lsn, digest: u128) -> Vec<u8> {
-    let mut rest = lsn.0.to_le_bytes().to_vec();
-    rest.extend_from_slice(&digest.to_le_bytes());
-    seal(&META, INLINE, &rest)
+fn encode_meta(meta: Meta) -> Vec<u8> {
+    let lsns = [meta.applied.0.to_le_bytes(), meta.seen.0.to_le_bytes()].concat();
+    seal(&META, INLINE, &[&lsns[..], &meta.digest.to_le_bytes()].concat())
 }
 
-fn decode_meta(stored: &[u8]) -> Result<(Lsn, u128), IndexError> {
+fn decode_meta(stored: &[u8]) -> Result<Meta, IndexError> {
     let (_, rest) = unseal(&META, stored)?;
-    let parts = rest.split_first_chunk().and_then(|(lsn, digest)| Some((*lsn, *digest.first_chunk()?)));
-    let (lsn, digest) = parts.ok_or_else(|| IndexError::new("the digest is too short"))?;
-    Ok((Lsn(u64::from_le_bytes(lsn)), u128::from_le_bytes(digest)))
+    let parts = rest.split_first_chunk().and_then(|(applied, rest)| {
+        let (seen, digest) = rest.split_first_chunk()?;
+        Some((*applied, *seen, *digest.first_chunk()?))
+    });
+    let (applied, seen, digest) = parts.ok_or_else(|| IndexError::new("the digest is too short"))?;
+    let [applied, seen] = [applied, seen].map(|lsn| Lsn(u64::from_le_bytes(lsn)));
+    Ok(Meta { applied, seen, digest: u128::from_le_bytes(digest) })
 }
 
 fn chunked_len(rest: &[u8]) -> Result<usize, IndexError> {
@@ -361,7 +422,7 @@ mod tests {
             assert_eq!(index.db.len(), 2 + chunks);
         }
         apply(&mut index, 5, &Batch::new().put(TREE, *b"c", vec![1; 2 * CHUNK]).delete(TREE, *b"c"));
-        assert_eq!((index.db.len(), index.digest), (1, 0));
+        assert_eq!((index.db.len(), index.meta.digest), (1, 0));
     }
 
     #[test]

@@ -289,6 +289,10 @@ impl KindMetrics {
 pub struct StoreMetrics {
     /// Time from handing in a batch to its being durable at the level asked for.
     pub commit_seconds: Histogram,
+    /// Batches written.
+    pub commits: Counter,
+    /// Calls of fdatasync for them.
+    pub syncs: Counter,
     /// Bytes of redo log that a restart would read.
     pub redo_bytes: Gauge,
     /// Times the index was built again from the redo log.
@@ -301,12 +305,16 @@ impl MetricSet for StoreMetrics {
     fn register(registry: &mut Registry) -> Self {
         let set = Self {
             commit_seconds: latency_histogram(),
+            commits: Counter::default(),
+            syncs: Counter::default(),
             redo_bytes: Gauge::default(),
             rebuilds: Counter::default(),
             free_bytes: Gauge::default(),
         };
         let help = "Time from handing in a batch to its being durable";
         registry.register_with_unit("store_commit", help, Unit::Seconds, set.commit_seconds.clone());
+        registry.register("store_commits", "Batches written to the redo log", set.commits.clone());
+        registry.register("store_syncs", "Calls of fdatasync for commits", set.syncs.clone());
         let help = "Size of the redo log that a restart would read";
         registry.register_with_unit("store_redo", help, Unit::Bytes, set.redo_bytes.clone());
         registry.register("store_rebuilds", "Times the index was built again from the redo log", set.rebuilds.clone());
@@ -440,6 +448,8 @@ mod tests {
             (r#"village_actor_restarts_total{kind="counter"}"#, 1.0),
             (r#"village_dead_letters_total{kind="counter",reason="stopped"}"#, 3.0),
             (r#"village_shed_total{kind="counter"}"#, 1.0),
+            ("village_store_commits_total", 0.0),
+            ("village_store_syncs_total", 0.0),
             ("village_store_rebuilds_total", 1.0),
             ("village_store_redo_bytes", 0.0),
             ("village_store_free_bytes", 0.0),

@@ -19,11 +19,12 @@ struct Echo {
 }
 
 impl Dispatch for Echo {
-    fn mail(&self, _: NodeId, _: &MailRecord<'_>, body: Bytes, port: Option<LanePort>) {
+    fn mail(&self, _: NodeId, _: &MailRecord<'_>, body: Body<'_>, port: Option<LanePort>) {
+        let body = body.into_bytes();
         let _ = self.told.send(body.clone());
         match (port, &self.kept) {
             (Some(port), Some(kept)) => drop(kept.send(port)),
-            (Some(port), None) => port.complete(Ok(body)),
+            (Some(port), None) => port.complete(Ok(&body)),
             (None, _) => {}
         }
     }
@@ -107,7 +108,7 @@ async fn closing_ends_every_ask_and_says_whether_it_went_out() {
     // Nothing is taken by a lane that has closed, and an answer to nobody does no harm.
     assert_eq!(a.ask(&TO, &envelope, ask).await, Err(CallError::Unreachable { node: B, sent: false }));
     assert_eq!(a.tell(&TO, &envelope, ask).await, Err(CallError::Unreachable { node: B, sent: false }));
-    port.complete(Ok(Bytes::new()));
+    port.complete(Ok(&[]));
 }
 
 #[tokio::test]

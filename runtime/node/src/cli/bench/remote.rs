@@ -4,7 +4,7 @@
 //! installed. Each pair of processes runs alone; both are held on one core, so that what is measured is the software and not
 //! how fast an idle core wakes up. `--unpinned` lets them use all cores.
 
-mod erlang;
+pub(super) mod erlang;
 mod measure;
 mod ours;
 mod raw;

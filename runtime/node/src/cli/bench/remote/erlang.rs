@@ -5,7 +5,7 @@ use tokio::process::Command;
 use super::{BODY, Figures, IN_FLIGHT, first_line, pinned};
 
 /// Whether there is an Erlang to measure.
-pub(super) async fn is_installed() -> bool {
+pub(in crate::cli::bench) async fn is_installed() -> bool {
     let probe = Command::new("erl").args(["-noshell", "-eval", "halt()."]).output().await;
     probe.is_ok_and(|output| output.status.success())
 }
