@@ -1,7 +1,6 @@
 //! The durable store of a node: redo log, index and checkpoints under one data directory.
 //!
-//! Two threads: `store-redo` writes groups of batches and applies them to the index (its `memtable` first, and what that pours
-//! when nobody waits), `store-ckpt` writes checkpoints. Readers go to the index directly, under a lock that the application of a group takes for itself, so that they see batches whole.
+//! Two threads: `store-redo` writes groups of batches and applies them to the index (its `memtable` first), `store-ckpt` writes checkpoints. Readers go to the index directly, under a lock that the application of a group takes for itself, so that they see batches whole.
 //! Whoever meets a failure of the index makes it again on the spot; everybody else waits at that lock.
 
 use std::fs::{self, File};
@@ -17,7 +16,6 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
-use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::redo::Redo;
@@ -55,10 +53,6 @@ pub(super) trait Index: Send + Sync {
     /// Brings some of what is held back on the heap to where `flush` reaches it; true when all up to `upto` is there.
     fn pour(&mut self, _upto: Lsn) -> Result<bool, IndexError> {
         Ok(true)
-    }
-    /// Up to where it is time to pour, if it is.
-    fn to_pour(&self) -> Option<Lsn> {
-        None
     }
     /// Makes the index survive the loss of power, so that the next start has less to replay.
     fn flush(&self) -> Result<(), IndexError>;
@@ -321,12 +315,6 @@ impl Shared {
         Ok(upto)
     }
 
-    /// Pours some if it is time; false when it is not.
-    fn pour_some(&self) -> bool {
-        let due = self.slot.read().index.as_ref().ok().and_then(|index| index.to_pour());
-        due.is_some_and(|upto| self.pour(upto).is_ok())
-    }
-
     /// See [`Index::pour`].
     fn pour(&self, upto: Lsn) -> Result<bool, StoreError> {
         let mut slot = self.slot.write();
@@ -377,7 +365,7 @@ struct Writer {
 impl Writer {
     fn run(mut self) {
         let mut open = true;
-        while open && let Some(Request::Commit(first)) = self.next() {
+        while open && let Some(Request::Commit(first)) = self.requests.blocking_recv() {
             let mut bytes = first.batch.bytes();
             let mut group = vec![first];
             while bytes < GROUP_BYTES && group.len() < GROUP_LEN {
@@ -396,18 +384,6 @@ impl Writer {
             self.commit(group);
         }
         self.close();
-    }
-
-    /// The next request. While there is none, what can wait is done.
-    fn next(&mut self) -> Option<Request> {
-        loop {
-            match self.requests.try_recv() {
-                Ok(request) => return Some(request),
-                Err(TryRecvError::Empty) if self.shared.pour_some() => {}
-                Err(TryRecvError::Empty) => return self.requests.blocking_recv(),
-                Err(TryRecvError::Disconnected) => return None,
-            }
-        }
     }
 
     /// Writes a group, makes it visible, and tells everybody in it.
