@@ -19,6 +19,8 @@ use subtle::ConstantTimeEq;
 
 use crate::error::{ApiError, Code, EdgeError};
 
+/// The tenant of the one key.
+pub(crate) const TENANT: &str = "local";
 const PREFIX: &str = "avk_local_";
 const ID: usize = 10;
 const SECRET: usize = 43;
@@ -55,7 +57,7 @@ impl Verifier {
         Verifier {
             digest: Sha256::digest(key.as_bytes()).into(),
             principal: Principal {
-                tenant: "local".into(),
+                tenant: TENANT.into(),
                 subject: "admin".into(),
                 kind: PrincipalKind::User,
                 roles: vec!["admin".into()],

@@ -14,18 +14,20 @@ use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::Verifier;
+use crate::auth::{TENANT, Verifier};
 use crate::config::EdgeConfig;
 use crate::cursor::Cursors;
 use crate::error::{ApiError, Code, EdgeError};
+use crate::idem::{Idem, IdemMsg};
+use crate::job::{JobActor, JobMsg};
 use crate::metrics::EdgeMetrics;
 use crate::pipeline::admission::Admission;
 use crate::pipeline::host::Hosts;
 use crate::routes::agents::Roster;
 use crate::{idem, job, openapi};
 
-/// Pause between two attempts to end the jobs of the last run.
-const RECOVER_AGAIN: Duration = Duration::from_secs(1);
+/// How often expired answers and jobs are removed.
+const SWEEP: Duration = Duration::from_hours(1);
 
 /// The state of the router.
 #[derive(Debug)]
@@ -48,32 +50,29 @@ pub(crate) struct Door {
     clock: DefaultClock,
 }
 
-/// Ends the jobs of the last run. A node that takes no part in its cluster yet does so later: nobody could be asked now.
-async fn recover_jobs(village: &Village) -> Result<(), EdgeError> {
-    if village.health().ready {
-        return job::recover(village).await.map_err(|error| EdgeError::Jobs(error.to_string()));
-    }
-    let later = village.clone();
-    let recovering = async move {
-        while let Err(error) = job::recover(&later).await {
-            tracing::debug!(%error, "jobs of the last run not ended yet");
-            tokio::time::sleep(RECOVER_AGAIN).await;
+/// Lets the actors of the edge forget what has expired, hourly; they do the same when they start.
+async fn sweep(village: Village) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        // An actor that cannot be reached now sweeps when it starts again, or is asked in an hour.
+        for shard in 0..idem::SHARDS {
+            let _ = village.addr::<Idem>(idem::shard_key(TENANT, shard)).tell(IdemMsg::Sweep(None)).await;
         }
-    };
-    village.task("edge.recover_jobs", recovering).detach();
-    Ok(())
+        for shard in 0..job::SHARDS {
+            let _ = village.addr::<JobActor>(job::shard_key(TENANT, shard)).tell(JobMsg::Sweep).await;
+        }
+    }
 }
 
 impl Door {
-    pub(crate) async fn open(
+    pub(crate) fn open(
         village: &Village,
         config: EdgeConfig,
         data_dir: &Path,
         listens: [SocketAddr; 2],
     ) -> Result<(Arc<Self>, PathBuf), EdgeError> {
         let (verifier, key_path) = Verifier::open(data_dir)?;
-        recover_jobs(village).await?;
-        village.task("edge.idem_sweep", idem::sweep(village.clone())).detach();
+        village.task("edge.sweep", sweep(village.clone())).detach();
         let own = listens.iter().map(|addr| addr.ip().to_string());
         let rate = config.limits.ip;
         let quota = Quota::with_period(rate.interval())

@@ -60,9 +60,6 @@ pub enum EdgeError {
         /// What would be right.
         why: String,
     },
-    /// The table of jobs could not be read.
-    #[error("jobs of the last run cannot be read: {0}")]
-    Jobs(String),
 }
 
 macro_rules! codes {

@@ -1,42 +1,47 @@
 //! `edge.idem`: which idempotency keys were used, and what was answered.
 //!
-//! Key: `{tenant}:{shard 0..63}`. Durable: answers, for 24 h, as records of [`TREE`]; that a request is *running* is known
-//! in memory only. Lost in a crash: the running claims. Their repetitions run again, and the runtime's idempotency key,
-//! which the edge derives from the same header, keeps the effect of durable actors exactly once.
+//! Key: `{tenant}:{shard 0..63}`. Durable: answers, for 24 h, replicated ([`kept`]); that a request is *running* is known in
+//! memory only, until the request's deadline. Lost in a crash: the running claims. Their repetitions run again, and the
+//! runtime's idempotency key, which the edge derives from the same header, keeps the effect of durable actors exactly once.
 
-use std::collections::HashSet;
+mod kept;
+
+use std::collections::HashMap;
 use std::time::Duration;
 
-use aivillage_runtime::store::{Batch, Level, StoreError, TreeId};
 use aivillage_runtime::{
-    Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Durability, Kind, KindOptions, Mail, Reply, Village, clock,
+    Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Durability, Kind, KindOptions, Mail, MsgCx, Reply, clock,
 };
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+use tokio::time::Instant;
 
-/// Where the answers are kept: SHA-256 of the scope -> [`Stored`].
-const TREE: TreeId = TreeId(65);
-/// How long an answer is kept.
-const KEEP_MS: u64 = 24 * 60 * 60 * 1_000;
-/// How often expired answers are removed.
-const SWEEP: Duration = Duration::from_hours(1);
-/// Records looked at in one step of a sweep.
-const SWEEP_BATCH: usize = 256;
+use kept::Kept;
+
+/// Activations that share the keys of a tenant.
+pub(crate) const SHARDS: u8 = 64;
 /// Claims one shard holds at once; more requests than that never run, admission is far below 64 times this.
 const MAX_RUNNING: usize = 16_384;
+/// A claim holds this much longer than its request, whose answer may still be on its way.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long a claim without deadline holds.
+const NO_DEADLINE: Duration = Duration::from_mins(10);
 
 /// What an [`Idem`] understands.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum IdemMsg {
-    /// Claims a key for one execution, or says what became of an earlier claim.
+    /// Claims a key for one execution, or says what became of an earlier claim. The claim ends with the message's deadline.
     Begin {
         /// SHA-256 of tenant, principal, method, path and the caller's key.
         key: [u8; 32],
         /// SHA-256 of query and body.
         hash: [u8; 32],
+        /// Names the execution; a repeated message with the same is the same claim.
+        claim: [u8; 16],
         /// What to do.
         reply: Reply<Begun>,
     },
-    /// Stores the answer of a claim; durable before the reply.
+    /// Stores the answer of a claim; durable before the reply. The first answer stays.
     Complete {
         /// The claimed key.
         key: [u8; 32],
@@ -49,7 +54,11 @@ pub enum IdemMsg {
     Abandon {
         /// The claimed key.
         key: [u8; 32],
+        /// The execution that ended.
+        claim: [u8; 16],
     },
+    /// Removes expired answers, those from this key on; without one all.
+    Sweep(Option<[u8; 32]>),
 }
 
 /// The outcome of a [`IdemMsg::Begin`].
@@ -73,28 +82,21 @@ pub struct Answer {
     /// HTTP status.
     pub status: u16,
     /// Headers that belong to the answer.
-    pub headers: Vec<(String, Vec<u8>)>,
+    pub headers: Vec<(String, ByteBuf)>,
     /// The body.
+    #[serde(with = "serde_bytes")]
     pub body: Vec<u8>,
-}
-
-/// A record of [`TREE`].
-#[derive(Debug, Serialize, Deserialize)]
-struct Stored {
-    at_ms: u64,
-    answer: Answer,
-}
-
-impl Stored {
-    fn expired(&self, now_ms: u64) -> bool {
-        now_ms.saturating_sub(self.at_ms) >= KEEP_MS
-    }
 }
 
 /// The actor's key for a scope: a tenant's keys are spread over 64 activations.
 pub(crate) fn shard(tenant: &str, key: [u8; 32]) -> String {
     let [first, ..] = key;
-    format!("{tenant}:{}", first % 64)
+    shard_key(tenant, first % SHARDS)
+}
+
+/// The actor's key of a shard.
+pub(crate) fn shard_key(tenant: &str, shard: u8) -> String {
+    format!("{tenant}:{shard}")
 }
 
 /// The behaviour; its data is [`Claims`].
@@ -107,15 +109,23 @@ impl Kind for Idem {
 
     fn options() -> KindOptions {
         // Longer than any request may run, so that no claim is forgotten while its request runs.
-        KindOptions::default().durable(Durability::Local).mailbox(4_096).idle(Duration::from_mins(30))
+        KindOptions::default().durable(Durability::Replicated).mailbox(4_096).idle(Duration::from_mins(30))
     }
 }
 
-/// The running claims. Invariant: a key is here or in the store, never in both.
+/// The answers, and the running claims.
 #[derive(Debug)]
 pub struct Claims {
-    village: Village,
-    running: HashSet<[u8; 32]>,
+    cx: ActorCx,
+    kept: Kept,
+    running: HashMap<[u8; 32], Claim>,
+}
+
+/// A running execution.
+#[derive(Debug)]
+struct Claim {
+    name: [u8; 16],
+    until: Instant,
 }
 
 impl Actor for Idem {
@@ -123,92 +133,80 @@ impl Actor for Idem {
     type State = Claims;
     type Arguments = ActorCx;
 
-    async fn pre_start(&self, _: ActorRef<Self::Msg>, cx: ActorCx) -> Result<Claims, ActorProcessingErr> {
-        Ok(Claims { village: cx.village().clone(), running: HashSet::new() })
+    async fn pre_start(&self, me: ActorRef<Self::Msg>, cx: ActorCx) -> Result<Claims, ActorProcessingErr> {
+        let kept = Kept::open(cx.store().clone(), cx.key()).await?;
+        cx.tell_self(&me, IdemMsg::Sweep(None));
+        Ok(Claims { cx, kept, running: HashMap::new() })
     }
 
     async fn handle(
         &self,
-        _: ActorRef<Self::Msg>,
+        me: ActorRef<Self::Msg>,
         mail: Self::Msg,
         claims: &mut Claims,
     ) -> Result<(), ActorProcessingErr> {
         match mail.body {
-            IdemMsg::Begin { key, hash, reply } => reply.complete(claims.begin(key, hash)),
+            IdemMsg::Begin { key, hash, claim, reply } => reply.complete(claims.begin(key, hash, claim, &mail.cx)),
             IdemMsg::Complete { key, answer, reply } => reply.complete(claims.complete(key, answer).await),
-            IdemMsg::Abandon { key } => drop(claims.running.remove(&key)),
+            IdemMsg::Abandon { key, claim } => claims.abandon(key, claim),
+            IdemMsg::Sweep(from) => claims.sweep(&me, from).await,
         }
         Ok(())
     }
 }
 
 impl Claims {
-    fn begin(&mut self, key: [u8; 32], hash: [u8; 32]) -> Result<Begun, CallError> {
-        if self.running.contains(&key) {
-            return Ok(Begun::InProgress);
+    fn begin(&mut self, key: [u8; 32], hash: [u8; 32], name: [u8; 16], cx: &MsgCx) -> Result<Begun, CallError> {
+        let now = Instant::now();
+        match self.running.get(&key) {
+            Some(running) if running.name == name => return Ok(Begun::New),
+            Some(running) if running.until > now => return Ok(Begun::InProgress),
+            _ => {}
         }
-        let stored =
-            self.village.store().get(TREE, &key)?.and_then(|bytes| postcard::from_bytes::<Stored>(&bytes).ok());
-        if let Some(stored) = stored.filter(|stored| !stored.expired(clock::unix_ms())) {
-            return Ok(if stored.answer.hash == hash { Begun::Replay(stored.answer) } else { Begun::Mismatch });
+        if let Some(answer) = self.kept.get(key, clock::unix_ms())? {
+            return Ok(if answer.hash == hash { Begun::Replay(answer) } else { Begun::Mismatch });
+        }
+        if self.running.len() >= MAX_RUNNING {
+            self.running.retain(|_, claim| claim.until > now);
         }
         if self.running.len() >= MAX_RUNNING {
             return Err(CallError::Overloaded { retry_after_ms: 1_000 });
         }
-        self.running.insert(key);
+        let until = cx.deadline().unwrap_or_else(|| now + NO_DEADLINE) + GRACE;
+        self.running.insert(key, Claim { name, until });
         Ok(Begun::New)
     }
 
     async fn complete(&mut self, key: [u8; 32], answer: Answer) -> Result<(), CallError> {
-        let stored = Stored { at_ms: clock::unix_ms(), answer };
-        let bytes = postcard::to_allocvec(&stored).map_err(|e| CallError::Decode { detail: e.to_string() })?;
-        self.village.store().commit(Batch::new().put(TREE, key, bytes), Level::Disk).await?;
+        let now = clock::unix_ms();
+        if self.kept.get(key, now)?.is_none() {
+            self.kept.put(key, now, answer).await?;
+        }
         self.running.remove(&key);
         Ok(())
     }
-}
 
-/// Removes expired answers, at the start and then hourly.
-pub(crate) async fn sweep(village: Village) {
-    loop {
-        match sweep_once(&village, clock::unix_ms()).await {
-            Ok(removed) if removed > 0 => tracing::debug!(removed, "expired idempotency records removed"),
-            Ok(_) => {}
+    fn abandon(&mut self, key: [u8; 32], name: [u8; 16]) {
+        if self.running.get(&key).is_some_and(|claim| claim.name == name) {
+            self.running.remove(&key);
+        }
+    }
+
+    /// One step of a sweep; between two of them other mail is handled.
+    async fn sweep(&mut self, me: &ActorRef<Mail<IdemMsg>>, from: Option<[u8; 32]>) {
+        match self.kept.sweep(from, clock::unix_ms()).await {
+            Ok(Some(next)) => drop(self.cx.tell_self(me, IdemMsg::Sweep(Some(next)))),
+            Ok(None) => {}
             Err(error) => tracing::warn!(%error, "expired idempotency records not removed, trying again in an hour"),
         }
-        tokio::time::sleep(SWEEP).await;
-    }
-}
-
-async fn sweep_once(village: &Village, now_ms: u64) -> Result<usize, StoreError> {
-    let mut from = Vec::new();
-    let mut removed = 0;
-    loop {
-        let page = village.store().scan(TREE, &from, SWEEP_BATCH)?;
-        let mut batch = Batch::new();
-        for (key, value) in &page {
-            let keep = postcard::from_bytes::<Stored>(value).is_ok_and(|stored| !stored.expired(now_ms));
-            if !keep {
-                batch = batch.delete(TREE, key.to_vec());
-                removed += 1;
-            }
-        }
-        if !batch.is_empty() {
-            village.store().commit(batch, Level::Async).await?;
-        }
-        match page.last() {
-            Some((last, _)) if page.len() == SWEEP_BATCH => {
-                from = last.to_vec();
-                from.push(0);
-            }
-            _ => return Ok(removed),
-        }
-        tokio::task::yield_now().await;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use aivillage_runtime::testing::{asked, sent};
+    use aivillage_runtime::{Addr, Village};
+
     use super::*;
 
     async fn village() -> Village {
@@ -216,47 +214,75 @@ mod tests {
     }
 
     fn answer(hash: u8) -> Answer {
-        Answer { hash: [hash; 32], status: 200, headers: Vec::new(), body: b"ok".to_vec() }
+        let headers = vec![("etag".to_owned(), ByteBuf::from([b'"', 0xff, b'"']))];
+        Answer { hash: [hash; 32], status: 200, headers, body: (0..=255).collect() }
+    }
+
+    async fn begin(idem: &Addr<Idem>, hash: u8, claim: u8) -> Begun {
+        let begin = |reply| IdemMsg::Begin { key: [1; 32], hash: [hash; 32], claim: [claim; 16], reply };
+        idem.ask(begin).await.unwrap()
     }
 
     #[tokio::test]
     async fn a_key_runs_once_and_is_replayed() {
         let village = village().await;
         let idem = village.addr::<Idem>("local:1");
-        let begin = |hash: u8| {
-            let idem = idem.clone();
-            async move { idem.ask(|reply| IdemMsg::Begin { key: [1; 32], hash: [hash; 32], reply }).await.unwrap() }
-        };
-        assert_eq!(begin(1).await, Begun::New);
-        assert_eq!(begin(1).await, Begun::InProgress);
-        idem.ask(|reply| IdemMsg::Complete { key: [1; 32], answer: answer(1), reply }).await.unwrap();
-        assert_eq!(begin(1).await, Begun::Replay(answer(1)));
-        assert_eq!(begin(2).await, Begun::Mismatch);
+        assert_eq!(begin(&idem, 1, 1).await, Begun::New);
+        assert_eq!(begin(&idem, 1, 2).await, Begun::InProgress);
+        assert_eq!(begin(&idem, 1, 1).await, Begun::New, "the same message again");
+        let complete = |answer| idem.ask(|reply| IdemMsg::Complete { key: [1; 32], answer, reply });
+        complete(answer(1)).await.unwrap();
+        assert_eq!(begin(&idem, 1, 3).await, Begun::Replay(answer(1)));
+        assert_eq!(begin(&idem, 2, 3).await, Begun::Mismatch);
+        complete(answer(2)).await.unwrap();
+        assert_eq!(begin(&idem, 1, 3).await, Begun::Replay(answer(1)), "the first answer stays");
     }
 
     #[tokio::test]
     async fn an_abandoned_key_runs_again() {
         let village = village().await;
         let idem = village.addr::<Idem>("local:1");
-        for _ in 0..2 {
-            let begun = idem.ask(|reply| IdemMsg::Begin { key: [1; 32], hash: [1; 32], reply }).await.unwrap();
-            assert_eq!(begun, Begun::New);
-            idem.tell(IdemMsg::Abandon { key: [1; 32] }).await.unwrap();
-        }
+        assert_eq!(begin(&idem, 1, 1).await, Begun::New);
+        idem.tell(IdemMsg::Abandon { key: [1; 32], claim: [2; 16] }).await.unwrap();
+        assert_eq!(begin(&idem, 1, 2).await, Begun::InProgress, "it was not its claim");
+        idem.tell(IdemMsg::Abandon { key: [1; 32], claim: [1; 16] }).await.unwrap();
+        assert_eq!(begin(&idem, 1, 2).await, Begun::New);
     }
 
-    #[tokio::test]
-    async fn sweep_removes_only_what_expired() {
+    #[tokio::test(start_paused = true)]
+    async fn a_claim_of_an_edge_that_died_ends_with_its_deadline() {
         let village = village().await;
-        let put = |key: u8, at_ms: u64| {
-            let bytes = postcard::to_allocvec(&Stored { at_ms, answer: answer(key) }).unwrap();
-            village.store().commit(Batch::new().put(TREE, [key; 32], bytes), Level::Disk)
+        let idem = village.addr::<Idem>("local:1");
+        let first = |reply| IdemMsg::Begin { key: [1; 32], hash: [1; 32], claim: [1; 16], reply };
+        idem.call().deadline(Duration::from_secs(1)).ask(first).await.unwrap();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(begin(&idem, 1, 2).await, Begun::InProgress);
+        tokio::time::advance(GRACE).await;
+        assert_eq!(begin(&idem, 1, 2).await, Begun::New);
+    }
+
+    #[test]
+    fn messages_are_the_same_on_another_node() {
+        let open = |body| match body {
+            IdemMsg::Begin { key: [1, ..], hash: [255, ..], claim: [3, ..], reply } => reply,
+            other => panic!("{other:?}"),
         };
-        let day = KEEP_MS;
-        put(1, 0).await.unwrap();
-        put(2, 10).await.unwrap();
-        assert_eq!(sweep_once(&village, day + 5).await.unwrap(), 1);
-        assert!(village.store().get(TREE, &[1; 32]).unwrap().is_none());
-        assert!(village.store().get(TREE, &[2; 32]).unwrap().is_some());
+        let begin = |reply| IdemMsg::Begin { key: [1; 32], hash: [255; 32], claim: [3; 16], reply };
+        for begun in [Begun::New, Begun::Replay(answer(200)), Begun::InProgress, Begun::Mismatch] {
+            assert_eq!(asked::<Idem, _>(begin, open, begun.clone()), Ok(begun));
+        }
+        let open = |body| match body {
+            IdemMsg::Complete { key: [9, ..], answer: got, reply } => {
+                assert_eq!(got, answer(9));
+                reply
+            }
+            other => panic!("{other:?}"),
+        };
+        let complete = |reply| IdemMsg::Complete { key: [9; 32], answer: answer(9), reply };
+        assert_eq!(asked::<Idem, _>(complete, open, ()), Ok(()));
+        let abandon = sent::<Idem>(&IdemMsg::Abandon { key: [1; 32], claim: [2; 16] }).unwrap();
+        assert!(matches!(abandon, IdemMsg::Abandon { key, claim } if key == [1; 32] && claim == [2; 16]));
+        let sweep = sent::<Idem>(&IdemMsg::Sweep(Some([200; 32]))).unwrap();
+        assert!(matches!(sweep, IdemMsg::Sweep(Some(from)) if from == [200; 32]));
     }
 }

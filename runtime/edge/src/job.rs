@@ -1,229 +1,139 @@
-//! `edge.job`: one long operation that a client started and may come back to.
+//! `edge.job`: the records of long operations that clients started and may come back to.
 //!
-//! Key: the job's `UUIDv7`. Durable: the record, as a value of [`TREE`], on every change of state, in the store of the node that
-//! has all jobs of the village. Lost in a crash: the work.
-//! A job found unfinished by a new activation becomes `failed` with code `interrupted`: never silently lost.
-//! Every change is told on the topic `jobs.{id}`. [`JobTable`] lists them, on the same node.
+//! Key: `{tenant}:{shard 0..15}`. Durable: the records, replicated, on every change of a job's state. Progress is in memory.
+//! Lost in a crash: the newest progress; workers report it again.
+//!
+//! The work is done by a [`Worker`] on the node that was asked. A job whose worker is silent for too long, or belongs to an
+//! earlier run of this node's program, becomes `failed` with code `interrupted`: never silently lost. Every change is told on
+//! the topic `jobs.{id}`. [`JobTable`] lists the jobs of all shards.
 
-use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+mod record;
+mod table;
+mod worker;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use aivillage_memory::{Document, Memory, Put, PutStatus, WaitFor};
 use aivillage_runtime::store::{Batch, Level, StoreError, TreeId};
 use aivillage_runtime::{
-    Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, CallError, Durability, Kind, KindOptions, Mail, MsgCx,
-    Principal, Reply, TaskHandle, Village, clock,
+    Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, CallError, Durability, Kind, KindOptions, Mail, NodeId,
+    Reply, clock,
 };
-use futures::FutureExt;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
+use uuid::Uuid;
 
-/// Where the records are kept: UUID -> JSON of [`Job`]. `UUIDv7` keys are in the order of creation.
-const TREE: TreeId = TreeId(64);
-/// Documents one step of an ingest writes; the job reports after each.
-const STEP: usize = 64;
-/// Longest time one step of the work may take.
-const STEP_LIMIT: Duration = Duration::from_mins(10);
-/// How long finished jobs are kept.
+pub use record::{Job, JobLinks, JobProblem, JobState, Outcome, Plan, Progress};
+pub use table::{JobTable, JobTableMsg};
+pub use worker::{Work, Worker, WorkerMsg};
+
+use crate::shelf::Shelf;
+
+/// Activations that share the jobs of a tenant.
+pub(crate) const SHARDS: u8 = 16;
+/// Where the records are kept: shard, UUID -> JSON of [`Stored`]. `UUIDv7` keys are in the order of creation.
+const TREE: TreeId = TreeId(68);
+/// Jobs of one shard. Beyond that the oldest ended ones go early.
+const MAX_JOBS: usize = 1_000;
+/// Bytes of a record: it is one commit of the group, which takes little more.
+const MAX_RECORD: usize = 192 * 1024;
+/// How long ended jobs are kept.
 const KEEP_MS: u64 = 7 * 24 * 60 * 60 * 1_000;
+/// Longest silence of a worker that works.
+const BEAT: Duration = Duration::from_secs(1);
+/// Silence after which a worker is taken for lost: longer than a new leader takes.
+const LOST: Duration = Duration::from_secs(15);
+/// How often running jobs are looked at.
+const CHECK: Duration = Duration::from_secs(5);
 /// Least time between two progress events.
 const REPORT: Duration = Duration::from_millis(250);
-/// Records read at once when all jobs are looked at.
-const PAGE: usize = 256;
+/// Records read at once when all are looked at.
+const PAGE: usize = 64;
 
 /// What a [`JobActor`] understands.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum JobMsg {
-    /// Creates the job and starts the work; the record is durable before the reply.
-    Start {
-        /// Who started it; the work runs on this principal's behalf.
-        owner: Principal,
-        /// What to do.
-        work: Work,
+    /// Makes the record of a job that begins; durable before the reply. A repeated one is the same job.
+    Open {
+        /// Names the job, a `UUIDv7`.
+        id: Uuid,
+        /// What it is going to do.
+        plan: Plan,
+        /// Who does it.
+        worker: WorkerId,
         /// The new job.
         reply: Reply<Job>,
     },
-    /// The work went on.
-    Progress(Progress),
-    /// The work ended.
-    Finish(Outcome),
-    /// Stops the work if it still runs.
-    Cancel(Reply<Job>),
-    /// The record.
-    Get(Reply<Job>),
-}
-
-/// Work that a job can do.
-#[derive(Debug, Serialize, Deserialize)]
-pub enum Work {
-    /// Writes documents into the memory.
-    Ingest {
-        /// Target; the default collection if absent.
-        collection: Option<String>,
-        /// What to write.
-        documents: Vec<Document>,
+    /// The work goes on; tells whether it should.
+    Report {
+        /// Which job.
+        id: Uuid,
+        /// How far it is.
+        progress: Progress,
+        /// False when the job has ended.
+        reply: Reply<bool>,
     },
-}
-
-/// How a job's work ended.
-#[derive(Debug, Serialize, Deserialize)]
-pub enum Outcome {
-    /// With a result.
-    Done(Value),
-    /// With an error.
-    Failed {
-        /// Stable code.
-        code: String,
-        /// What was wrong.
-        detail: String,
+    /// The work has ended. The first end stays.
+    Finish {
+        /// Which job.
+        id: Uuid,
+        /// How.
+        outcome: Outcome,
+        /// Sent when it is durable.
+        reply: Reply<()>,
     },
+    /// Ends a job if it still runs; its worker hears of it with its next report.
+    Cancel(Uuid, Reply<Job>),
+    /// One record.
+    Get(Uuid, Reply<Job>),
+    /// Several records; those that are gone are left out.
+    Read(Vec<Uuid>, Reply<Vec<Job>>),
+    /// The newest jobs, newest first.
+    Newest {
+        /// Only those that are older than this one.
+        before: Option<Uuid>,
+        /// At most so many.
+        limit: usize,
+        /// Their names.
+        reply: Reply<Vec<Uuid>>,
+    },
+    /// Ends the jobs whose worker is lost; sent by itself.
+    Check,
+    /// Forgets jobs that ended long ago.
+    Sweep,
 }
 
-/// Where a job stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum JobState {
-    /// Accepted, not begun.
-    Queued,
-    /// Being worked on.
-    Running,
-    /// Ended with a result.
-    Succeeded,
-    /// Ended with a problem.
-    Failed,
-    /// Stopped by its owner.
-    Cancelled,
+/// Who does the work of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerId {
+    /// The node.
+    pub node: NodeId,
+    /// The run of the program there; another one after each start.
+    pub run: Uuid,
 }
 
-impl JobState {
-    /// True if nothing more will happen.
-    #[must_use]
-    pub fn is_final(self) -> bool {
-        matches!(self, JobState::Succeeded | JobState::Failed | JobState::Cancelled)
-    }
+/// A record of [`TREE`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Stored {
+    job: Job,
+    worker: WorkerId,
 }
 
-/// How far a job is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Progress {
-    /// Units done.
-    pub done: u64,
-    /// Units in all.
-    pub total: u64,
-    /// What a unit is.
-    pub unit: String,
-    /// What happens now.
-    pub message: String,
+/// The shard of a job: its last bits are random.
+fn shard_of(id: Uuid) -> u8 {
+    let [.., last] = id.into_bytes();
+    last % SHARDS
 }
 
-/// Why a job failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct JobProblem {
-    /// Stable code.
-    pub code: String,
-    /// What was wrong.
-    pub detail: String,
+/// The actor's key for a job.
+pub(crate) fn shard(tenant: &str, id: Uuid) -> String {
+    shard_key(tenant, shard_of(id))
 }
 
-/// The record of a job, as it is stored and shown.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Job {
-    /// `UUIDv7`.
-    pub id: String,
-    /// Isolation boundary.
-    pub tenant: String,
-    /// What kind of work.
-    pub kind: String,
-    /// Where it stands.
-    pub state: JobState,
-    /// How far it is.
-    pub progress: Progress,
-    /// RFC 3339, UTC.
-    pub created_at: String,
-    /// RFC 3339, UTC.
-    pub updated_at: String,
-    /// What came out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub result: Option<Value>,
-    /// Why it failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub problem: Option<JobProblem>,
-    /// Where to look.
-    pub links: JobLinks,
-}
-
-/// Addresses of a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct JobLinks {
-    /// The record.
-    #[serde(rename = "self")]
-    pub own: String,
-    /// Its events.
-    pub events: String,
-}
-
-impl Job {
-    fn new(id: &str, tenant: &str, work: &Work, now: &str) -> Self {
-        let (kind, total, unit) = match work {
-            Work::Ingest { documents, .. } => ("memory.ingest", documents.len() as u64, "documents"),
-        };
-        Job {
-            id: id.to_owned(),
-            tenant: tenant.to_owned(),
-            kind: kind.to_owned(),
-            state: JobState::Queued,
-            progress: Progress { done: 0, total, unit: unit.to_owned(), message: String::new() },
-            created_at: now.to_owned(),
-            updated_at: now.to_owned(),
-            result: None,
-            problem: None,
-            links: JobLinks { own: format!("/v1/jobs/{id}"), events: format!("/v1/jobs/{id}/events") },
-        }
-    }
-
-    /// Moves on; a final state is never left.
-    fn change(&mut self, state: JobState, now: &str) -> bool {
-        if self.state.is_final() {
-            return false;
-        }
-        self.state = state;
-        now.clone_into(&mut self.updated_at);
-        true
-    }
-
-    fn fail(&mut self, code: &str, detail: &str, now: &str) -> bool {
-        let changed = self.change(JobState::Failed, now);
-        if changed {
-            self.problem = Some(JobProblem { code: code.to_owned(), detail: detail.to_owned() });
-        }
-        changed
-    }
-
-    fn finish(&mut self, outcome: Outcome, now: &str) -> bool {
-        match outcome {
-            Outcome::Failed { code, detail } => self.fail(&code, &detail, now),
-            Outcome::Done(result) => {
-                let changed = self.change(JobState::Succeeded, now);
-                if changed {
-                    self.progress.done = self.progress.total;
-                    self.result = Some(result);
-                }
-                changed
-            }
-        }
-    }
-
-    /// The name of the event that tells this state.
-    pub(crate) fn event(&self) -> &'static str {
-        match self.state {
-            JobState::Queued | JobState::Running => "progress",
-            JobState::Succeeded => "result",
-            JobState::Failed | JobState::Cancelled => "error",
-        }
-    }
+/// The actor's key of a shard.
+pub(crate) fn shard_key(tenant: &str, shard: u8) -> String {
+    format!("{tenant}:{shard}")
 }
 
 /// The topic on which a job's changes are told.
@@ -231,399 +141,503 @@ pub(crate) fn topic(id: &str) -> String {
     format!("jobs.{id}")
 }
 
-/// The behaviour; its data is [`Running`].
+/// The behaviour; its data is [`Jobs`].
 #[derive(Debug)]
-pub struct JobActor;
+pub struct JobActor {
+    /// This run of the program.
+    pub(crate) run: Uuid,
+}
 
 impl Kind for JobActor {
     const NAME: &'static str = "edge.job";
     type Body = JobMsg;
 
     fn options() -> KindOptions {
-        // A working job gets no mail for long stretches; it asks to be stopped when it is done.
-        KindOptions::default().durable(Durability::Local).idle(None)
+        KindOptions::default().durable(Durability::Replicated)
     }
 }
 
-/// The record and, while it runs, its worker.
+/// The jobs of one shard.
 #[derive(Debug)]
-pub struct Running {
+pub struct Jobs {
     cx: ActorCx,
-    job: Option<Job>,
-    worker: Option<TaskHandle<()>>,
-    reported: Option<Instant>,
+    shelf: Shelf,
+    own: WorkerId,
+    /// All jobs in the order of creation, with what changes while they run.
+    known: BTreeMap<Uuid, Option<Box<Running>>>,
+    /// A [`JobMsg::Check`] is on its way.
+    checking: bool,
+}
+
+/// A job that has not ended.
+#[derive(Debug)]
+struct Running {
+    stored: Stored,
+    heard: Instant,
+    told: Option<Instant>,
 }
 
 impl Actor for JobActor {
     type Msg = Mail<JobMsg>;
-    type State = Running;
+    type State = Jobs;
     type Arguments = ActorCx;
 
-    async fn pre_start(&self, _: ActorRef<Self::Msg>, cx: ActorCx) -> Result<Running, ActorProcessingErr> {
-        let job = load(cx.village(), cx.key())?;
-        let mut running = Running { cx, job, worker: None, reported: None };
-        running.interrupt().await?;
-        Ok(running)
+    async fn pre_start(&self, me: ActorRef<Self::Msg>, cx: ActorCx) -> Result<Jobs, ActorProcessingErr> {
+        let shelf = Shelf::open(cx.store().clone(), cx.key()).await?;
+        let own = WorkerId { node: cx.village().node_id(), run: self.run };
+        let mut jobs = Jobs { cx, shelf, own, known: BTreeMap::new(), checking: false };
+        jobs.load()?;
+        jobs.check(&me).await;
+        jobs.sweep().await;
+        Ok(jobs)
     }
 
     async fn handle(
         &self,
         me: ActorRef<Self::Msg>,
         mail: Self::Msg,
-        running: &mut Running,
+        jobs: &mut Jobs,
     ) -> Result<(), ActorProcessingErr> {
         match mail.body {
-            JobMsg::Start { owner, work, reply } => reply.complete(running.start(&me, owner, work).await),
-            JobMsg::Progress(progress) => running.progress(progress).await,
-            JobMsg::Finish(outcome) => running.finish(outcome).await?,
-            JobMsg::Cancel(reply) => reply.complete(running.cancel().await),
-            JobMsg::Get(reply) => reply.complete(running.record()),
+            JobMsg::Open { id, plan, worker, reply } => {
+                reply.complete(jobs.open(id, plan, worker).await);
+                jobs.check_later(&me);
+            }
+            JobMsg::Report { id, progress, reply } => reply.send(jobs.report(id, progress).await),
+            JobMsg::Finish { id, outcome, reply } => reply.complete(jobs.finish(id, outcome).await),
+            JobMsg::Cancel(id, reply) => reply.complete(jobs.cancel(id).await),
+            JobMsg::Get(id, reply) => reply.complete(jobs.get(id)),
+            JobMsg::Read(ids, reply) => reply.complete(jobs.read(&ids)),
+            JobMsg::Newest { before, limit, reply } => reply.send(jobs.newest(before, limit)),
+            JobMsg::Check => {
+                jobs.checking = false;
+                jobs.check(&me).await;
+            }
+            JobMsg::Sweep => jobs.sweep().await,
         }
-        if running.job.as_ref().is_none_or(|job| job.state.is_final()) {
-            running.cx.passivate();
+        Ok(())
+    }
+}
+
+impl Jobs {
+    fn load(&mut self) -> Result<(), StoreError> {
+        let mut from = Vec::new();
+        loop {
+            let page = self.shelf.page(TREE, &from, PAGE)?;
+            for (key, bytes) in &page {
+                from = [&key[..], &[0]].concat();
+                let id = Uuid::from_slice(key).map_err(|error| unreadable(&error))?;
+                let stored = read(bytes)?;
+                let running = (!stored.job.state.is_final()).then(|| Box::new(Running::new(stored)));
+                self.known.insert(id, running);
+            }
+            if page.len() < PAGE {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn check(&mut self, me: &ActorRef<Mail<JobMsg>>) {
+        if let Err(error) = self.interrupt().await {
+            tracing::debug!(%error, "interrupted jobs not ended yet");
+        }
+        self.check_later(me);
+    }
+
+    /// Looks again later, as long as there is something to look at.
+    fn check_later(&mut self, me: &ActorRef<Mail<JobMsg>>) {
+        if !self.checking && self.known.values().any(Option::is_some) {
+            self.checking = true;
+            self.cx.timer(me, CHECK, JobMsg::Check).detach();
+        }
+    }
+
+    async fn open(&mut self, id: Uuid, plan: Plan, worker: WorkerId) -> Result<Job, CallError> {
+        if self.known.contains_key(&id) {
+            return self.get(id);
+        }
+        if self.known.len() >= MAX_JOBS {
+            let ended = self.known.iter().find(|(_, running)| running.is_none()).map(|(id, _)| *id);
+            let ended = ended.ok_or(CallError::Overloaded { retry_after_ms: 10_000 })?;
+            self.forget(&[ended]).await?;
+        }
+        let tenant = self.cx.key().rsplit_once(':').map_or(self.cx.key(), |(tenant, _)| tenant);
+        let stored = Stored { job: Job::new(id, tenant, plan, &now()), worker };
+        self.save(id, stored.clone()).await?;
+        Ok(stored.job)
+    }
+
+    async fn report(&mut self, id: Uuid, progress: Progress) -> bool {
+        let Some(Some(running)) = self.known.get_mut(&id) else { return false };
+        let at = Instant::now();
+        running.heard = at;
+        let job = &mut running.stored.job;
+        if job.progress != progress {
+            job.progress = progress;
+            job.updated_at = now();
+            if running.told.is_none_or(|told| at.duration_since(told) >= REPORT) {
+                running.told = Some(at);
+                tell(&self.cx, job).await;
+            }
+        }
+        true
+    }
+
+    async fn finish(&mut self, id: Uuid, outcome: Outcome) -> Result<(), CallError> {
+        self.end(id, |job| job.finish(outcome, &now())).await
+    }
+
+    async fn cancel(&mut self, id: Uuid) -> Result<Job, CallError> {
+        let end = |job: &mut Job| {
+            job.problem = Some(JobProblem { code: "cancelled".into(), detail: "stopped by its owner".into() });
+            job.change(JobState::Cancelled, &now())
+        };
+        self.end(id, end).await?;
+        self.get(id)
+    }
+
+    /// Ends a job that runs.
+    async fn end(&mut self, id: Uuid, end: impl FnOnce(&mut Job) -> bool) -> Result<(), CallError> {
+        let Some(Some(running)) = self.known.get(&id) else { return Ok(()) };
+        let mut stored = running.stored.clone();
+        end(&mut stored.job);
+        self.save(id, stored).await
+    }
+
+    /// Ends the jobs whose worker is lost.
+    async fn interrupt(&mut self) -> Result<(), CallError> {
+        let lost = |running: &Running| {
+            let worker = running.stored.worker;
+            let earlier = worker.node == self.own.node && worker.run != self.own.run;
+            earlier || running.heard.elapsed() >= LOST
+        };
+        let runs = self.known.iter().filter_map(|(id, running)| Some((*id, running.as_deref()?)));
+        let lost: Vec<Uuid> = runs.filter(|(_, running)| lost(running)).map(|(id, _)| id).collect();
+        for id in lost {
+            const WHY: &str = "the node stopped before the job was done; start it again";
+            self.end(id, |job| job.fail("interrupted", WHY, &now())).await?;
+        }
+        Ok(())
+    }
+
+    fn get(&self, id: Uuid) -> Result<Job, CallError> {
+        let job = self.find(id)?;
+        job.ok_or_else(|| AppError::new("not_found", "there is no such job").into())
+    }
+
+    fn read(&self, ids: &[Uuid]) -> Result<Vec<Job>, StoreError> {
+        ids.iter().filter_map(|id| self.find(*id).transpose()).collect()
+    }
+
+    fn find(&self, id: Uuid) -> Result<Option<Job>, StoreError> {
+        match self.known.get(&id) {
+            None => Ok(None),
+            Some(Some(running)) => Ok(Some(running.stored.job.clone())),
+            Some(None) => {
+                let bytes = self.shelf.get(TREE, &[id.as_bytes()])?.ok_or_else(|| unreadable(&"it is gone"))?;
+                read(&bytes).map(|stored| Some(stored.job))
+            }
+        }
+    }
+
+    fn newest(&self, before: Option<Uuid>, limit: usize) -> Vec<Uuid> {
+        let older = self.known.range(..before.unwrap_or(Uuid::max()));
+        older.rev().take(limit).map(|(id, _)| *id).collect()
+    }
+
+    /// Makes a record durable, then tells it.
+    async fn save(&mut self, id: Uuid, mut stored: Stored) -> Result<(), CallError> {
+        let mut bytes = write(&stored)?;
+        if bytes.len() > MAX_RECORD {
+            let job = &mut stored.job;
+            let detail = format!("the result has {} bytes, more than the {MAX_RECORD} that are kept", bytes.len());
+            (job.state, job.result) = (JobState::Failed, None);
+            job.problem = Some(JobProblem { code: "result_too_large".into(), detail });
+            bytes = write(&stored)?;
+        }
+        let batch = Batch::new().put(TREE, self.shelf.key(&[id.as_bytes()]), bytes);
+        self.shelf.commit(batch, Level::Disk).await?;
+        tell(&self.cx, &stored.job).await;
+        let running = (!stored.job.state.is_final()).then(|| Box::new(Running::new(stored)));
+        self.known.insert(id, running);
+        Ok(())
+    }
+
+    async fn sweep(&mut self) {
+        if let Err(error) = self.forget_old().await {
+            tracing::warn!(%error, "old jobs not forgotten, trying again in an hour");
+        }
+    }
+
+    async fn forget_old(&mut self) -> Result<(), CallError> {
+        let floor = uuid_floor(clock::unix_ms().saturating_sub(KEEP_MS));
+        let old = self.known.range(..floor).filter(|(_, running)| running.is_none());
+        let old: Vec<Uuid> = old.map(|(id, _)| *id).collect();
+        for ids in old.chunks(PAGE) {
+            self.forget(ids).await?;
+        }
+        Ok(())
+    }
+
+    async fn forget(&mut self, ids: &[Uuid]) -> Result<(), CallError> {
+        let batch = ids.iter().fold(Batch::new(), |batch, id| batch.delete(TREE, self.shelf.key(&[id.as_bytes()])));
+        self.shelf.commit(batch, Level::Async).await?;
+        for id in ids {
+            self.known.remove(id);
         }
         Ok(())
     }
 }
 
 impl Running {
-    fn record(&self) -> Result<Job, CallError> {
-        self.job.clone().ok_or_else(|| AppError::new("not_found", "there is no such job").into())
-    }
-
-    /// An unfinished job in a new activation has lost its worker.
-    async fn interrupt(&mut self) -> Result<(), CallError> {
-        let Some(job) = &mut self.job else { return Ok(()) };
-        if job.fail("interrupted", "the node stopped before the job was done; start it again", &now()) {
-            self.save().await?;
-        }
-        Ok(())
-    }
-
-    async fn start(&mut self, me: &ActorRef<Mail<JobMsg>>, owner: Principal, work: Work) -> Result<Job, CallError> {
-        if let Some(job) = &self.job {
-            // A repeated start with the same id is the same job.
-            return Ok(job.clone());
-        }
-        let now = now();
-        let mut job = Job::new(self.cx.key(), &owner.tenant, &work, &now);
-        job.change(JobState::Running, &now);
-        self.job = Some(job.clone());
-        if let Err(error) = self.save().await {
-            self.job = None;
-            return Err(error);
-        }
-        let (cx, me) = (self.cx.clone(), me.clone());
-        self.worker = Some(self.cx.village().task("edge.job", async move {
-            // A panic of the work must end the job, not leave it running for ever.
-            let outcome = AssertUnwindSafe(run(&cx, &me, owner, work)).catch_unwind().await.unwrap_or_else(|_| {
-                Outcome::Failed { code: "internal".into(), detail: "the work hit a fault of the server".into() }
-            });
-            cx.tell_self(&me, JobMsg::Finish(outcome));
-        }));
-        Ok(job)
-    }
-
-    async fn progress(&mut self, progress: Progress) {
-        let Some(job) = self.job.as_mut().filter(|job| !job.state.is_final()) else { return };
-        job.progress = progress;
-        job.updated_at = now();
-        if self.reported.is_none_or(|at| at.elapsed() >= REPORT) {
-            self.reported = Some(Instant::now());
-            self.tell().await;
-        }
-    }
-
-    async fn finish(&mut self, outcome: Outcome) -> Result<(), CallError> {
-        let changed = self.job.as_mut().is_some_and(|job| job.finish(outcome, &now()));
-        self.worker = None;
-        if changed { self.save().await } else { Ok(()) }
-    }
-
-    async fn cancel(&mut self) -> Result<Job, CallError> {
-        let changed = self.job.as_mut().is_some_and(|job| job.change(JobState::Cancelled, &now()));
-        if changed {
-            if let Some(worker) = self.worker.take() {
-                worker.abort();
-            }
-            if let Some(job) = &mut self.job {
-                job.problem = Some(JobProblem { code: "cancelled".into(), detail: "stopped by its owner".into() });
-            }
-            self.save().await?;
-        }
-        self.record()
-    }
-
-    /// Makes the present state durable, then tells it.
-    async fn save(&self) -> Result<(), CallError> {
-        let Some(job) = &self.job else { return Ok(()) };
-        let bytes = serde_json::to_vec(job).map_err(|e| CallError::Decode { detail: e.to_string() })?;
-        let key = key(&job.id).unwrap_or_default();
-        self.cx.village().store().commit(Batch::new().put(TREE, key, bytes), Level::Disk).await?;
-        self.tell().await;
-        Ok(())
-    }
-
-    /// Live events may be lost, the record not: a full topic is no reason to fail.
-    async fn tell(&self) {
-        let Some(job) = &self.job else { return };
-        if let Err(error) = self.cx.village().topic(topic(&job.id)).post(json!(job)).await {
-            tracing::debug!(%error, "job event not told");
-        }
+    fn new(stored: Stored) -> Self {
+        Self { stored, heard: Instant::now(), told: None }
     }
 }
 
-/// What a [`JobTable`] understands.
-#[derive(Debug, Serialize, Deserialize)]
-pub enum JobTableMsg {
-    /// Lists the jobs of a tenant, the newest first.
-    List {
-        /// Only those that are older than this one.
-        before: Option<String>,
-        /// At most so many.
-        limit: usize,
-        /// The jobs.
-        reply: Reply<Vec<Job>>,
-    },
-}
-
-/// `edge.jobs`: the table of all jobs of a tenant. Key: the tenant. It keeps nothing of its own; it lives where the records are.
-#[derive(Debug)]
-pub struct JobTable;
-
-impl Kind for JobTable {
-    const NAME: &'static str = "edge.jobs";
-    type Body = JobTableMsg;
-
-    fn options() -> KindOptions {
-        KindOptions::default().durable(Durability::Local)
+/// Live events may be lost, the record not: a full topic is no reason to fail.
+async fn tell(cx: &ActorCx, job: &Job) {
+    if let Err(error) = cx.village().topic(topic(&job.id)).post(json!(job)).await {
+        tracing::debug!(%error, "job event not told");
     }
-}
-
-impl Actor for JobTable {
-    type Msg = Mail<JobTableMsg>;
-    type State = ActorCx;
-    type Arguments = ActorCx;
-
-    async fn pre_start(&self, _: ActorRef<Self::Msg>, cx: ActorCx) -> Result<ActorCx, ActorProcessingErr> {
-        Ok(cx)
-    }
-
-    async fn handle(
-        &self,
-        _: ActorRef<Self::Msg>,
-        mail: Self::Msg,
-        cx: &mut ActorCx,
-    ) -> Result<(), ActorProcessingErr> {
-        let JobTableMsg::List { before, limit, reply } = mail.body;
-        let (village, tenant) = (cx.village().clone(), cx.key().to_owned());
-        // The walk over the table takes long when there are many; others need not wait for it.
-        let read = cx.village().blocking("edge.jobs", move || list(&village, &tenant, before.as_deref(), limit));
-        let answer = async move { reply.complete(read.await.map_err(CallError::from).and_then(|jobs| Ok(jobs?))) };
-        cx.village().task("edge.jobs", answer).detach();
-        Ok(())
-    }
-}
-
-/// Does the work on the owner's behalf. The request that started it has a deadline of its own, which does not hold here.
-async fn run(cx: &ActorCx, me: &ActorRef<Mail<JobMsg>>, owner: Principal, work: Work) -> Outcome {
-    let owner = Arc::new(owner);
-    match work {
-        Work::Ingest { collection, documents } => ingest(cx, me, &owner, collection, documents).await,
-    }
-}
-
-async fn ingest(
-    cx: &ActorCx,
-    me: &ActorRef<Mail<JobMsg>>,
-    owner: &Arc<Principal>,
-    collection: Option<String>,
-    documents: Vec<Document>,
-) -> Outcome {
-    let memory = Memory::new(cx.village(), owner.tenant.clone());
-    let total = documents.len() as u64;
-    let mut counts = [0_u64; 4];
-    let mut errors = Vec::new();
-    let mut rest = documents.into_iter().peekable();
-    let mut done = 0;
-    while rest.peek().is_some() {
-        let documents: Vec<Document> = rest.by_ref().take(STEP).collect();
-        done += documents.len() as u64;
-        let wait = if rest.peek().is_some() { WaitFor::Durable } else { WaitFor::Searchable };
-        let put = Put { collection: collection.clone(), documents, wait };
-        let context = MsgCx::request(Some(Instant::now() + STEP_LIMIT), None, Some(owner.clone()));
-        let report = match context.scope(memory.put(put)).await {
-            Ok(report) => report,
-            Err(error) => return Outcome::Failed { code: error.code().into_owned(), detail: error.to_string() },
-        };
-        for result in report.results {
-            counts[result.status as usize] += 1;
-            if result.status == PutStatus::Failed && errors.len() < 100 {
-                errors.push(json!({"id": result.id, "error": result.error}));
-            }
-        }
-        let message = format!("{done} of {total} documents");
-        cx.tell_self(me, JobMsg::Progress(Progress { done, total, unit: "documents".into(), message }));
-    }
-    let [created, updated, unchanged, failed] = counts;
-    Outcome::Done(json!({
-        "created": created, "updated": updated, "unchanged": unchanged, "failed": failed, "errors": errors,
-    }))
 }
 
 fn now() -> String {
     chrono::DateTime::<chrono::Utc>::from(clock::now()).to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }
 
-/// The store's key of a job: its UUID in binary; `None` if `id` is no UUID.
-fn key(id: &str) -> Option<Vec<u8>> {
-    uuid::Uuid::parse_str(id).ok().map(|id| id.as_bytes().to_vec())
+fn write(stored: &Stored) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(stored).map_err(|error| unreadable(&error))
 }
 
-fn load(village: &Village, id: &str) -> Result<Option<Job>, StoreError> {
-    let Some(key) = key(id) else { return Ok(None) };
-    let bytes = village.store().get(TREE, &key)?;
-    Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+fn read(bytes: &[u8]) -> Result<Stored, StoreError> {
+    serde_json::from_slice(bytes).map_err(|error| unreadable(&error))
 }
 
-/// Up to `limit` jobs of a tenant, the newest first, those before `before` only.
-fn list(village: &Village, tenant: &str, before: Option<&str>, limit: usize) -> Result<Vec<Job>, StoreError> {
-    let mut newest: Vec<Job> = Vec::new();
-    let end = before.and_then(key);
-    let mut from = Vec::new();
-    loop {
-        let page = village.store().scan(TREE, &from, PAGE)?;
-        let full = page.len() == PAGE;
-        for (id, value) in page {
-            if end.as_ref().is_some_and(|end| id.as_ref() >= end.as_slice()) {
-                newest.reverse();
-                return Ok(newest);
-            }
-            from = id.to_vec();
-            from.push(0);
-            let Ok(job) = serde_json::from_slice::<Job>(&value) else { continue };
-            if job.tenant == tenant {
-                if newest.len() == limit {
-                    newest.remove(0);
-                }
-                newest.push(job);
-            }
-        }
-        if !full {
-            newest.reverse();
-            return Ok(newest);
-        }
-    }
-}
-
-/// After a start: ends the jobs that the last run left unfinished and forgets those that ended long ago.
-pub(crate) async fn recover(village: &Village) -> Result<(), CallError> {
-    let oldest = uuid_floor(clock::unix_ms().saturating_sub(KEEP_MS));
-    let mut from = Vec::new();
-    loop {
-        let page = village.store().scan(TREE, &from, PAGE)?;
-        let mut expired = Batch::new();
-        for (id, value) in &page {
-            from = id.to_vec();
-            from.push(0);
-            match serde_json::from_slice::<Job>(value) {
-                // A new activation finds out by itself that its worker is gone.
-                Ok(job) if !job.state.is_final() => {
-                    drop(village.addr::<JobActor>(&job.id).ask(JobMsg::Get).await?);
-                }
-                Ok(_) if id.as_ref() >= oldest.as_slice() => {}
-                _ => expired = expired.delete(TREE, id.to_vec()),
-            }
-        }
-        if !expired.is_empty() {
-            village.store().commit(expired, Level::Async).await?;
-        }
-        if page.len() < PAGE {
-            return Ok(());
-        }
-    }
+fn unreadable(error: &dyn std::fmt::Display) -> StoreError {
+    StoreError::Decode { what: "job record", detail: error.to_string() }
 }
 
 /// The least `UUIDv7` of a millisecond: its first 48 bits are the time (RFC 9562 5.7).
-fn uuid_floor(unix_ms: u64) -> Vec<u8> {
-    let mut id = vec![0; 16];
-    let [_, _, time @ ..] = unix_ms.to_be_bytes();
-    id.splice(..6, time);
-    id
+fn uuid_floor(unix_ms: u64) -> Uuid {
+    Uuid::from_u128(u128::from(unix_ms) << 80)
 }
 
 #[cfg(test)]
 mod tests {
+    use aivillage_memory::Document;
+    use aivillage_runtime::testing::{asked, sent};
+    use aivillage_runtime::{Addr, Principal, PrincipalKind, Village};
+
     use super::*;
 
-    fn work() -> Work {
-        Work::Ingest { collection: None, documents: vec![Document::default()] }
-    }
+    const RUN: Uuid = Uuid::from_u128(1);
+    const MAX: Uuid = Uuid::from_u128(u128::MAX);
 
     async fn village() -> Village {
-        Village::builder().host(|_: &ActorCx| JobActor).host(|_: &ActorCx| JobTable).start().await.unwrap()
+        let builder = Village::builder().host(|_: &ActorCx| JobActor { run: RUN }).host(|_: &ActorCx| JobTable);
+        builder.start().await.unwrap()
     }
 
-    async fn put(village: &Village, job: &Job) {
-        let bytes = serde_json::to_vec(job).unwrap();
-        village.store().commit(Batch::new().put(TREE, key(&job.id).unwrap(), bytes), Level::Disk).await.unwrap();
+    fn plan() -> Plan {
+        Plan { kind: "test".into(), total: 9, unit: "documents".into() }
     }
 
-    #[test]
-    fn a_final_state_is_never_left() {
-        let mut job = Job::new("x", "local", &work(), "t0");
-        assert!(job.change(JobState::Running, "t1"));
-        assert!(job.finish(Outcome::Done(json!(1)), "t2"));
-        assert!(!job.change(JobState::Cancelled, "t3"));
-        assert!(!job.fail("late", "late", "t3"));
-        assert_eq!((job.state, job.updated_at.as_str(), job.problem), (JobState::Succeeded, "t2", None));
+    /// The n-th job ever, in shard 0.
+    fn id(ms: u64) -> Uuid {
+        uuid_floor(clock::unix_ms() + ms)
     }
 
-    #[tokio::test]
-    async fn an_unfinished_job_of_an_earlier_run_is_interrupted() {
-        let village = village().await;
-        let id = uuid::Uuid::now_v7().to_string();
-        let mut job = Job::new(&id, "local", &work(), &now());
-        job.change(JobState::Running, &now());
-        put(&village, &job).await;
-        recover(&village).await.unwrap();
-        let stored = load(&village, &id).unwrap().unwrap();
-        assert_eq!(stored.state, JobState::Failed);
-        assert_eq!(stored.problem.unwrap().code, "interrupted");
+    fn jobs(village: &Village) -> Addr<JobActor> {
+        village.addr("local:0")
     }
 
-    #[tokio::test]
-    async fn finished_jobs_are_forgotten_after_a_week() {
-        let village = village().await;
-        let old = uuid::Uuid::from_slice(&uuid_floor(1_000)).unwrap().to_string();
-        let mut job = Job::new(&old, "local", &work(), "t");
-        job.finish(Outcome::Done(Value::Null), "t");
-        put(&village, &job).await;
-        recover(&village).await.unwrap();
-        assert!(load(&village, &old).unwrap().is_none());
+    async fn open(jobs: &Addr<JobActor>, id: Uuid, worker: WorkerId) -> Job {
+        jobs.ask(|reply| JobMsg::Open { id, plan: plan(), worker, reply }).await.unwrap()
+    }
+
+    async fn get(jobs: &Addr<JobActor>, id: Uuid) -> Job {
+        jobs.ask(|reply| JobMsg::Get(id, reply)).await.unwrap()
+    }
+
+    fn elsewhere(run: Uuid) -> WorkerId {
+        WorkerId { node: NodeId(7), run }
     }
 
     #[tokio::test]
-    async fn list_is_newest_first_and_continues_before_a_job() {
+    async fn a_job_is_opened_once_and_its_first_end_stays() {
         let village = village().await;
-        let ids: Vec<String> = (1..=5).map(|ms| uuid::Uuid::from_slice(&uuid_floor(ms)).unwrap().to_string()).collect();
-        for id in &ids {
-            put(&village, &Job::new(id, "local", &work(), "t")).await;
+        let (jobs, id, worker) = (jobs(&village), id(0), elsewhere(RUN));
+        let job = open(&jobs, id, worker).await;
+        assert_eq!((job.state, job.tenant.as_str()), (JobState::Running, "local"));
+        assert_eq!(open(&jobs, id, worker).await, job);
+        let report = |done| {
+            let progress = Progress { done, total: 9, ..Progress::default() };
+            jobs.ask(|reply| JobMsg::Report { id, progress, reply })
+        };
+        assert!(report(3).await.unwrap());
+        assert_eq!(get(&jobs, id).await.progress.done, 3);
+        let finish = |outcome| jobs.ask(|reply| JobMsg::Finish { id, outcome, reply });
+        finish(Outcome::Done(json!({"created": 9}))).await.unwrap();
+        finish(Outcome::Failed { code: "late".into(), detail: String::new() }).await.unwrap();
+        assert!(!report(4).await.unwrap());
+        let job = jobs.ask(|reply| JobMsg::Cancel(id, reply)).await.unwrap();
+        assert_eq!((job.state, job.progress.done, job.problem), (JobState::Succeeded, 9, None));
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_job_tells_its_worker_to_stop() {
+        let village = village().await;
+        let (jobs, id) = (jobs(&village), id(0));
+        open(&jobs, id, elsewhere(RUN)).await;
+        let job = jobs.ask(|reply| JobMsg::Cancel(id, reply)).await.unwrap();
+        assert_eq!((job.state, job.problem.unwrap().code.as_str()), (JobState::Cancelled, "cancelled"));
+        let progress = Progress::default();
+        assert!(!jobs.ask(|reply| JobMsg::Report { id, progress, reply }).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_job_of_an_earlier_run_of_this_node_is_interrupted_at_once() {
+        let village = village().await;
+        let (jobs, id) = (jobs(&village), id(0));
+        let earlier = WorkerId { node: village.node_id(), run: Uuid::from_u128(2) };
+        open(&jobs, id, earlier).await;
+        jobs.tell(JobMsg::Check).await.unwrap();
+        let job = get(&jobs, id).await;
+        assert_eq!((job.state, job.problem.unwrap().code.as_str()), (JobState::Failed, "interrupted"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_whose_worker_is_silent_is_interrupted() {
+        let village = village().await;
+        let (jobs, silent, loud) = (jobs(&village), id(0), id(1));
+        for id in [silent, loud] {
+            open(&jobs, id, elsewhere(RUN)).await;
         }
-        let page = async |tenant: &str, before: Option<&String>, limit| {
-            let before = before.cloned();
+        for _ in 0..LOST.as_secs() {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            let progress = Progress::default();
+            assert!(jobs.ask(|reply| JobMsg::Report { id: loud, progress, reply }).await.unwrap());
+        }
+        jobs.tell(JobMsg::Check).await.unwrap();
+        assert_eq!(get(&jobs, silent).await.problem.unwrap().code, "interrupted");
+        assert_eq!(get(&jobs, loud).await.state, JobState::Running);
+    }
+
+    #[tokio::test]
+    async fn jobs_that_ended_long_ago_are_forgotten() {
+        let village = village().await;
+        let (jobs, old, new, runs) = (jobs(&village), uuid_floor(1_000), id(0), uuid_floor(2_000));
+        for id in [old, new, runs] {
+            open(&jobs, id, elsewhere(RUN)).await;
+        }
+        for id in [old, new] {
+            jobs.ask(|reply| JobMsg::Finish { id, outcome: Outcome::Done(json!(1)), reply }).await.unwrap();
+        }
+        jobs.tell(JobMsg::Sweep).await.unwrap();
+        let left = jobs.ask(|reply| JobMsg::Newest { before: None, limit: 9, reply }).await.unwrap();
+        assert_eq!(left, [new, runs]);
+        let gone = jobs.ask(|reply| JobMsg::Get(old, reply)).await.unwrap_err();
+        assert_eq!(gone.code(), "not_found");
+    }
+
+    #[tokio::test]
+    async fn a_full_shard_forgets_the_oldest_that_ended() {
+        let village = village().await;
+        let jobs = jobs(&village);
+        let ids: Vec<Uuid> = (0..=MAX_JOBS as u64).map(id).collect();
+        let (newest, full) = ids.split_last().unwrap();
+        for id in full {
+            open(&jobs, *id, elsewhere(RUN)).await;
+        }
+        let refused = jobs.ask(|reply| JobMsg::Open { id: *newest, plan: plan(), worker: elsewhere(RUN), reply }).await;
+        assert!(matches!(refused, Err(CallError::Overloaded { .. })), "{refused:?}");
+        jobs.ask(|reply| JobMsg::Cancel(full[3], reply)).await.unwrap();
+        open(&jobs, *newest, elsewhere(RUN)).await;
+        assert!(jobs.ask(|reply| JobMsg::Get(full[3], reply)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_result_that_is_too_large_fails_the_job_and_says_so() {
+        let village = village().await;
+        let (jobs, id) = (jobs(&village), id(0));
+        open(&jobs, id, elsewhere(RUN)).await;
+        let outcome = Outcome::Done(json!("x".repeat(MAX_RECORD)));
+        jobs.ask(|reply| JobMsg::Finish { id, outcome, reply }).await.unwrap();
+        let job = get(&jobs, id).await;
+        assert_eq!((job.state, job.result), (JobState::Failed, None));
+        assert_eq!(job.problem.unwrap().code, "result_too_large");
+    }
+
+    #[tokio::test]
+    async fn list_is_newest_first_over_all_shards_and_continues_before_a_job() {
+        let village = village().await;
+        let ids: Vec<Uuid> = (0..40).map(|n| Uuid::from_u128(id(n).as_u128() + u128::from(n))).collect();
+        for id in &ids {
+            open(&village.addr(shard("local", *id)), *id, elsewhere(RUN)).await;
+        }
+        let page = async |tenant: &str, before, limit| {
             let table = village.addr::<JobTable>(tenant);
             let jobs = table.ask(|reply| JobTableMsg::List { before, limit, reply }).await.unwrap();
-            jobs.into_iter().map(|job| job.id).collect::<Vec<_>>()
+            jobs.into_iter().map(|job| Uuid::parse_str(&job.id).unwrap()).collect::<Vec<_>>()
         };
-        assert_eq!(page("local", None, 2).await, [ids[4].clone(), ids[3].clone()]);
-        assert_eq!(page("local", Some(&ids[3]), 5).await, [ids[2].clone(), ids[1].clone(), ids[0].clone()]);
+        let newest_first: Vec<Uuid> = ids.iter().rev().copied().collect();
+        assert_eq!(page("local", None, 7).await, newest_first[..7]);
+        assert_eq!(page("local", Some(newest_first[6]), 200).await, newest_first[7..]);
         assert!(page("other", None, 5).await.is_empty());
     }
 
-    #[tokio::test]
-    async fn unknown_jobs_are_not_found() {
-        let error = village().await.addr::<JobActor>("nonsense").ask(JobMsg::Get).await.unwrap_err();
-        assert_eq!(error.code(), "not_found");
+    #[test]
+    fn messages_are_the_same_on_another_node() {
+        macro_rules! check {
+            ($kind:ty, $message:pat => $reply:ident, $ask:expr, $answer:expr) => {
+                let open = |body| match body {
+                    $message => $reply,
+                    #[allow(unreachable_patterns, reason = "some have one message only")]
+                    other => panic!("{other:?}"),
+                };
+                assert_eq!(asked::<$kind, _>($ask, open, $answer), Ok($answer));
+            };
+        }
+        let id = Uuid::max();
+        let worker = elsewhere(Uuid::max());
+        let mut job = Job::new(id, "local", plan(), "t");
+        job.finish(Outcome::Done(json!({"big": u64::MAX, "list": [null, 1.5, {}]})), "t2");
+        let job = || job.clone();
+        let (progress, outcome) = (Progress { done: u64::MAX, ..Progress::default() }, Outcome::Done(json!([1, null])));
+        check!(JobActor, JobMsg::Open { id: MAX, reply, .. } => reply, |reply| JobMsg::Open { id, plan: plan(), worker, reply }, job());
+        check!(JobActor, JobMsg::Report { id: MAX, progress: Progress { done: u64::MAX, .. }, reply } => reply,
+            |reply| JobMsg::Report { id, progress, reply }, true);
+        check!(JobActor, JobMsg::Finish { outcome: Outcome::Done(_), reply, .. } => reply,
+            |reply| JobMsg::Finish { id, outcome, reply }, ());
+        check!(JobActor, JobMsg::Cancel(MAX, reply) => reply, |reply| JobMsg::Cancel(id, reply), job());
+        check!(JobActor, JobMsg::Get(MAX, reply) => reply, |reply| JobMsg::Get(id, reply), job());
+        check!(JobActor, JobMsg::Read(_, reply) => reply, |reply| JobMsg::Read(vec![id; 3], reply), vec![job(); 3]);
+        check!(JobActor, JobMsg::Newest { before: Some(MAX), limit: usize::MAX, reply } => reply,
+            |reply| JobMsg::Newest { before: Some(id), limit: usize::MAX, reply }, vec![id; 2]);
+        for plain in [JobMsg::Check, JobMsg::Sweep] {
+            assert_eq!(format!("{:?}", sent::<JobActor>(&plain).unwrap()), format!("{plain:?}"));
+        }
+        check!(JobTable, JobTableMsg::List { before: None, limit: 201, reply } => reply,
+            |reply| JobTableMsg::List { before: None, limit: 201, reply }, vec![job()]);
+        let owner = || Principal {
+            tenant: "local".into(),
+            subject: "admin".into(),
+            kind: PrincipalKind::User,
+            roles: vec!["admin".into()],
+            scopes: Vec::new(),
+        };
+        let documents = || vec![Document { id: Some("x".into()), text: "t".into(), ..Document::default() }];
+        let work = || Work::Ingest { collection: Some("c".into()), documents: documents() };
+        let open = |body| match body {
+            WorkerMsg::Start { owner: got, work: Work::Ingest { collection: Some(_), documents: sent }, reply } => {
+                assert_eq!((got, sent), (owner(), documents()));
+                reply
+            }
+            other => panic!("{other:?}"),
+        };
+        let start = |reply| WorkerMsg::Start { owner: owner(), work: work(), reply };
+        assert_eq!(asked::<Worker, _>(start, open, job()), Ok(job()));
+        assert!(matches!(sent::<Worker>(&WorkerMsg::Ended), Ok(WorkerMsg::Ended)));
     }
 }

@@ -9,7 +9,7 @@
 //! | the route table and the handlers | `routes` |
 //! | errors and their codes | [`error`] |
 //! | the admin key | `auth` |
-//! | the actors the edge owns | [`idem`], [`job`] |
+//! | the actors the edge owns, where they keep records | [`idem`], [`job`], `shelf` |
 //! | server-sent events, turns of agents | `live`, `turn` |
 //! | the OpenAI shapes | `openai` |
 //! | the OpenAPI document | `openapi` |
@@ -28,6 +28,7 @@ mod openapi;
 mod pipeline;
 mod routes;
 mod server;
+mod shelf;
 mod turn;
 
 pub use config::EdgeConfig;
@@ -38,6 +39,10 @@ use aivillage_runtime::{ActorCx, VillageBuilder};
 
 /// Hosts the kinds that the edge owns; a village that an [`Edge`] is started on must have been built with this.
 pub fn install(builder: VillageBuilder) -> VillageBuilder {
-    let builder = builder.host(|_: &ActorCx| job::JobActor).host(|_: &ActorCx| job::JobTable);
-    builder.host(|_: &ActorCx| idem::Idem)
+    let run = uuid::Uuid::now_v7();
+    builder
+        .host(move |_: &ActorCx| job::JobActor { run })
+        .host(move |_: &ActorCx| job::Worker { run })
+        .host(|_: &ActorCx| job::JobTable)
+        .host(|_: &ActorCx| idem::Idem)
 }

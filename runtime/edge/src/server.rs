@@ -47,7 +47,7 @@ impl Edge {
         let admin = open("edge.admin_listen", config.admin_listen).await?;
         let addr = local(&listener, config.listen);
         let admin_addr = local(&admin, config.admin_listen);
-        let (door, admin_key_path) = Door::open(village, config, data_dir, [addr, admin_addr]).await?;
+        let (door, admin_key_path) = Door::open(village, config, data_dir, [addr, admin_addr])?;
         let tidy = village.task("edge.tidy", tidy(door.clone()));
         let public = Acceptor::new(&door, routes::public(&door));
         let private = Acceptor::new(&door, routes::admin(&door));

@@ -6,7 +6,10 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, Limited};
+use serde_bytes::ByteBuf;
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+use uuid::Uuid;
 
 use aivillage_runtime::{Addr, Idem as RuntimeKey};
 
@@ -44,7 +47,12 @@ pub(super) async fn run(
     caller.idem = key.first_chunk().copied().map(RuntimeKey);
 
     let keeper = door.village.addr::<Idem>(&shard(caller.tenant(), key));
-    match keeper.ask(|reply| IdemMsg::Begin { key, hash, reply }).await? {
+    let claim = Uuid::now_v7().into_bytes();
+    // The claim ends with this deadline, also if this node is gone by then.
+    let call = keeper.call().deadline(caller.deadline.saturating_duration_since(Instant::now()));
+    // The name of the claim makes it safe to send this again when the keeper has moved.
+    let begun = call.idem(RuntimeKey(claim)).ask(|reply| IdemMsg::Begin { key, hash, claim, reply });
+    match begun.await? {
         Begun::New => {}
         Begun::Replay(answer) => {
             door.metrics.replays.inc();
@@ -58,7 +66,7 @@ pub(super) async fn run(
             return Err(ApiError::new(Code::IdempotencyMismatch, "this key was used with another body or query"));
         }
     }
-    let claim = Claim { keeper, key, settled: false };
+    let claim = Claim { keeper, key, name: claim, settled: false };
     let response = handle(caller, Request::from_parts(parts, Body::from(bytes)), next).await;
     settle(visit, claim, hash, response).await
 }
@@ -67,12 +75,14 @@ pub(super) async fn run(
 struct Claim {
     keeper: Addr<Idem>,
     key: [u8; 32],
+    name: [u8; 16],
     settled: bool,
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if !self.settled && self.keeper.try_tell(IdemMsg::Abandon { key: self.key }).is_err() {
+        let abandon = IdemMsg::Abandon { key: self.key, claim: self.name };
+        if !self.settled && self.keeper.try_tell(abandon).is_err() {
             tracing::warn!("an idempotency key could not be given back, repetitions get 409 until it expires");
         }
     }
@@ -98,11 +108,12 @@ async fn settle(visit: &Visit, mut claim: Claim, hash: [u8; 32], response: Respo
     };
     let headers = KEPT
         .iter()
-        .filter_map(|name| Some((name.as_str().to_owned(), parts.headers.get(name)?.as_bytes().to_vec())))
+        .filter_map(|name| Some((name.as_str().to_owned(), ByteBuf::from(parts.headers.get(name)?.as_bytes()))))
         .collect();
     let answer = Answer { hash, status: parts.status.as_u16(), headers, body: bytes.to_vec() };
     let key = claim.key;
-    match claim.keeper.ask(|reply| IdemMsg::Complete { key, answer, reply }).await {
+    let call = claim.keeper.call().idem(RuntimeKey(claim.name));
+    match call.ask(|reply| IdemMsg::Complete { key, answer, reply }).await {
         Ok(()) => claim.settled = true,
         // The effect happened and the caller must hear of it; a repetition is stopped by the runtime's own key.
         Err(error) => tracing::warn!(%error, "answer not kept for repetition"),

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use aivillage_runtime::TopicItem;
+use aivillage_runtime::{Addr, TopicItem};
 use axum::Extension;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use futures::StreamExt;
 use serde_json::json;
+use uuid::Uuid;
 
 use super::{Answer, PageOf, Path, Query, ok};
 use crate::cursor::PageQuery;
@@ -31,7 +32,8 @@ pub(crate) async fn list(
     let tenant = caller.tenant().to_owned();
     let filter = format!("jobs/{tenant}");
     let page = door.cursors.page(&filter, query)?;
-    let (before, limit) = (page.after, page.limit + 1);
+    let before = page.after.as_deref().map(canonical).transpose()?;
+    let limit = page.limit + 1;
     // One more than asked for tells whether there is another page.
     let list = |reply| JobTableMsg::List { before, limit, reply };
     let mut data = door.village.addr::<JobTable>(&tenant).ask(list).await?;
@@ -41,16 +43,17 @@ pub(crate) async fn list(
     Ok(ok(PageOf { data, next_cursor }))
 }
 
-async fn find(door: &Door, caller: &Caller, id: &str) -> Answer<Job> {
-    let id = canonical(id)?;
-    let job = door.village.addr::<JobActor>(&id).ask(JobMsg::Get).await?;
-    // Another tenant's job does not exist.
-    if job.tenant == caller.tenant() { Ok(job) } else { Err(ApiError::not_found("this job")) }
+/// Where the record of a job is. Another tenant's jobs are elsewhere, so they do not exist for this one.
+fn record(door: &Door, caller: &Caller, id: Uuid) -> Addr<JobActor> {
+    door.village.addr(job::shard(caller.tenant(), id))
 }
 
-/// One spelling of a UUID is one actor.
-fn canonical(id: &str) -> Answer<String> {
-    uuid::Uuid::parse_str(id).map(|id| id.to_string()).map_err(|_| ApiError::not_found("this job"))
+async fn find(door: &Door, caller: &Caller, id: Uuid) -> Answer<Job> {
+    Ok(record(door, caller, id).ask(|reply| JobMsg::Get(id, reply)).await?)
+}
+
+fn canonical(id: &str) -> Answer<Uuid> {
+    Uuid::parse_str(id).map_err(|_| ApiError::not_found("this job"))
 }
 
 /// One job.
@@ -62,7 +65,7 @@ pub(crate) async fn show(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Answer<Response> {
-    find(&door, &caller, &id).await.map(ok)
+    find(&door, &caller, canonical(&id)?).await.map(ok)
 }
 
 /// Cancels a job; one that has ended stays as it is.
@@ -74,8 +77,8 @@ pub(crate) async fn cancel(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Answer<Response> {
-    let job = find(&door, &caller, &id).await?;
-    Ok(ok(door.village.addr::<JobActor>(&job.id).ask(JobMsg::Cancel).await?))
+    let id = canonical(&id)?;
+    Ok(ok(record(&door, &caller, id).ask(|reply| JobMsg::Cancel(id, reply)).await?))
 }
 
 /// The job's events: `progress`, then `result` or `error`; each carries the job. The first tells the present state.
@@ -89,10 +92,11 @@ pub(crate) async fn events(
     headers: HeaderMap,
 ) -> Answer<Response> {
     let place = Place::take(&door, "job")?;
-    let topic = door.village.topic(job::topic(&canonical(&id)?));
+    let id = canonical(&id)?;
+    let topic = door.village.topic(job::topic(&id.to_string()));
     // The position is taken before the state: what happens between the two is told twice, never lost.
     let newest = topic.newest().await?;
-    let now = find(&door, &caller, &id).await?;
+    let now = find(&door, &caller, id).await?;
     let resumed = headers.get("last-event-id").and_then(|value| value.to_str().ok()).and_then(|id| id.parse().ok());
     let mut changes = Box::pin(topic.subscribe(Some(resumed.unwrap_or(newest))));
     let stop = door.stop.clone();

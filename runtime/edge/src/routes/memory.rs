@@ -17,7 +17,7 @@ use serde::Deserialize;
 use super::{Answer, Body, Path, Query, Route, ok};
 use crate::door::Door;
 use crate::error::{ApiError, Code};
-use crate::job::{JobActor, JobMsg, Work};
+use crate::job::{Work, Worker, WorkerMsg};
 use crate::pipeline::{Caller, body, deadline};
 
 /// Documents that are written while the client waits; more become a job.
@@ -89,7 +89,7 @@ pub(crate) async fn put(
 
 async fn start(door: &Door, owner: Principal, work: Work) -> Answer<Response> {
     let id = uuid::Uuid::now_v7().to_string();
-    let job = door.village.addr::<JobActor>(&id).ask(|reply| JobMsg::Start { owner, work, reply }).await?;
+    let job = door.village.addr::<Worker>(&id).ask(|reply| WorkerMsg::Start { owner, work, reply }).await?;
     let location = HeaderValue::from_str(&job.links.own).unwrap_or(HeaderValue::from_static("/v1/jobs"));
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], axum::Json(job)).into_response())
 }

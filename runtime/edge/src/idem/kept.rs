@@ -1,0 +1,215 @@
+//! The answers of one shard of idempotency keys, in the store of its group.
+//!
+//! | tree | key | value |
+//! |---|---|---|
+//! | [`ANSWERS`] | shard, key | [`Head`] |
+//! | [`PARTS`] | shard, key, `part u32 BE` | part of a body that is too large for the head |
+//!
+//! Shard: first 8 bytes of BLAKE3 of the actor's key. Values are postcard. Parts are written before their head, which makes
+//! them count; parts that no head names were left by an interruption and are swept.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use aivillage_runtime::store::{Batch, Level, Store, StoreError, TreeId};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use super::Answer;
+use crate::shelf::Shelf;
+
+/// Answers, with small bodies.
+const ANSWERS: TreeId = TreeId(66);
+/// Parts of large bodies.
+const PARTS: TreeId = TreeId(67);
+/// Bytes of a part, and of a body that needs none: a replicated commit takes 256 KiB.
+const PART: usize = 64 * 1024;
+/// How long an answer is kept.
+pub(super) const KEEP_MS: u64 = 24 * 60 * 60 * 1_000;
+/// Records looked at in one step of a sweep.
+const SWEEP: usize = 64;
+
+/// A record of [`ANSWERS`].
+#[derive(Debug, Serialize, Deserialize)]
+struct Head {
+    at_ms: u64,
+    hash: [u8; 32],
+    status: u16,
+    headers: Vec<(String, ByteBuf)>,
+    /// Empty if it is in parts.
+    body: ByteBuf,
+    parts: u32,
+}
+
+impl Head {
+    fn expired(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.at_ms) >= KEEP_MS
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Kept(Shelf);
+
+impl Kept {
+    /// The answers of the actor with this key.
+    pub(super) async fn open(store: Arc<dyn Store>, actor: &str) -> Result<Self, StoreError> {
+        Shelf::open(store, actor).await.map(Self)
+    }
+
+    /// The answer for a key, unless it has expired.
+    pub(super) fn get(&self, key: [u8; 32], now_ms: u64) -> Result<Option<Answer>, StoreError> {
+        let Some(head) = self.head(&key)?.filter(|head| !head.expired(now_ms)) else { return Ok(None) };
+        let mut body = head.body.into_vec();
+        for part in 0..head.parts {
+            let part = self.0.get(PARTS, &[&key, &part.to_be_bytes()])?;
+            body.extend_from_slice(&part.ok_or_else(|| unreadable(&"a part is missing"))?);
+        }
+        Ok(Some(Answer { hash: head.hash, status: head.status, headers: head.headers, body }))
+    }
+
+    /// Keeps an answer; it is durable when this returns.
+    pub(super) async fn put(&self, key: [u8; 32], now_ms: u64, answer: Answer) -> Result<(), StoreError> {
+        let Answer { hash, status, headers, body } = answer;
+        let (mut inline, mut parts) = (body, 0_u32);
+        if inline.len() > PART {
+            for part in std::mem::take(&mut inline).chunks(PART) {
+                let batch = Batch::new().put(PARTS, self.0.key(&[&key, &parts.to_be_bytes()]), part);
+                self.0.commit(batch, Level::Async).await?;
+                parts += 1;
+            }
+        }
+        let head = Head { at_ms: now_ms, hash, status, headers, body: ByteBuf::from(inline), parts };
+        let bytes = postcard::to_allocvec(&head).map_err(|error| unreadable(&error))?;
+        self.0.commit(Batch::new().put(ANSWERS, self.0.key(&[&key]), bytes), Level::Disk).await
+    }
+
+    /// Removes what has expired or is left over among the next few keys; the key to go on with, if there are more.
+    pub(super) async fn sweep(&self, from: Option<[u8; 32]>, now_ms: u64) -> Result<Option<[u8; 32]>, StoreError> {
+        let from = from.unwrap_or_default();
+        let (heads, parts) = (self.keys(ANSWERS, &from)?, self.keys(PARTS, &from)?);
+        // Up to the shorter of the two pages both are known.
+        let last = |keys: &[[u8; 32]]| keys.last().filter(|_| keys.len() == SWEEP).copied();
+        let until = [last(&heads), last(&parts)].into_iter().flatten().min();
+        let seen = heads.into_iter().chain(parts).filter(|key| until.is_none_or(|until| *key <= until));
+        let mut batch = Batch::new();
+        for key in seen.collect::<BTreeSet<_>>() {
+            let kept = self.head(&key)?.filter(|head| !head.expired(now_ms)).map(|head| head.parts);
+            if kept.is_none() {
+                batch = batch.delete(ANSWERS, self.0.key(&[&key]));
+            }
+            for part in self.parts_from(&key, kept.unwrap_or(0))? {
+                batch = batch.delete(PARTS, self.0.key(&[&part]));
+            }
+        }
+        if !batch.is_empty() {
+            self.0.commit(batch, Level::Async).await?;
+        }
+        Ok(until.and_then(after))
+    }
+
+    fn head(&self, key: &[u8; 32]) -> Result<Option<Head>, StoreError> {
+        let stored = self.0.get(ANSWERS, &[key])?;
+        stored.map(|bytes| postcard::from_bytes(&bytes).map_err(|error| unreadable(&error))).transpose()
+    }
+
+    /// The keys of the next records of a tree.
+    fn keys(&self, tree: TreeId, from: &[u8]) -> Result<Vec<[u8; 32]>, StoreError> {
+        let page = self.0.page(tree, from, SWEEP)?;
+        page.iter().map(|(key, _)| key.first_chunk().copied().ok_or_else(|| unreadable(&"a key is short"))).collect()
+    }
+
+    /// The keys of an answer's parts from a number on; there are few.
+    fn parts_from(&self, key: &[u8; 32], from: u32) -> Result<Vec<Bytes>, StoreError> {
+        let page = self.0.page(PARTS, &[&key[..], &from.to_be_bytes()].concat(), SWEEP)?;
+        Ok(page.into_iter().map(|(part, _)| part).take_while(|part| part.starts_with(key)).collect())
+    }
+}
+
+/// The least key that is greater.
+fn after(mut key: [u8; 32]) -> Option<[u8; 32]> {
+    for byte in key.iter_mut().rev() {
+        *byte = byte.wrapping_add(1);
+        if *byte != 0 {
+            return Some(key);
+        }
+    }
+    None
+}
+
+fn unreadable(error: &dyn std::fmt::Display) -> StoreError {
+    StoreError::Decode { what: "idempotency record", detail: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use aivillage_runtime::store::MemoryStore;
+
+    use super::*;
+
+    fn answer(bytes: usize) -> Answer {
+        Answer { hash: [7; 32], status: 201, headers: Vec::new(), body: (0..=255).cycle().take(bytes).collect() }
+    }
+
+    async fn kept(store: &Arc<MemoryStore>, key: &str) -> Kept {
+        Kept::open(store.clone(), key).await.unwrap()
+    }
+
+    fn count(store: &MemoryStore) -> usize {
+        [ANSWERS, PARTS].iter().map(|tree| store.scan(*tree, &[], usize::MAX).unwrap().len()).sum()
+    }
+
+    async fn sweep_all(kept: &Kept, now_ms: u64) {
+        let mut from = None;
+        loop {
+            from = kept.sweep(from, now_ms).await.unwrap();
+            if from.is_none() {
+                return;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn answers_of_any_size_are_the_same_for_the_next_activation() {
+        let store = Arc::<MemoryStore>::default();
+        for (key, bytes) in [(1, 0), (2, 1), (3, PART), (4, PART + 1), (5, 1 << 20)] {
+            kept(&store, "local:1").await.put([key; 32], 1, answer(bytes)).await.unwrap();
+            let again = kept(&store, "local:1").await.get([key; 32], 1).unwrap();
+            assert_eq!(again, Some(answer(bytes)), "{bytes}");
+            assert_eq!(kept(&store, "local:2").await.get([key; 32], 1).unwrap(), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn sweep_removes_only_what_expired() {
+        let store = Arc::<MemoryStore>::default();
+        let (one, two) = (kept(&store, "local:1").await, kept(&store, "local:2").await);
+        for key in 0..200 {
+            one.put([key; 32], u64::from(key % 2), answer(if key % 8 < 2 { 3 * PART } else { 1 })).await.unwrap();
+        }
+        two.put([0; 32], 0, answer(1)).await.unwrap();
+        sweep_all(&one, KEEP_MS).await;
+        for key in 0..200 {
+            let found = one.get([key; 32], 1).unwrap();
+            assert_eq!(found, (key % 2 == 1).then(|| answer(if key % 8 < 2 { 3 * PART } else { 1 })), "{key}");
+        }
+        assert!(two.get([0; 32], 1).unwrap().is_some(), "another shard's");
+        sweep_all(&one, KEEP_MS + 1).await;
+        assert_eq!(count(&store), 1);
+    }
+
+    #[tokio::test]
+    async fn parts_without_a_head_are_swept() {
+        let store = Arc::<MemoryStore>::default();
+        let kept = kept(&store, "local:1").await;
+        kept.put([1; 32], 1, answer(3 * PART)).await.unwrap();
+        store.commit(Batch::new().delete(ANSWERS, kept.0.key(&[&[1; 32]])), Level::Disk).await.unwrap();
+        // An interrupted longer one, whose key was then answered shortly.
+        kept.put([2; 32], 1, answer(3 * PART)).await.unwrap();
+        kept.put([2; 32], 1, answer(2 * PART)).await.unwrap();
+        sweep_all(&kept, 2).await;
+        assert_eq!(kept.get([2; 32], 2).unwrap(), Some(answer(2 * PART)));
+        assert_eq!(count(&store), 3);
+    }
+}
