@@ -76,6 +76,48 @@ async fn three_nodes_are_one_village_and_go_on_without_one() -> Result<()> {
     Ok(())
 }
 
+/// Writes a document under an idempotency key; the body of the answer, and whether it is one that was kept.
+async fn put_once(node: &Api) -> Result<(Value, bool)> {
+    let request = node.request(reqwest::Method::POST, "/v1/memory/documents").header("idempotency-key", "canal-1");
+    let body = json!({ "documents": [{ "id": "canal", "text": "The canal is 193 kilometres long." }] });
+    let answer = request.json(&body).send().await?.error_for_status()?;
+    let replayed = answer.headers().contains_key("idempotency-replayed");
+    Ok((answer.json().await?, replayed))
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_outlives_every_node_in_turn() -> Result<()> {
+    let place = place()?;
+    let mut fleet = place.up_nodes(3, &[]).await?;
+    for node in &fleet.nodes {
+        node.until_cluster("healthy", 3).await?;
+    }
+    let (created, _) = put_once(&fleet.nodes[0]).await?;
+    ensure!(created.to_string().contains("created"), "{created}");
+    let body = json!({ "documents": [{ "id": "ferry", "text": "The ferry leaves at noon." }] });
+    let request = fleet.nodes[0].request(reqwest::Method::POST, "/v1/memory/documents");
+    let job: Value = request.header("prefer", "respond-async").json(&body).send().await?.json().await?;
+    let id = job.get("id").and_then(Value::as_str).with_context(|| job.to_string())?.to_owned();
+
+    for victim in 0..3 {
+        fleet.kill9(victim)?;
+        for node in fleet.nodes.iter().enumerate().filter(|(at, _)| *at != victim).map(|(_, node)| node) {
+            // Run again it would say that nothing has changed.
+            let again = put_once(node).await.with_context(|| format!("through {}", node.name))?;
+            ensure!(again == (created.clone(), true), "{again:?}");
+            assert_answers(node).await?;
+            let job = node.get(&format!("/v1/jobs/{id}")).await?;
+            ensure!(job.get("id") == Some(&Value::from(&*id)), "{job}");
+            ensure!(node.get("/v1/jobs").await?.to_string().contains(&id), "not listed by {}", node.name);
+        }
+        fleet.back(victim).await?;
+        for node in &fleet.nodes {
+            node.until_cluster("healthy", 3).await?;
+        }
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_node_that_dies_is_started_again_and_none_outlives_its_parent() -> Result<()> {
     let place = place()?;

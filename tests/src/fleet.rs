@@ -39,6 +39,17 @@ impl Fleet {
         self.process.said().await
     }
 
+    /// Waits until a node that was killed has been started again; its addresses and its process are others now.
+    ///
+    /// # Errors
+    /// When it is not ready in time.
+    pub async fn back(&mut self, number: usize) -> Result<()> {
+        let again = Api::of(&self.process.said().await?, &self.process.directory)?;
+        let node = self.nodes.get_mut(number).filter(|node| node.id == again.id).context("another node came back")?;
+        *node = again;
+        Ok(())
+    }
+
     /// Signals the command.
     ///
     /// # Errors
