@@ -12,6 +12,7 @@
 mod chaos;
 mod client;
 mod failover;
+mod flood;
 mod node;
 mod nodes;
 mod partition;

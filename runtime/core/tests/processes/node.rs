@@ -1,9 +1,9 @@
 //! A node's process: a village with two kinds, and a port on which the tests ask it things.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aivillage_runtime::{
-    Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Cluster, Durability, Durable, Entity, Idem, Kind,
+    Actor, ActorCx, ActorProcessingErr, ActorRef, Addr, CallError, Cluster, Durability, Durable, Entity, Idem, Kind,
     KindOptions, Mail, Reply, Village,
 };
 use serde::{Deserialize, Serialize};
@@ -89,6 +89,44 @@ impl Actor for Echo {
     }
 }
 
+#[derive(Serialize, Deserialize)]
+pub(crate) enum SlowMsg {
+    Tell(String),
+    /// Answers with the node.
+    Ask(String, Reply<String>),
+}
+
+/// Takes its time for each message.
+pub(crate) struct Slow;
+
+impl Kind for Slow {
+    const NAME: &'static str = "test.slow";
+    type Body = SlowMsg;
+}
+
+impl Actor for Slow {
+    type Msg = Mail<SlowMsg>;
+    type State = String;
+    type Arguments = ActorCx;
+
+    async fn pre_start(&self, _: ActorRef<Self::Msg>, cx: ActorCx) -> Result<String, ActorProcessingErr> {
+        Ok(cx.village().node_id().to_string())
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        mail: Self::Msg,
+        node: &mut String,
+    ) -> Result<(), ActorProcessingErr> {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        if let SlowMsg::Ask(_, reply) = mail.body {
+            reply.send(node.clone());
+        }
+        Ok(())
+    }
+}
+
 /// What a test asks a node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Ask {
@@ -98,6 +136,12 @@ pub(crate) enum Ask {
     Get { key: String, ms: u64 },
     /// Asks where an actor without state lives.
     Echo { key: String, ms: u64 },
+    /// Asks where a slow actor lives.
+    WhereSlow { key: String },
+    /// Sends to a slow actor as fast as it goes; counts what was taken and what was refused.
+    Flood { key: String, tasks: usize, bytes: usize, ms: u64 },
+    /// Asks an actor without state one time after another, and tells how long that took.
+    Latency { key: String, ms: u64 },
     /// How the cluster is.
     Status,
     /// A join token.
@@ -122,7 +166,8 @@ pub(crate) fn run_if_asked() {
 
 async fn run(spec: Value) {
     let config: toml::Table = spec["config"].as_str().unwrap().parse().unwrap();
-    let builder = Village::builder().host(|_: &ActorCx| Counter).host(|_: &ActorCx| Echo).config(config);
+    let builder = Village::builder().host(|_: &ActorCx| Counter).host(|_: &ActorCx| Echo);
+    let builder = builder.host(|_: &ActorCx| Slow).config(config);
     let village = builder.data_dir(spec["data"].as_str().unwrap()).clustered().start().await.unwrap();
     let listener = TcpListener::bind(spec["port"].as_str().unwrap()).await.unwrap();
     println!("\nLISTENING {}", listener.local_addr().unwrap());
@@ -159,6 +204,18 @@ async fn answer(village: &Village, ask: Ask) -> Value {
             outcome(village.addr::<Counter>(key).call().deadline(limit(ms)).ask(CounterMsg::Get).await)
         }
         Ask::Echo { key, ms } => outcome(village.addr::<Echo>(key).call().deadline(limit(ms)).ask(|reply| reply).await),
+        Ask::WhereSlow { key } => {
+            outcome(village.addr::<Slow>(key).ask(|reply| SlowMsg::Ask(String::new(), reply)).await)
+        }
+        Ask::Flood { key, tasks, bytes, ms } => {
+            let end = Instant::now() + limit(ms);
+            let tasks = (0..tasks).map(|task| tokio::spawn(flood(village.addr::<Slow>(&key), task, bytes, end)));
+            let counts = futures::future::join_all(tasks).await.into_iter().map(Result::unwrap);
+            let [taken, overloaded, other] =
+                counts.fold([0_u64; 3], |sum, one| std::array::from_fn(|n| sum[n] + one[n]));
+            json!({ "ok": { "taken": taken, "overloaded": overloaded, "other": other } })
+        }
+        Ask::Latency { key, ms } => json!({ "ok": latency(&village.addr::<Echo>(key), limit(ms)).await }),
         Ask::Status => {
             json!({ "ok": village.cluster().map(Cluster::status), "ready": village.health().ready })
         }
@@ -174,6 +231,46 @@ async fn answer(village: &Village, ask: Ask) -> Value {
             std::process::exit(i32::from(stopped.is_err()));
         }
     }
+}
+
+/// Half of the tasks tell, half ask. Messages taken, refused as too many, and failed otherwise.
+async fn flood(slow: Addr<Slow>, task: usize, bytes: usize, end: Instant) -> [u64; 3] {
+    let mut counts = [0; 3];
+    let body = "x".repeat(bytes);
+    while Instant::now() < end {
+        let sent = if task.is_multiple_of(2) {
+            slow.tell(SlowMsg::Tell(body.clone())).await
+        } else {
+            slow.ask(|reply| SlowMsg::Ask(body.clone(), reply)).await.map(drop)
+        };
+        match sent {
+            Ok(()) => counts[0] += 1,
+            Err(CallError::Overloaded { .. }) => counts[1] += 1,
+            Err(error) => {
+                println!("flood: {error}");
+                counts[2] += 1;
+            }
+        }
+        // Who is refused looks after others before trying again.
+        tokio::task::yield_now().await;
+    }
+    counts
+}
+
+async fn latency(echo: &Addr<Echo>, time: Duration) -> Value {
+    let end = Instant::now() + time;
+    let (mut times, mut failed) = (Vec::new(), 0);
+    while Instant::now() < end {
+        let begun = Instant::now();
+        match echo.ask(|reply| reply).await {
+            Ok(_) => times.push(begun.elapsed()),
+            Err(_) => failed += 1,
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    times.sort_unstable();
+    let at = |percent: usize| times.get(times.len() * percent / 100).map(|time| time.as_secs_f64() * 1e3);
+    json!({ "asks": times.len(), "failed": failed, "p50_ms": at(50), "p99_ms": at(99) })
 }
 
 fn outcome<T: Serialize>(result: Result<T, CallError>) -> Value {

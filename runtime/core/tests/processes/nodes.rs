@@ -133,6 +133,14 @@ impl Nodes {
         rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
     }
 
+    /// Most bytes of memory that a node's process ever had at once.
+    pub(crate) fn most_resident(&self, at: usize) -> u64 {
+        let pid = self.all[at].child.as_ref().unwrap().id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
     /// Ends a node in good order; true when it says that nothing went wrong.
     pub(crate) async fn stop(&mut self, at: usize) -> bool {
         let mut client = self.connect(at).await.unwrap();
