@@ -56,8 +56,7 @@ mod tests;
 pub(crate) use group::{Around, Group, Role, Status};
 #[cfg(test)]
 use group::{BarrierError, MembershipError, StatusWatch};
-#[cfg(test)]
-use hand_off::HandOffError;
+pub(crate) use hand_off::HandOffError;
 pub(crate) use network::{Courier, Lost, ServeError};
 pub(crate) use proposer::ProposeError;
 

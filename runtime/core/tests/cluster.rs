@@ -213,6 +213,38 @@ async fn node_that_leaves_in_good_order_fails_no_request() {
     assert!(b.health().ready);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn drained_leader_of_five_hands_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = start(&dir, "n1", None).await;
+    ready(&first).await;
+    let cluster = first.cluster().unwrap();
+    let token = cluster.new_token(4, Duration::from_mins(1), "test").await.unwrap().to_string();
+    let mut villages = vec![first.clone()];
+    for name in ["n2", "n3", "n4", "n5"] {
+        villages.push(start(&dir, name, Some((&token, cluster.addr()))).await);
+    }
+    until("five voters in the control group", async || {
+        let control = cluster.status().groups.swap_remove(0);
+        (control.voters.len() == 5 && control.leader.as_deref() == Some(&*first.node_id().to_string())).then_some(())
+    })
+    .await;
+    let term = cluster.status().groups[0].term;
+    cluster.drain(first.node_id()).await.unwrap();
+    let successor = until("another leader", async || {
+        let control = villages[1].cluster().unwrap().status().groups.swap_remove(0);
+        control.leader.filter(|leader| *leader != first.node_id().to_string()).map(|leader| (leader, control.term))
+    })
+    .await;
+    assert_eq!(successor.1, term + 1, "one election, which the leader called");
+    villages[2].cluster().unwrap().put("color", b"green".to_vec(), Some(0)).await.unwrap();
+    until("the old leader without a vote", async || {
+        let control = villages[1].cluster().unwrap().status().groups.swap_remove(0);
+        (!control.voters.contains(&first.node_id().to_string())).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn revoked_token_is_denied() {
     let dir = tempfile::tempdir().unwrap();

@@ -17,7 +17,7 @@ use crate::groups::{self, Change, GroupView, Node, Sizes, plan};
 use crate::hosted_kind::HostedKind;
 use crate::link::hint::Hint;
 use crate::node_id::NodeId;
-use crate::raft::{Group, Role, Status};
+use crate::raft::{Group, GroupId, HandOffError, Role, Status};
 
 /// How often the plan is made.
 const PLAN: Duration = Duration::from_millis(500);
@@ -178,7 +178,7 @@ async fn carry_out(inner: &Inner, change: Change) -> bool {
             group.set_voters(&voters(None, Some(node))).await.map_err(|error| error.to_string())
         }
         Change::Remove { node, .. } => group.remove(node).await.map_err(|error| error.to_string()),
-        Change::HandOff { to, .. } => group.hand_off(to).await.map_err(|error| error.to_string()),
+        Change::HandOff { to, .. } => hand_off(group, to).await.map_err(|error| error.to_string()),
     };
     match &done {
         Ok(()) => tracing::debug!(?change, "group changed"),
@@ -223,10 +223,16 @@ pub(crate) async fn hand_off_all(inner: &Inner, shards: &[Arc<Shard>]) {
         }
         let live = |node: &&NodeId| **node != me && inner.router.lane(**node).is_some();
         for heir in status.voters.iter().filter(live) {
-            match group.hand_off(*heir).await {
+            match hand_off(group, *heir).await {
                 Ok(()) => break,
                 Err(error) => tracing::debug!(group = %group.id(), %heir, %error, "not handed off"),
             }
         }
     }
+}
+
+/// The control group, which may have five voters, is handed off only by a leader that has to go, and that is worth two
+/// seconds without decisions. Shard groups are moved for balance too; one with so many voters is not.
+async fn hand_off(group: &Group, to: NodeId) -> Result<(), HandOffError> {
+    if group.id() == GroupId(0) { group.resign(to).await } else { group.hand_off(to).await }
 }

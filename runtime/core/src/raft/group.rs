@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -196,6 +197,8 @@ pub(super) struct Inner {
     pub(super) caller: Caller,
     /// One change of members or leader at a time.
     pub(super) office: Mutex<()>,
+    /// The leader lets its lease run out, to be succeeded.
+    pub(super) silent: AtomicBool,
     pub(super) server: Server,
     view: StateView,
     stop: watch::Sender<bool>,
@@ -242,8 +245,8 @@ impl Group {
         let (intake, proposer) = Proposer::new(raft.clone(), config.node, config.commit_limit);
         (spawner)("raft-proposer", Box::pin(proposer.run()));
         let server = Server::new(raft.clone(), snapshots, gate, spawner);
-        let office = Mutex::new(());
-        Ok(Self { inner: Arc::new(Inner { config, raft, intake, caller, office, server, view, stop }) })
+        let (office, silent) = (Mutex::new(()), AtomicBool::new(false));
+        Ok(Self { inner: Arc::new(Inner { config, raft, intake, caller, office, silent, server, view, stop }) })
     }
 
     /// Which group it is.
@@ -290,7 +293,8 @@ impl Group {
             return Err(ProposeError::NotLeader(self.other(metrics.current_leader)));
         }
         let age = metrics.millis_since_quorum_ack.map(Duration::from_millis);
-        if age.is_some_and(|age| age > self.inner.config.quorum_limit) {
+        // A leader that is silent on purpose has a successor soon; commands wait for it.
+        if age.is_some_and(|age| age > self.inner.config.quorum_limit) && !self.is_silent() {
             return Err(ProposeError::NoQuorum);
         }
         Ok(())
@@ -302,6 +306,10 @@ impl Group {
     /// # Errors
     /// When this node does not lead, or cannot find out in time whether it does.
     pub(crate) async fn barrier(&self) -> Result<(), BarrierError> {
+        if self.is_silent() {
+            // It would have to ask the others, and that renews their lease.
+            return Err(BarrierError::NoQuorum);
+        }
         let confirmed = self.inner.raft.ensure_linearizable();
         match tokio::time::timeout(self.inner.config.commit_limit, confirmed).await {
             Ok(Ok(_)) => Ok(()),
@@ -313,6 +321,10 @@ impl Group {
             }
             Ok(Err(RaftError::Fatal(_))) => Err(BarrierError::Stopped),
         }
+    }
+
+    fn is_silent(&self) -> bool {
+        self.inner.silent.load(Ordering::Acquire)
     }
 
     /// The group as this node sees it.

@@ -78,12 +78,70 @@ async fn a_hand_off_that_cannot_succeed_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn five_voters_cannot_hand_off() {
+async fn a_leader_of_five_falls_silent_before_it_hands_off() {
+    let cluster = Cluster::new().founded(5).await;
+    tokio::time::sleep(LEASE).await;
+    let old = cluster.leader().await;
+    let successor = other_than(&cluster, &old);
+    assert_eq!(old.hand_off(successor.me()).await, Err(HandOffError::TooManyVoters(5)));
+    write(&old, "before").await;
+    let start = Instant::now();
+    let writes = async {
+        let mut longest = Duration::ZERO;
+        for number in 0..100 {
+            let began = Instant::now();
+            write_somewhere(&cluster, &format!("{number}")).await;
+            longest = longest.max(began.elapsed());
+            tokio::time::sleep(Duration::from_millis(40)).await;
+        }
+        longest
+    };
+    // As the watch over the members does.
+    let proofs = async {
+        while start.elapsed() < Duration::from_secs(3) {
+            let _ = old.barrier().await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    };
+    let (resigned, longest, ()) = tokio::join!(old.resign(successor.me()), writes, proofs);
+    assert_eq!(resigned, Ok(()));
+    let leader = cluster.leader().await;
+    assert_eq!(leader.me(), successor.me());
+    assert!(longest < Duration::from_millis(2500), "a write waited for {longest:?}");
+    cluster.level(&leader).await;
+    assert_eq!(cluster.assert_one_history().len(), 101);
+    // It may lead again one day, and is heard then.
+    tokio::time::sleep(LEASE).await;
+    assert_eq!(leader.resign(old.me()).await, Ok(()));
+    let term = cluster.leader().await.status().term;
+    tokio::time::sleep(4 * LEASE).await;
+    assert_eq!((cluster.leader().await.me(), old.status().term), (old.me(), term));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_of_five_whose_successor_is_gone_stays_in_office() {
     let cluster = Cluster::new().founded(5).await;
     tokio::time::sleep(LEASE).await;
     let leader = cluster.leader().await;
-    let successor = other_than(&cluster, &leader).me();
-    assert_eq!(leader.hand_off(successor).await, Err(HandOffError::TooManyVoters(5)));
+    let (term, successor) = (leader.status().term, other_than(&cluster, &leader).me());
+    write(&leader, "before").await;
+    cluster.level(&leader).await;
+    cluster.wires.cut(successor);
+    write(&leader, "not seen by the successor").await;
+    let start = Instant::now();
+    assert_eq!(leader.resign(successor).await, Err(HandOffError::Lagging));
+    assert!(start.elapsed() < Duration::from_secs(1), "it was silent for nothing");
+    cluster.wires.heal();
+    cluster.level(&leader).await;
+    // The others still hear of the leader by another way, so the successor would not be elected.
+    let (refused, ()) = tokio::join!(leader.resign(successor), async {
+        tokio::time::sleep(LEASE).await;
+        leader.inner.raft.trigger().heartbeat().await.unwrap();
+    });
+    assert!(matches!(refused, Err(HandOffError::Refused(_))), "{refused:?}");
+    write(&leader, "still in office").await;
+    tokio::time::sleep(4 * LEASE).await;
+    assert_eq!((leader.status().term, leader.status().role), (term, Role::Leader));
 }
 
 #[tokio::test(start_paused = true)]
