@@ -37,6 +37,12 @@ pub struct KindInfo {
     pub version: u16,
     /// Activations that live now.
     pub live: usize,
+    /// Messages handled or dropped on this node since its start; up to 5 s old.
+    pub handled: u64,
+    /// Messages that wait or are in hand.
+    pub waiting: u64,
+    /// Restarts after crashes.
+    pub restarts: u64,
     /// Messages that may be called from outside.
     pub messages: Arc<[MessageInfo]>,
 }
@@ -155,8 +161,16 @@ where
     A: Kind + Actor<Msg = Mail<<A as Kind>::Body>, Arguments = ActorCx>,
 {
     fn info(&self) -> KindInfo {
-        let live = self.directory.live();
-        KindInfo { kind: A::NAME, version: self.directory.version, live, messages: self.messages.clone() }
+        let (directory, metrics) = (&self.directory, &self.directory.metrics);
+        KindInfo {
+            kind: A::NAME,
+            version: directory.version,
+            live: directory.live(),
+            handled: metrics.messages_total(),
+            waiting: directory.entries().iter().map(|entry| entry.depth()).sum(),
+            restarts: metrics.restarts(),
+            messages: self.messages.clone(),
+        }
     }
 
     fn messages(&self) -> Arc<[MessageInfo]> {

@@ -21,6 +21,7 @@ mod send;
 mod serve;
 mod status;
 mod token;
+mod top;
 mod up;
 
 use std::{
@@ -106,6 +107,8 @@ enum Command {
     Agents(agents::Agents),
     /// How the village is.
     Status(status::Status),
+    /// Watch nodes and kinds live.
+    Top(top::Top),
     /// Long operations.
     Jobs(jobs::Jobs),
     /// Check or show the configuration.
@@ -158,6 +161,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Memory(memory) => block_on(memory.run(&global)),
         Command::Agents(agents) => block_on(agents.run(&global)),
         Command::Status(status) => block_on(status.run(&global)),
+        Command::Top(top) => block_on(top.run(&global)),
         Command::Jobs(jobs) => block_on(jobs.run(&global)),
     }
 }

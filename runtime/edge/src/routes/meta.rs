@@ -41,7 +41,12 @@ pub(crate) async fn status(State(door): State<Arc<Door>>, Extension(caller): Ext
     let kinds: Vec<Value> = village
         .kinds()
         .iter()
-        .map(|kind| json!({"kind": kind.kind, "version": kind.version, "live": kind.live, "messages": kind.messages.len()}))
+        .map(|kind| {
+            json!({
+                "kind": kind.kind, "version": kind.version, "live": kind.live, "messages": kind.messages.len(),
+                "handled": kind.handled, "waiting": kind.waiting, "restarts": kind.restarts,
+            })
+        })
         .collect();
     let actors = village.kinds().iter().map(|kind| kind.live).sum::<usize>();
     let memory = door.memory(caller.tenant()).stats(None).await?;
