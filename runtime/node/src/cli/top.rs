@@ -59,6 +59,7 @@ impl Top {
             output::say(screen::plain(&view, PLAIN));
             return Ok(());
         }
+        view.interactive = true;
         let failed = |error: std::io::Error| Failure::new(Exit::Failed, format!("the terminal failed: {error}"));
         let (pressed, mut keys) = mpsc::channel(16);
         let reading = std::thread::Builder::new().name("keys".to_owned()).spawn(move || read_keys(&pressed));

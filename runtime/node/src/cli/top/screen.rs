@@ -85,7 +85,8 @@ fn title(view: &View) -> ratatui::text::Text<'static> {
     ]);
     let second = match &view.failure {
         Some(why) => Line::from(format!("no answer, this is the last view: {why}")).red(),
-        None => Line::from("q ends, arrows scroll, s sorts").dim(),
+        None if view.interactive => Line::from("q ends, arrows scroll, s sorts").dim(),
+        None => Line::default(),
     };
     ratatui::text::Text::from(vec![first, second])
 }

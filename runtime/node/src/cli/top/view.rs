@@ -23,6 +23,8 @@ pub(super) struct View {
     pub(super) status: Value,
     /// Null for a village that is no cluster.
     pub(super) cluster: Value,
+    /// Keys are listened to.
+    pub(super) interactive: bool,
     /// Why there is nothing newer.
     pub(super) failure: Option<String>,
     /// First kind shown.
