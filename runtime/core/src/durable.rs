@@ -17,7 +17,7 @@
 //!
 //! Entity: `kind length u8`, kind, `key length u16 BE`, key; so no entity's keys begin with those of another.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -50,6 +50,9 @@ const PART: usize = 64 * 1024;
 const REMOVED: usize = 128;
 /// Set in the schema of a snapshot that is in parts.
 const IN_PARTS: u16 = 1 << 15;
+
+/// Attempts to read an entity that is written meanwhile. It is, at most, once for every snapshot that is taken of it.
+const READS: usize = 16;
 
 /// Entries read from the store at a time.
 const PAGE: usize = 256;
@@ -442,11 +445,67 @@ fn prefix(kind: &str, key: &str) -> Result<Vec<u8>, StoreError> {
     Ok([&[kind_len], kind.as_bytes(), &key_len.to_be_bytes(), key.as_bytes()].concat())
 }
 
+/// Kind and key of the entity that a stored key begins with, and the rest.
+fn split(stored: &[u8]) -> Option<(&str, &str, &[u8])> {
+    let (kind_len, rest) = stored.split_first()?;
+    let (kind, rest) = rest.split_at_checked(usize::from(*kind_len))?;
+    let (key_len, rest) = rest.split_first_chunk()?;
+    let (key, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*key_len)))?;
+    Some((std::str::from_utf8(kind).ok()?, std::str::from_utf8(key).ok()?, rest))
+}
+
+/// Kind, key and number of the event that is kept under a key of the journals.
+pub(crate) fn event_of(stored: &[u8]) -> Option<(&str, &str, u64)> {
+    let (kind, key, seq) = split(stored)?;
+    Some((kind, key, u64::from_be_bytes(seq.try_into().ok()?)))
+}
+
+/// The keys of a kind's entities, in a store that has few others.
+///
+/// # Errors
+/// As [`Store::scan`].
+pub(crate) fn keys(store: &dyn Store, kind: &str) -> Result<BTreeSet<String>, StoreError> {
+    let mut found = BTreeSet::new();
+    let first = prefix(kind, "")?;
+    for tree in [TreeId::SNAPSHOTS, TreeId::JOURNALS] {
+        // All entities of the kind begin so.
+        let mut from = first[..=kind.len()].to_vec();
+        while let Some((stored, _)) = store.scan(tree, &from, 1)?.pop() {
+            let Some((of, key, _)) = split(&stored).filter(|(of, _, _)| *of == kind) else { break };
+            // No key of the entity is after this one.
+            from = [&prefix(of, key)?[..], &[0xff; 9]].concat();
+            found.insert(key.to_owned());
+        }
+    }
+    Ok(found)
+}
+
+/// Reads an entity that others may write meanwhile: its state and the number of its newest event.
+///
+/// # Errors
+/// As [`Entity::recover`]; also when it was replaced again and again while it was read.
+pub(crate) async fn read_only<D: Durable>(
+    store: &Arc<dyn Store>,
+    kind: &str,
+    key: &str,
+) -> Result<(D, u64), StoreError> {
+    let head = prefix(kind, key)?;
+    for _ in 0..READS {
+        let before = store.get(TreeId::SNAPSHOTS, &head)?;
+        let read = Entity::recover(store.clone(), kind, key).await;
+        // Events go, and parts of a snapshot are replaced, only after another snapshot is named.
+        if store.get(TreeId::SNAPSHOTS, &head)? == before {
+            return read.map(|entity| (entity.state, entity.counts.seq));
+        }
+    }
+    Err(bad("snapshot", &"it is replaced faster than it is read"))
+}
+
 fn encode(head: &[u8], what: &'static str, value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
     postcard::to_extend(value, head.to_vec()).map_err(|e| bad(what, &e))
 }
 
-fn read_event<D: Durable>(stored: &[u8]) -> Result<D::Event, StoreError> {
+pub(crate) fn read_event<D: Durable>(stored: &[u8]) -> Result<D::Event, StoreError> {
     let (schema, event) = stored.split_first_chunk().ok_or_else(|| bad("event", &"too short"))?;
     match u16::from_le_bytes(*schema) {
         schema if schema == D::SCHEMA => postcard::from_bytes(event).map_err(|e| bad("event", &e)),

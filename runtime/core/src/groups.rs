@@ -6,8 +6,10 @@
 //! | the next change of membership or leadership | `plan` |
 //! | which nodes should vote in a group, which should hold a copy | `target` |
 //! | the state of a group, and the store of an actor in it | `machine`, `store` |
+//! | what is told to the views beside a copy | `feed` |
 //! | no node leads more groups than its part | `spread` |
 
+pub(crate) mod feed;
 pub(crate) mod machine;
 #[cfg(test)]
 mod model;

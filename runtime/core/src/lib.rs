@@ -11,6 +11,7 @@
 //! | activation, crash, passivation of one key | `kind_host`, `entry` |
 //! | OTP supervision | [`supervisor`] |
 //! | durable state | [`store`], [`durable`], [`blob`] |
+//! | what a node makes of replicated events | [`replica_view`] |
 //! | which node owns which key | [`placement`] |
 //! | members, join tokens, small shared state | [`control`] |
 //! | which nodes vote in which Raft group | `groups` |
@@ -52,6 +53,7 @@ pub mod placement;
 pub mod principal;
 mod raft;
 pub mod registry;
+pub mod replica_view;
 mod router;
 pub mod store;
 pub mod supervisor;
@@ -89,6 +91,7 @@ pub use node_id::NodeId;
 pub use placement::{Labels, SlotId};
 pub use principal::{Principal, PrincipalKind};
 pub use registry::{Expose, MessageInfo, SchemaError};
+pub use replica_view::ReplicaView;
 pub use store::{Batch, Level, Store, StoreError, TreeId};
 pub use task::{TaskError, TaskHandle};
 pub use telemetry::MetricSet;

@@ -121,6 +121,9 @@ pub(crate) trait Machine: Send + 'static {
     /// cannot be read back before the next entry.
     fn apply(&mut self, at: Position, command: &[u8], writes: &mut Writes) -> Vec<u8>;
 
+    /// What was applied since the last call is in the durable state now, and can be read there.
+    fn committed(&mut self) {}
+
     /// Makes what is in memory again from the durable state: at the start, and after a snapshot took its place.
     ///
     /// # Errors
@@ -191,6 +194,11 @@ impl StateView {
     /// The state of a group that has no log.
     pub(crate) fn alone(store: Arc<dyn Store>, group: GroupId) -> Self {
         Self { store, group, slot: Arc::default() }
+    }
+
+    /// The store that has the state of this group among others.
+    pub(crate) fn store(&self) -> &dyn Store {
+        &*self.store
     }
 
     fn prefix(&self) -> [u8; 2] {

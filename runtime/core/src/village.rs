@@ -34,11 +34,12 @@ use crate::groups::store::Shard;
 use crate::home::{Home, View};
 use crate::hosted_kind::{ActorInfo, CallOptions, HostedKind, KindInfo, LocalKind};
 use crate::identity::{Identity, IdentityError};
-use crate::kind::{KIND_NAME_MAX, Kind};
+use crate::kind::{Durability, KIND_NAME_MAX, Kind};
 use crate::mail::Mail;
 use crate::node_id::{NodeId, next_incarnation};
 use crate::raft::{self, GroupId, StateView};
 use crate::registry::{self, Expose, ExposeError, MessageInfo};
+use crate::replica_view::{ReplicaView, Views};
 use crate::router::Router;
 use crate::store::{self, Batch, Level, Measured, MemoryStore, Store, StoreConfig, StoreError};
 use crate::supervisor::{ChildSpec, RestartPolicy, Strategy, SupervisorHandle, SupervisorSpec};
@@ -124,6 +125,9 @@ pub enum StartError {
     /// Messages are exposed of a kind that is not hosted.
     #[error("messages of kind `{0}` are exposed, but it is not hosted")]
     NotHosted(&'static str),
+    /// There is a replica view of a kind that has no replicas.
+    #[error("kind `{0}` has a replica view, but its state is not replicated")]
+    NotReplicated(&'static str),
     /// A message cannot be exposed.
     #[error(transparent)]
     Expose(#[from] ExposeError),
@@ -176,6 +180,9 @@ pub struct VillageBuilder {
     exposed: Vec<(&'static str, Describe)>,
     clustered: bool,
     machines: Vec<MakeMachine>,
+    views: Views,
+    /// Of kinds that have no replicas.
+    bad_view: Option<&'static str>,
 }
 
 type MakeMachine = Arc<dyn Fn() -> Box<dyn ControlMachine> + Send + Sync>;
@@ -259,12 +266,26 @@ impl VillageBuilder {
         self
     }
 
+    /// Follows the events of a `Replicated` kind on this node, whichever node its actors live on: `make` makes a view for each
+    /// group, and gets its number, from 1. The kind need not be hosted here.
+    pub fn replica_view<K: Kind, V: ReplicaView>(mut self, make: impl Fn(u8) -> V + Send + Sync + 'static) -> Self {
+        if K::options().durable == Durability::Replicated {
+            self.views.add(K::NAME, make);
+        } else {
+            self.bad_view = Some(K::NAME);
+        }
+        self
+    }
+
     /// Starts the node.
     ///
     /// # Errors
     /// See [`StartError`]; nothing is left running.
     pub async fn start(mut self) -> Result<Village, StartError> {
         check_names(&self.kinds)?;
+        if let Some(kind) = self.bad_view {
+            return Err(StartError::NotReplicated(kind));
+        }
         self.kinds.insert(0, topic_kind());
         let config = RuntimeConfig::from_table(&self.config)?;
         let metrics = Metrics::new();
@@ -325,7 +346,7 @@ impl VillageBuilder {
 
     /// Opens what this node has of a cluster, and where the state of replicated actors is.
     async fn join_cluster(
-        &self,
+        &mut self,
         config: &RuntimeConfig,
         identity: Identity,
         store: &Arc<dyn Store>,
@@ -336,7 +357,11 @@ impl VillageBuilder {
                 return Err(StartError::InCluster);
             }
             router.view.set_groups(usize::from(config.control.groups));
-            let alone = |group| Arc::new(Shard::alone(StateView::alone(store.clone(), GroupId(group)), store.clone()));
+            let alone = |group| {
+                let (group, store) = (GroupId(group), store.clone());
+                let feeds = self.views.open(group, tasks);
+                Arc::new(Shard::alone(StateView::alone(store.clone(), group), store, feeds))
+            };
             return Ok((None, (1..=config.control.groups).map(alone).collect()));
         }
         let kinds =
@@ -356,6 +381,7 @@ impl VillageBuilder {
                 let machines = self.machines.clone();
                 Replica::new(move || machines.iter().map(|make| make()).collect())
             },
+            views: std::mem::take(&mut self.views),
         };
         let cluster = cluster::start::open(parts).await?;
         let shards = cluster.0.shards.clone();

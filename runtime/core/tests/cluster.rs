@@ -1,11 +1,13 @@
 //! Several nodes in one process, over real sockets on loopback.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, in its set-up too")]
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aivillage_runtime::{
     Actor, ActorCx, ActorProcessingErr, ActorRef, Addr, Cluster, Durability, Durable, Entity, Idem, Kind, KindOptions,
-    Mail, NodeId, Reply, Village,
+    Mail, NodeId, ReplicaView, Reply, StartError, Village,
 };
 use futures::FutureExt;
 use serde::{Deserialize, Serialize};
@@ -87,12 +89,66 @@ impl Actor for Echo {
     }
 }
 
+/// What the views of one node were told of each key.
+#[derive(Debug, Clone, Default)]
+struct Seen(Arc<Mutex<BTreeMap<String, Vec<Told>>>>);
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Told {
+    /// The state as it is after an event.
+    Restored {
+        seq: u64,
+        count: u64,
+    },
+    Applied {
+        seq: u64,
+        added: u64,
+    },
+}
+
+/// The part of one group.
+struct Watch {
+    seen: Seen,
+    keys: BTreeSet<String>,
+}
+
+impl Watch {
+    fn tell(&mut self, key: &str, told: Told) {
+        self.keys.insert(key.to_owned());
+        self.seen.0.lock().unwrap().entry(key.to_owned()).or_default().push(told);
+    }
+}
+
+impl ReplicaView for Watch {
+    type State = Count;
+    async fn clear(&mut self) {
+        let mut seen = self.seen.0.lock().unwrap();
+        for key in std::mem::take(&mut self.keys) {
+            seen.remove(&key);
+        }
+    }
+    async fn restored(&mut self, key: &str, seq: u64, state: &Count) {
+        self.tell(key, Told::Restored { seq, count: state.0 });
+    }
+    async fn applied(&mut self, key: &str, seq: u64, added: u64) {
+        self.tell(key, Told::Applied { seq, added });
+    }
+}
+
 async fn start(dir: &tempfile::TempDir, name: &str, join: Option<(&str, &str)>) -> Village {
+    start_seen(dir, name, join, &Seen::default()).await
+}
+
+async fn start_seen(dir: &tempfile::TempDir, name: &str, join: Option<(&str, &str)>, seen: &Seen) -> Village {
     let mut config: toml::Table = "node.listen = '127.0.0.1:0'".parse().unwrap();
     if let Some((token, seed)) = join {
         config.insert("join".into(), toml::from_str(&format!("token = '{token}'\nseeds = ['{seed}']")).unwrap());
     }
-    let builder = Village::builder().host(|_: &ActorCx| Counter).host(|_: &ActorCx| Echo);
+    let seen = seen.clone();
+    let builder = Village::builder()
+        .host(|_: &ActorCx| Counter)
+        .host(|_: &ActorCx| Echo)
+        .replica_view::<Counter, _>(move |_| Watch { seen: seen.clone(), keys: BTreeSet::new() });
     builder.config(config).data_dir(dir.path().join(name)).clustered().start().await.unwrap()
 }
 
@@ -112,17 +168,21 @@ async fn ready(village: &Village) {
     until("ready", async || village.health().ready.then_some(())).await;
 }
 
-/// Three nodes, each group with three voters, none leading too much.
 async fn three(dir: &tempfile::TempDir) -> [Village; 3] {
-    let a = start(dir, "a", None).await;
+    three_seen(dir, &Default::default()).await
+}
+
+/// Three nodes, each group with three voters, none leading too much.
+async fn three_seen(dir: &tempfile::TempDir, seen: &[Seen; 3]) -> [Village; 3] {
+    let a = start_seen(dir, "a", None, &seen[0]).await;
     ready(&a).await;
     // Written while there is one node.
     assert_eq!(a.addr::<Counter>("before").ask(|r| CounterMsg::Add(2, r)).await, Ok(2));
     let cluster = a.cluster().unwrap();
     let token = cluster.new_token(2, Duration::from_mins(1), "test").await.unwrap().to_string();
     let seed = cluster.addr().to_owned();
-    let b = start(dir, "b", Some((&token, &seed))).await;
-    let c = start(dir, "c", Some((&token, &seed))).await;
+    let b = start_seen(dir, "b", Some((&token, &seed)), &seen[1]).await;
+    let c = start_seen(dir, "c", Some((&token, &seed)), &seen[2]).await;
     for village in [&a, &b, &c] {
         ready(village).await;
     }
@@ -152,7 +212,7 @@ async fn three_nodes_make_one_village() {
         assert_eq!([add(a, &key, 1).await, add(b, &key, 2).await, add(c, &key, 3).await], [1, 3, 6]);
     }
     // Kinds without state are spread too, and all nodes agree on where.
-    let mut hosts = std::collections::BTreeSet::new();
+    let mut hosts = BTreeSet::new();
     for key in (0..20).map(|n| format!("k{n}")) {
         let ask = async |village: &Village| village.addr::<Echo>(&key).ask(|r| r).await.unwrap();
         let at = ask(a).await;
@@ -172,6 +232,35 @@ async fn three_nodes_make_one_village() {
         metrics.lines().filter(|line| line.starts_with("village_member_state{") && line.contains("\"up\"")).count(),
         3
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_replica_is_told_each_event_once_and_in_order() {
+    const EVENTS: u64 = 40;
+    let dir = tempfile::tempdir().unwrap();
+    let seen: [Seen; 3] = Default::default();
+    let [a, b, c] = three_seen(&dir, &seen).await;
+    // The others got it as a snapshot, which took the place of an empty copy that their views had seen.
+    until("what was there before, on every node", async || {
+        let of = |seen: &Seen| seen.0.lock().unwrap().get("before").cloned().unwrap_or_default();
+        let [first, others @ ..] = seen.each_ref().map(of);
+        let told = first.last()?;
+        let alone = [Told::Applied { seq: 1, added: 2 }, Told::Restored { seq: 1, count: 2 }].contains(told);
+        (alone && others.iter().all(|told| *told == [Told::Restored { seq: 1, count: 2 }])).then_some(())
+    })
+    .await;
+    let keys: Vec<_> = (0..10).map(|n| format!("k{n}")).collect();
+    for n in 1..=EVENTS {
+        for (nth, key) in keys.iter().enumerate() {
+            add([&a, &b, &c][nth % 3], key, n).await;
+        }
+    }
+    let all: Vec<_> = (1..=EVENTS).map(|n| Told::Applied { seq: n, added: n }).collect();
+    for seen in &seen {
+        for key in &keys {
+            until("all events", async || (seen.0.lock().unwrap().get(key)? == &all).then_some(())).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -243,6 +332,14 @@ async fn drained_leader_of_five_hands_over() {
         (!control.voters.contains(&first.node_id().to_string())).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn view_of_a_kind_without_replicas_is_refused() {
+    let builder =
+        Village::builder().replica_view::<Echo, _>(|_| Watch { seen: Seen::default(), keys: BTreeSet::new() });
+    let refused = builder.start().await.map(drop);
+    assert!(matches!(refused, Err(StartError::NotReplicated("test.echo"))), "{refused:?}");
 }
 
 #[tokio::test]

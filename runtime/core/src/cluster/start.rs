@@ -28,6 +28,7 @@ use crate::join::{JoinError, JoinRequest, JoinUrl, request_join, serve_join};
 use crate::link::peers::{Evidence, Peer, Peers, PeersMsg, Witness};
 use crate::node_id::NodeId;
 use crate::raft::{Around, Group, GroupConfig, GroupId, Role, Spawner};
+use crate::replica_view::Views;
 use crate::router::{Router, Service};
 use crate::store::{Batch, Level, Store, StoreError, TreeId};
 use crate::supervisor::{ChildSpec, Strategy, SupervisorHandle, SupervisorSpec};
@@ -119,6 +120,7 @@ pub(crate) struct Parts {
     /// Kinds hosted here, with the versions of their messages.
     pub(crate) kinds: Vec<HostedRecord>,
     pub(crate) replica: Replica,
+    pub(crate) views: Views,
 }
 
 impl Parts {
@@ -303,10 +305,12 @@ fn is_alone(replica: &Replica, me: NodeId) -> bool {
 async fn shards(parts: &Parts, cluster: &Founded, alone: bool) -> Result<Vec<Arc<Shard>>, ClusterError> {
     let mut shards = Vec::new();
     for number in 1..=cluster.groups {
-        let group = Group::start(parts.group_config(number), ShardMachine, parts.around()).await;
+        let feeds = parts.views.open(GroupId(number), &parts.tasks);
+        let machine = ShardMachine::new(feeds.clone());
+        let group = Group::start(parts.group_config(number), machine, parts.around()).await;
         let group = group.map_err(|error| ClusterError::Group { group: number, detail: error.to_string() })?;
         let direct = alone && group.status().voters.is_empty();
-        shards.push(Arc::new(Shard::of(group, parts.store.clone(), direct)));
+        shards.push(Arc::new(Shard::of(group, parts.store.clone(), feeds, direct)));
     }
     Ok(shards)
 }

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::feed::{Feeds, Wanted};
 use crate::raft::{Machine, Position, StateView, Writes};
 use crate::store::{Batch, StoreError, TreeId};
 
@@ -30,14 +31,24 @@ pub(crate) enum Outcome {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
-pub(crate) struct ShardMachine;
+pub(crate) struct ShardMachine {
+    feeds: Feeds,
+    /// Events that are applied and cannot be read yet.
+    applied: Wanted,
+}
+
+impl ShardMachine {
+    pub(crate) fn new(feeds: Feeds) -> Self {
+        Self { feeds, applied: Wanted::new() }
+    }
+}
 
 impl Machine for ShardMachine {
     fn apply(&mut self, at: Position, command: &[u8], writes: &mut Writes) -> Vec<u8> {
         let outcome = match postcard::from_bytes::<Command>(command) {
             Ok(command) if command.term == at.term => {
                 write(&command.batch, writes);
+                self.applied.extend(self.feeds.wanted(&command.batch));
                 Outcome::Done
             }
             Ok(_) => Outcome::Fenced,
@@ -46,7 +57,12 @@ impl Machine for ShardMachine {
         postcard::to_allocvec(&outcome).unwrap_or_default()
     }
 
-    fn reload(&mut self, _: &StateView) -> Result<(), StoreError> {
+    fn committed(&mut self) {
+        self.feeds.push(std::mem::take(&mut self.applied));
+    }
+
+    fn reload(&mut self, state: &StateView) -> Result<(), StoreError> {
+        self.feeds.reset(state);
         Ok(())
     }
 

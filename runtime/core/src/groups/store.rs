@@ -3,6 +3,7 @@
 //! Reads see this node's copy. They are not stale after a commit of the same activation, and an empty commit does for those
 //! at the start: it is an entry too, so it comes after everything an earlier activation had under way.
 
+use std::future::ready;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::RwLock;
 
+use super::feed::{Feeds, Told};
 use super::machine::{Command, Outcome, key_of, write};
 use crate::raft::{Group, MAX_COMMAND, ProposeError, Role, StateView, Writes};
 use crate::store::{Batch, Level, Lsn, MAX_BATCH, Store, StoreError, StoreStats, TreeId};
@@ -22,19 +24,21 @@ pub(crate) struct Shard {
     state: StateView,
     store: Arc<dyn Store>,
     group: Option<Group>,
+    feeds: Feeds,
     /// No other node has a copy yet, so a commit writes the state itself. Held while it does.
     direct: RwLock<bool>,
 }
 
 impl Shard {
     /// The place of a group in a village that is no cluster.
-    pub(crate) fn alone(state: StateView, store: Arc<dyn Store>) -> Self {
-        Self { state, store, group: None, direct: RwLock::new(true) }
+    pub(crate) fn alone(state: StateView, store: Arc<dyn Store>, feeds: Feeds) -> Self {
+        feeds.reset(&state);
+        Self { state, store, group: None, feeds, direct: RwLock::new(true) }
     }
 
     /// A group of a cluster; `direct` until it has been founded.
-    pub(crate) fn of(group: Group, store: Arc<dyn Store>, direct: bool) -> Self {
-        Self { state: group.state(), store, group: Some(group), direct: RwLock::new(direct) }
+    pub(crate) fn of(group: Group, store: Arc<dyn Store>, feeds: Feeds, direct: bool) -> Self {
+        Self { state: group.state(), store, group: Some(group), feeds, direct: RwLock::new(direct) }
     }
 
     pub(crate) fn group(&self) -> Option<&Group> {
@@ -65,7 +69,10 @@ impl Shard {
             if *direct {
                 let mut writes = Writes::outside(&self.state);
                 write(&batch, &mut writes);
-                return self.store.commit(writes.into_batch(), level).await;
+                let told = Told::begin(&self.feeds, &batch);
+                let written = self.store.commit(writes.into_batch(), level).await?;
+                told.done();
+                return Ok(written);
             }
         }
         // An activation of before the group was founded has no term, so its commits are fenced.
@@ -104,13 +111,7 @@ impl Store for ShardStore {
     }
 
     fn scan(&self, tree: TreeId, from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        let mut pairs = self.shard.state.scan(&key_of(tree, from), limit)?;
-        let prefix = tree.0.to_be_bytes();
-        pairs.truncate(pairs.partition_point(|(key, _)| key.starts_with(&prefix)));
-        for (key, _) in &mut pairs {
-            *key = key.slice(prefix.len()..);
-        }
-        Ok(pairs)
+        scan(&self.shard.state, tree, from, limit)
     }
 
     fn commit(&self, batch: Batch, level: Level) -> BoxFuture<'static, Result<Lsn, StoreError>> {
@@ -129,5 +130,40 @@ impl Store for ShardStore {
 
     fn stats(&self) -> StoreStats {
         self.shard.store.stats()
+    }
+}
+
+fn scan(state: &StateView, tree: TreeId, from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+    let mut pairs = state.scan(&key_of(tree, from), limit)?;
+    let prefix = tree.0.to_be_bytes();
+    pairs.truncate(pairs.partition_point(|(key, _)| key.starts_with(&prefix)));
+    for (key, _) in &mut pairs {
+        *key = key.slice(prefix.len()..);
+    }
+    Ok(pairs)
+}
+
+/// This node's copy of a group, for those who may not write.
+pub(crate) struct ReadOnly(pub(crate) StateView);
+
+impl Store for ReadOnly {
+    fn get(&self, tree: TreeId, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.0.get(&key_of(tree, key))
+    }
+
+    fn scan(&self, tree: TreeId, from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        scan(&self.0, tree, from, limit)
+    }
+
+    fn commit(&self, batch: Batch, level: Level) -> BoxFuture<'static, Result<Lsn, StoreError>> {
+        if batch.is_empty() { self.0.store().commit(batch, level) } else { ready(Err(StoreError::Fenced)).boxed() }
+    }
+
+    fn checkpoint(&self) -> BoxFuture<'static, Result<Lsn, StoreError>> {
+        self.0.store().checkpoint()
+    }
+
+    fn stats(&self) -> StoreStats {
+        self.0.store().stats()
     }
 }

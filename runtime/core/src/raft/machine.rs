@@ -122,9 +122,10 @@ impl Replica {
         Ok(replies)
     }
 
-    async fn commit(&self, writes: Writes) -> Result<(), StoreError> {
+    async fn commit(&mut self, writes: Writes) -> Result<(), StoreError> {
         let batch = writes.batch.put(TreeId::RAFT, Fact::Applied.key(self.group()), encode(&self.applied));
         self.writer.commit(batch, Level::Async).await?;
+        self.machine.get_mut().committed();
         self.gate.applied(self.applied.last);
         Ok(())
     }
