@@ -15,6 +15,7 @@ use crate::cli::{Exit, Failure, Outcome, output};
 
 /// Arguments of the hidden `village bench node`.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  village bench node --listen 127.0.0.1:4100 --dir /tmp/n1")]
 pub(crate) struct NodeRole {
     #[arg(long)]
     listen: SocketAddr,
