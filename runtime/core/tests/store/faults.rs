@@ -155,6 +155,8 @@ fn flipped_bytes_in_sled_while_it_runs_lose_nothing() {
             runtime.block_on(store.commit(batch, Level::Process)).unwrap();
         };
         (0..KEYS / 60).for_each(|part| write(&mut model, part * 60..part * 60 + 60, 0));
+        // Until then much of it is on the heap.
+        runtime.block_on(store.checkpoint()).unwrap();
         for turn in 1..=TURNS {
             if store.stats().index == "sled" {
                 (0..10).for_each(|_| drop(flip(&dir.path().join("sled"), &mut rng)));
