@@ -17,6 +17,7 @@ use serde_json::json;
 
 mod corpus;
 mod stub;
+mod wire;
 
 /// Panics.
 struct Bomb;
