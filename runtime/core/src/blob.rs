@@ -5,6 +5,14 @@
 //!
 //! A file gets its name when all of it is on the disk, and its record in the store after that; the collector removes in the
 //! opposite order. So a record's file exists, and a file without a record is garbage that a crash left.
+//!
+//! A blob that another node has is fetched with [`Blobs::fetch`], over the blob lane:
+//!
+//! | look for | in |
+//! |---|---|
+//! | the streams between nodes, and what they may cost | `lane`, `pace` |
+//! | requests and answers | `wire` |
+//! | what is missing of a file, and where it goes | `ranges`, `transfer` |
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,7 +21,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -22,11 +30,23 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use crate::clock;
+use crate::node_id::NodeId;
 use crate::store::{Batch, Level, Store, StoreError, TreeId, sync_dir};
+
+mod lane;
+mod pace;
+mod ranges;
+mod transfer;
+mod wire;
+
+pub(crate) use lane::{BlobLane, Counted, FetchError};
+pub(crate) use transfer::{Download, Landing, Offers, Served};
 
 /// How long an unreferenced blob is kept.
 pub const UNREFERENCED_AGE: Duration = Duration::from_hours(24);
 
+/// Age from which a blob that is fetched again counts as new.
+const RENEWED_AFTER_MS: u64 = 60 * 60 * 1000;
 /// Bytes hashed and written at a time.
 const CHUNK: usize = 256 * 1024;
 /// Beginning of the names of files that are being written.
@@ -77,9 +97,11 @@ impl FromStr for BlobId {
     }
 }
 
-/// A blob and its length.
+/// A blob, its length, and a node that has it. It travels in messages; who needs the bytes [fetches](Blobs::fetch) them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct BlobRef {
+    /// Where it was written.
+    pub node: NodeId,
     /// The name.
     pub id: BlobId,
     /// Length in bytes.
@@ -114,6 +136,33 @@ pub enum BlobError {
         /// What was given.
         text: String,
     },
+    /// The node does not have it, or not any more.
+    #[error("node {node} has no blob {id}")]
+    NotThere {
+        /// Its name.
+        id: BlobId,
+        /// Who should have it.
+        node: NodeId,
+    },
+    /// What the node sent is another blob, or one of another length. Nothing of it is kept.
+    #[error("what node {node} sent is not blob {id}")]
+    Mismatch {
+        /// The name asked for.
+        id: BlobId,
+        /// Who sent it.
+        node: NodeId,
+    },
+    /// The node could not be reached for long enough. What came is kept, and a further fetch goes on there.
+    #[error("cannot fetch blob {id} from node {node}")]
+    Unreachable {
+        /// Its name.
+        id: BlobId,
+        /// Who has it.
+        node: NodeId,
+        /// What happened last.
+        #[source]
+        source: Arc<io::Error>,
+    },
     /// The reader that the bytes come from failed.
     #[error("cannot read the source of a blob: {0}")]
     Source(#[source] io::Error),
@@ -134,10 +183,15 @@ pub struct Collected {
 /// The blobs of a node. Cheap to clone.
 #[derive(Clone)]
 pub struct Blobs {
+    node: NodeId,
     files: Arc<Files>,
     store: Arc<dyn Store>,
     /// Held while records change: counts are read, changed and written.
     records: Arc<Mutex<()>>,
+    /// The way to other nodes, in a cluster.
+    lane: Arc<OnceLock<Arc<BlobLane>>>,
+    /// Held while a blob is fetched, so that it comes once.
+    fetches: Arc<parking_lot::Mutex<HashMap<BlobId, Weak<Mutex<()>>>>>,
 }
 
 impl fmt::Debug for Blobs {
@@ -156,22 +210,29 @@ struct Record {
 }
 
 impl Blobs {
-    /// Keeps blobs as files in `dir`, which is made if it is not there, and their records in `store`.
+    /// Keeps the blobs of `node` as files in `dir`, which is made if it is not there, and their records in `store`.
     ///
     /// # Errors
     /// When the directory cannot be made.
-    pub fn open(dir: &Path, store: Arc<dyn Store>) -> Result<Self, BlobError> {
+    pub fn open(node: NodeId, dir: &Path, store: Arc<dyn Store>) -> Result<Self, BlobError> {
         fs::create_dir_all(dir).map_err(|e| StoreError::io("create", dir, e))?;
-        Ok(Self::over(Files::Directory(dir.to_owned()), store))
+        Ok(Self::over(node, Files::Directory(dir.to_owned()), store))
     }
 
     /// Keeps blobs on the heap.
-    pub fn in_memory(store: Arc<dyn Store>) -> Self {
-        Self::over(Files::Heap(RwLock::default()), store)
+    pub fn in_memory(node: NodeId, store: Arc<dyn Store>) -> Self {
+        Self::over(node, Files::Heap(RwLock::default()), store)
     }
 
-    fn over(files: Files, store: Arc<dyn Store>) -> Self {
-        Self { files: Arc::new(files), store, records: Arc::default() }
+    fn over(node: NodeId, files: Files, store: Arc<dyn Store>) -> Self {
+        let (records, lane, fetches) = (Arc::default(), Arc::default(), Arc::default());
+        Self { node, files: Arc::new(files), store, records, lane, fetches }
+    }
+
+    /// Blobs of other nodes are fetched over this lane from now on.
+    pub(crate) fn connect(&self, lane: Arc<BlobLane>) {
+        // A node has one, made at its start.
+        let _ = self.lane.set(lane);
     }
 
     /// Writes a blob. When this returns it survives the loss of power.
@@ -190,13 +251,90 @@ impl Blobs {
     pub async fn put_reader(&self, source: impl Read + Send + 'static) -> Result<BlobRef, BlobError> {
         let files = Arc::clone(&self.files);
         let partial = blocking(move || files.write(source)).await?;
-        let blob = partial.blob;
+        self.publish(partial).await
+    }
+
+    async fn publish(&self, partial: Partial) -> Result<BlobRef, BlobError> {
+        let (id, len) = (partial.id, partial.len);
         let _guard = self.records.lock().await;
         let files = Arc::clone(&self.files);
         blocking(move || files.publish(&partial)).await?;
-        let references = self.record(blob.id)?.map_or(0, |record| record.references);
-        self.write_record(blob.id, Record { references, len: blob.len, idle_since_ms: clock::unix_ms() }).await?;
-        Ok(blob)
+        let references = self.record(id)?.map_or(0, |record| record.references);
+        self.write_record(id, Record { references, len, idle_since_ms: clock::unix_ms() }).await?;
+        Ok(BlobRef { node: self.node, id, len })
+    }
+
+    /// Brings a blob here from the node that has it, unless it is here. What came is checked against its name, and durable
+    /// when this returns; as any blob without references it is kept for [`UNREFERENCED_AGE`]. A lost connection is made
+    /// again and the rest fetched, and so does a later call go on where this one ended.
+    ///
+    /// # Cancel safety
+    /// What has come by then is kept for a later call.
+    ///
+    /// # Errors
+    /// [`BlobError::NotThere`], [`BlobError::Mismatch`], [`BlobError::Unreachable`]; [`BlobError::NotFound`] for a blob of this
+    /// node that is gone; [`BlobError::Store`] when it cannot be written here.
+    pub async fn fetch(&self, blob: &BlobRef) -> Result<(), BlobError> {
+        let BlobRef { node, id, len } = *blob;
+        let flight = self.flight(id);
+        let _alone = flight.lock().await;
+        if self.is_kept(id).await? {
+            return Ok(());
+        }
+        if node == self.node {
+            return Err(BlobError::NotFound { id });
+        }
+        let Some(lane) = self.lane.get() else {
+            let source = Arc::new(io::Error::new(io::ErrorKind::NotConnected, "this node is in no cluster"));
+            return Err(BlobError::Unreachable { id, node, source });
+        };
+        loop {
+            let files = Arc::clone(&self.files);
+            let arrival = blocking(move || files.begin(id, len)).await?;
+            let right = match lane.fetch(node, &arrival.download).await {
+                Ok(()) => arrival.download.is_right().await.map_err(|e| arrival.unwritten(&e))?,
+                Err(FetchError::Mismatch) => false,
+                Err(error) => return Err(arrival.failed(error, node)),
+            };
+            if right {
+                let partial = blocking(move || arrival.finish(len)).await?;
+                return self.publish(partial).await.map(drop);
+            }
+            let resumed = arrival.resumed;
+            blocking(move || arrival.discard()).await?;
+            if !resumed {
+                return Err(BlobError::Mismatch { id, node });
+            }
+            // What was left of an earlier fetch may be what a crash made of it.
+        }
+    }
+
+    fn flight(&self, id: BlobId) -> Arc<Mutex<()>> {
+        let mut fetches = self.fetches.lock();
+        if let Some(flight) = fetches.get(&id).and_then(Weak::upgrade) {
+            return flight;
+        }
+        fetches.retain(|_, flight| flight.strong_count() > 0);
+        let flight = Arc::default();
+        fetches.insert(id, Arc::downgrade(&flight));
+        flight
+    }
+
+    /// Whether the blob is here, and stays for a while.
+    async fn is_kept(&self, id: BlobId) -> Result<bool, BlobError> {
+        let _guard = self.records.lock().await;
+        let Some(record) = self.record(id)? else { return Ok(false) };
+        let files = Arc::clone(&self.files);
+        match blocking(move || files.len(id)).await {
+            Ok(_) => {}
+            Err(BlobError::NotFound { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        let now_ms = clock::unix_ms();
+        if record.references == 0 && now_ms.saturating_sub(record.idle_since_ms) > RENEWED_AFTER_MS {
+            self.write_record(id, Record { idle_since_ms: now_ms, ..record }).await?;
+        }
+        Ok(true)
     }
 
     /// Reads a whole blob and checks it against its name.
@@ -316,7 +454,8 @@ enum Files {
 
 /// A blob that is written but has no name yet. Its file goes with it.
 struct Partial {
-    blob: BlobRef,
+    id: BlobId,
+    len: u64,
     place: Place,
 }
 
@@ -324,6 +463,67 @@ struct Partial {
 enum Place {
     File(PathBuf),
     Heap(Bytes),
+}
+
+/// A blob that is being fetched. What has come without a gap stays in its file when it ends before it is finished.
+struct Arrival {
+    download: Arc<Download>,
+    /// None on the heap, and once it is finished.
+    path: Option<PathBuf>,
+    /// A part was here before.
+    resumed: bool,
+}
+
+impl Arrival {
+    fn failed(&self, error: FetchError, node: NodeId) -> BlobError {
+        let id = self.download.id();
+        match error {
+            FetchError::NotThere => BlobError::NotThere { id, node },
+            FetchError::Mismatch => BlobError::Mismatch { id, node },
+            FetchError::Unreachable(source) => BlobError::Unreachable { id, node, source },
+            FetchError::Write(error) => self.unwritten(&error),
+        }
+    }
+
+    fn unwritten(&self, error: &io::Error) -> BlobError {
+        let path = self.path.as_deref().unwrap_or(Path::new("memory"));
+        // An error of the system keeps its number, which says whether the disk is full.
+        let error =
+            error.raw_os_error().map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error);
+        StoreError::io("write", path, error).into()
+    }
+
+    /// Makes what has come durable.
+    fn finish(mut self, len: u64) -> Result<Partial, BlobError> {
+        let place = match (self.download.landing(), &self.path) {
+            (Landing::File(file), Some(path)) => {
+                file.sync_all().map_err(|e| StoreError::io("sync", path, e))?;
+                Place::File(path.clone())
+            }
+            _ => Place::Heap(self.download.take_heap()),
+        };
+        self.path = None;
+        Ok(Partial { id: self.download.id(), len, place })
+    }
+
+    fn discard(mut self) -> Result<(), BlobError> {
+        match self.path.take() {
+            Some(path) => Ok(fs::remove_file(&path).map_err(|e| StoreError::io("remove", &path, e))?),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        // What came beyond a gap is not known to a later fetch.
+        if let (Some(path), Landing::File(file)) = (&self.path, self.download.landing()) {
+            let _ = match self.download.prefix() {
+                0 => fs::remove_file(path),
+                prefix => file.set_len(prefix),
+            };
+        }
+    }
 }
 
 impl Drop for Partial {
@@ -340,14 +540,13 @@ impl Files {
         let Self::Directory(dir) = self else {
             let mut bytes = Vec::new();
             source.read_to_end(&mut bytes).map_err(BlobError::Source)?;
-            let blob = BlobRef { id: BlobId::of(&bytes), len: bytes.len() as u64 };
-            return Ok(Partial { blob, place: Place::Heap(bytes.into()) });
+            let (id, len) = (BlobId::of(&bytes), bytes.len() as u64);
+            return Ok(Partial { id, len, place: Place::Heap(bytes.into()) });
         };
         let path = dir.join(format!("{PARTIAL}{}", uuid::Uuid::now_v7()));
         let failed = |e| StoreError::io("write", &path, e);
         let mut file = File::create_new(&path).map_err(failed)?;
-        let blob = BlobRef { id: BlobId::of(&[]), len: 0 };
-        let mut partial = Partial { blob, place: Place::File(path.clone()) };
+        let mut partial = Partial { id: BlobId::of(&[]), len: 0, place: Place::File(path.clone()) };
         let (mut hasher, mut chunk) = (blake3::Hasher::new(), vec![0; CHUNK]);
         loop {
             let filled = match source.read(&mut chunk) {
@@ -360,13 +559,44 @@ impl Files {
             file.write_all(&chunk[..filled]).map_err(failed)?;
         }
         file.sync_all().map_err(failed)?;
-        partial.blob = BlobRef { id: BlobId(hasher.finalize().into()), len: hasher.count() };
+        (partial.id, partial.len) = (BlobId(hasher.finalize().into()), hasher.count());
         Ok(partial)
+    }
+
+    /// A place for a blob that is fetched, with what an earlier fetch left of it.
+    fn begin(&self, id: BlobId, len: u64) -> Result<Arrival, BlobError> {
+        let Self::Directory(dir) = self else {
+            let download = Download::new(id, len, Landing::Heap(parking_lot::Mutex::default()), 0);
+            return Ok(Arrival { download: Arc::new(download), path: None, resumed: false });
+        };
+        let path = dir.join(format!("{PARTIAL}{id}"));
+        let failed = |e| StoreError::io("open", &path, e);
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        let mut have = file.metadata().map_err(failed)?.len();
+        if have > len {
+            file.set_len(0).map_err(failed)?;
+            have = 0;
+        }
+        let download = Arc::new(Download::new(id, len, Landing::File(file), have));
+        Ok(Arrival { download, path: Some(path), resumed: have > 0 })
+    }
+
+    /// A blob for others to read.
+    fn serve(&self, id: BlobId) -> Result<Served, BlobError> {
+        match self {
+            Self::Heap(blobs) => Ok(Served::Heap(blobs.read().get(&id).ok_or(BlobError::NotFound { id })?.clone())),
+            Self::Directory(dir) => {
+                let path = path(dir, id);
+                let file = open(&path, id)?;
+                let len = file.metadata().map_err(|e| StoreError::io("read", &path, e))?.len();
+                Ok(Served::File(Arc::new(file), len))
+            }
+        }
     }
 
     /// Gives a blob its name. One that is already there is replaced: this one is known to be good.
     fn publish(&self, partial: &Partial) -> Result<(), BlobError> {
-        let id = partial.blob.id;
+        let id = partial.id;
         match (self, &partial.place) {
             (Self::Directory(dir), Place::File(file)) => {
                 fs::rename(file, path(dir, id)).map_err(|e| StoreError::io("rename", file, e))?;
@@ -504,12 +734,13 @@ mod tests {
     use super::*;
     use crate::store::MemoryStore;
 
+    const NODE: NodeId = NodeId(1);
     const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
     /// The same blobs in a directory and on the heap.
     fn both(dir: &Path) -> [Blobs; 2] {
         let store = || Arc::<MemoryStore>::default();
-        [Blobs::open(dir, store()).unwrap(), Blobs::in_memory(store())]
+        [Blobs::open(NODE, dir, store()).unwrap(), Blobs::in_memory(NODE, store())]
     }
 
     #[tokio::test]
@@ -518,7 +749,7 @@ mod tests {
         let bytes: Vec<u8> = (0..700_000_u32).map(|n| u8::try_from(n % 251).unwrap()).collect();
         for blobs in both(dir.path()) {
             let blob = blobs.put_reader(io::Cursor::new(bytes.clone())).await.unwrap();
-            assert_eq!(blob, BlobRef { id: BlobId::of(&bytes), len: 700_000 });
+            assert_eq!(blob, BlobRef { node: NODE, id: BlobId::of(&bytes), len: 700_000 });
             assert_eq!(blobs.put(bytes.clone()).await.unwrap(), blob);
             assert_eq!(blobs.get(blob.id).await.unwrap(), bytes);
             assert_eq!(blobs.read(blob.id, 300_000, 1000).await.unwrap(), bytes[300_000..301_000]);

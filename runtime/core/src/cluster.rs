@@ -17,6 +17,7 @@ use arc_swap::ArcSwapOption;
 use ractor::ActorRef;
 use serde::Serialize;
 
+use crate::blob::BlobLane;
 use crate::clock;
 use crate::control::{
     ControlCommand, ControlMachine, ControlRefused, ControlReply, KvEntry, MemberState, NodeRecord, TokenRecord,
@@ -61,6 +62,7 @@ pub(crate) struct Inner {
     pub(crate) max_voters: u8,
     pub(crate) liveness: LivenessConfig,
     pub(crate) transport: Arc<dyn ClusterTransport>,
+    pub(crate) blobs: Arc<BlobLane>,
     pub(crate) pins: Pins,
     pub(crate) router: Arc<Router>,
     pub(crate) control: Control,

@@ -209,11 +209,19 @@ pub struct LimitsConfig {
     pub max_body: Size,
     /// Activations that may live on a node at once. Hot.
     pub max_actors: u32,
+    /// Bytes a second that one other node may fetch of blobs and snapshots. 0: no limit.
+    pub blob_rate: Size,
 }
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self { mailbox: 1024, call_timeout: Period::from_secs(10), max_body: Size::from_kib(256), max_actors: 100_000 }
+        Self {
+            mailbox: 1024,
+            call_timeout: Period::from_secs(10),
+            max_body: Size::from_kib(256),
+            max_actors: 100_000,
+            blob_rate: Size(0),
+        }
     }
 }
 
@@ -222,6 +230,8 @@ impl LimitsConfig {
     pub const CALL_TIMEOUT_MAX: Period = Period::from_secs(600);
     /// A larger body would delay every mail behind it on a link; blobs are made for that.
     pub const BODY_MAX: Size = Size::from_mib(1);
+    /// With less, a stream would seem to stand still.
+    pub const BLOB_RATE_MIN: Size = Size::from_mib(1);
 
     /// Checks the section.
     ///
@@ -233,6 +243,10 @@ impl LimitsConfig {
         })?;
         within("limits.call_timeout", self.call_timeout, Period::from_millis(1), Self::CALL_TIMEOUT_MAX)?;
         within("limits.max_body", self.max_body, Size::from_kib(1), Self::BODY_MAX)?;
+        let fits = self.blob_rate == Size(0) || self.blob_rate >= Self::BLOB_RATE_MIN;
+        check(fits, "limits.blob_rate", || {
+            format!("{} is neither 0B, for no limit, nor at least {}", self.blob_rate, Self::BLOB_RATE_MIN)
+        })?;
         check(self.max_actors > 0, "limits.max_actors", || "0 is not at least 1".into())
     }
 }
@@ -397,6 +411,7 @@ mod tests {
             call_timeout = "10s"
             max_body = "256KiB"
             max_actors = 100000
+            blob_rate = "0B"
             [supervise]
             max_restarts = 3
             window = "5s"
@@ -424,6 +439,7 @@ mod tests {
             ("limits.call_timeout = '11m'", "limits.call_timeout: 11m is not between 1ms and 10m"),
             ("limits.max_body = '2MiB'", "limits.max_body: 2MiB is not between 1KiB and 1MiB"),
             ("limits.max_actors = 0", "limits.max_actors: 0 is not at least 1"),
+            ("limits.blob_rate = '1KiB'", "limits.blob_rate: 1KiB is neither 0B, for no limit, nor at least 1MiB"),
             ("supervise.window = '0s'", "supervise.window: 0s is not between 1ms and 1h"),
             ("telemetry.sample = 1.5", "telemetry.sample: 1.5 is not in 0..=1"),
             ("telemetry.sample = nan", "telemetry.sample: NaN is not in 0..=1"),

@@ -270,10 +270,8 @@ pub(crate) struct GroupConfig {
     pub(crate) hand_off_limit: Duration,
     /// Time that a change of members has.
     pub(crate) membership_limit: Duration,
-    /// Time that a peer has to take one piece of a snapshot.
-    pub(crate) piece_limit: Duration,
-    /// Time that a peer has to install a snapshot.
-    pub(crate) install_limit: Duration,
+    /// Time to make the first snapshot of a group that had its state before its log.
+    pub(crate) seal_limit: Duration,
     /// Where snapshots are kept; in memory if nowhere.
     pub(crate) snapshots: Option<PathBuf>,
 }
@@ -295,8 +293,7 @@ impl GroupConfig {
             quorum_limit: Duration::from_secs(2),
             hand_off_limit: Duration::from_millis(500),
             membership_limit: Duration::from_secs(10),
-            piece_limit: Duration::from_secs(10),
-            install_limit: Duration::from_mins(5),
+            seal_limit: Duration::from_mins(5),
             snapshots: None,
         }
     }

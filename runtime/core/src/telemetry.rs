@@ -20,8 +20,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Registry, reload};
 
 pub use metrics::{
-    ClusterMetrics, KindMetrics, LATENCY_BUCKETS, LinkMetrics, MetricSet, Metrics, Outcome, RuntimeMetrics,
-    StoreMetrics, latency_histogram,
+    BlobMetrics, ClusterMetrics, KindMetrics, LATENCY_BUCKETS, LinkMetrics, MetricSet, Metrics, Outcome,
+    RuntimeMetrics, StoreMetrics, latency_histogram,
 };
 pub use traces::{current as current_trace, set_parent};
 

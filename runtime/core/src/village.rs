@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::actor_cx::ActorCx;
 use crate::addr::{Addr, Target};
-use crate::blob::{BlobError, Blobs};
+use crate::blob::{BlobError, Blobs, Counted};
 use crate::clock;
 use crate::cluster::control::Replica;
 use crate::cluster::start::{ClusterError, Parts};
@@ -289,16 +289,21 @@ impl VillageBuilder {
         self.kinds.insert(0, topic_kind());
         let config = RuntimeConfig::from_table(&self.config)?;
         let metrics = Metrics::new();
-        let (store, blobs) = open_store(self.data_dir.as_deref(), &self.config, &metrics)?;
+        let store = open_store(self.data_dir.as_deref(), &self.config, &metrics)?;
         let identity = match &self.data_dir {
             Some(dir) => Identity::load_or_create(dir)?,
             None => Identity::generate()?,
         };
         let node = identity.node_id();
+        let blobs = match &self.data_dir {
+            Some(dir) => Blobs::open(node, &dir.join("blobs"), store.clone())?,
+            None => Blobs::in_memory(node, store.clone()),
+        };
         let mut messages = self.described()?;
         let tasks = Arc::new(Tasks::default());
         let router = Arc::new(Router::new(Arc::new(View::new(node)), tasks.clone()));
-        let (cluster, shards) = self.join_cluster(&config, identity, &store, (&router, &tasks)).await?;
+        let (cluster, shards) =
+            self.join_cluster(&config, identity, (&store, &blobs, &metrics), (&router, &tasks)).await?;
         let village = Village(Arc::new(Inner {
             node,
             since: Instant::now(),
@@ -349,7 +354,7 @@ impl VillageBuilder {
         &mut self,
         config: &RuntimeConfig,
         identity: Identity,
-        store: &Arc<dyn Store>,
+        (store, blobs, metrics): (&Arc<dyn Store>, &Blobs, &Metrics),
         (router, tasks): (&Arc<Router>, &Arc<Tasks>),
     ) -> Result<(Option<Cluster>, Vec<Arc<Shard>>), StartError> {
         if !self.clustered {
@@ -372,6 +377,9 @@ impl VillageBuilder {
             node: config.node.clone(),
             join: config.join.clone(),
             config: config.control.clone(),
+            blob_rate: config.limits.blob_rate.bytes(),
+            counted: Counted { blobs: metrics.set(), links: metrics.set() },
+            blobs: blobs.clone(),
             store: store.clone(),
             router: router.clone(),
             tasks: tasks.clone(),
@@ -425,20 +433,12 @@ fn check_names(kinds: &[(HostedName, MakeKind)]) -> Result<(), StartError> {
     Ok(())
 }
 
-fn open_store(
-    dir: Option<&Path>,
-    config: &toml::Table,
-    metrics: &Metrics,
-) -> Result<(Arc<dyn Store>, Blobs), StartError> {
+fn open_store(dir: Option<&Path>, config: &toml::Table, metrics: &Metrics) -> Result<Arc<dyn Store>, StartError> {
     let config: StoreConfig = crate::config::section(config, "store")?;
     let Some(dir) = dir else {
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-        return Ok((store.clone(), Blobs::in_memory(store)));
+        return Ok(Arc::new(MemoryStore::default()));
     };
-    let store: Arc<dyn Store> =
-        Arc::new(Measured { store: store::open(dir, &config)?, metrics: metrics.set::<StoreMetrics>() });
-    let blobs = Blobs::open(&dir.join("blobs"), store.clone())?;
-    Ok((store, blobs))
+    Ok(Arc::new(Measured { store: store::open(dir, &config)?, metrics: metrics.set::<StoreMetrics>() }))
 }
 
 /// Bytes free on the disk of a folder.

@@ -5,12 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use aivillage_runtime::blob::{BlobError, BlobId, BlobRef};
+use aivillage_runtime::transport::{ClusterTransport, ListenerLimits, Pins, Protocol, TlsTcp};
 use aivillage_runtime::{
-    Actor, ActorCx, ActorProcessingErr, ActorRef, Addr, Cluster, Durability, Durable, Entity, Idem, Kind, KindOptions,
-    Mail, NodeId, ReplicaView, Reply, StartError, Village,
+    Actor, ActorCx, ActorProcessingErr, ActorRef, Addr, Cluster, Durability, Durable, Entity, Idem, Identity, Kind,
+    KindOptions, Mail, NodeId, PublicKey, ReplicaView, Reply, StartError, Village,
 };
 use futures::FutureExt;
 use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt;
 
 #[derive(Serialize, Deserialize)]
 enum CounterMsg {
@@ -353,4 +356,45 @@ async fn revoked_token_is_denied() {
     let refused = Village::builder().config(config.parse().unwrap()).clustered().start().await;
     let error = refused.map(|_| ()).unwrap_err();
     assert!(format!("{error:?}").contains("Denied"), "{error:?}");
+}
+
+/// Bytes of files that have come to a node, and gone from it.
+fn moved(village: &Village) -> [u64; 2] {
+    let metrics = village.encode_metrics();
+    ["in", "out"].map(|dir| {
+        let series = format!("village_blob_bytes_total{{dir=\"{dir}\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(&series)).unwrap().parse().unwrap()
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blobs_are_fetched_from_the_node_that_has_them_by_members_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let [a, b, c] = three(&dir).await;
+    let before = [&a, &b].map(moved);
+    let bytes: Vec<u8> = (0..30 << 20_u32).map(|n: u32| n.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
+    let blob = a.blobs().put(bytes.clone()).await.unwrap();
+    assert_eq!(blob.node, a.node_id());
+    for _ in 0..2 {
+        b.blobs().fetch(&blob).await.unwrap();
+    }
+    assert!(b.blobs().get(blob.id).await.unwrap() == bytes, "another blob");
+    let after = [&a, &b].map(moved);
+    assert_eq!([after[0][1] - before[0][1], after[1][0] - before[1][0]], [30 << 20; 2], "it comes once");
+    let nowhere = BlobRef { id: BlobId::of(b"nobody's"), ..blob };
+    let error = c.blobs().fetch(&nowhere).await;
+    assert!(matches!(error, Err(BlobError::NotThere { node, .. }) if node == a.node_id()), "{error:?}");
+
+    let outsider = Identity::generate().unwrap();
+    let mut door = None;
+    let listener = |work| door = Some(work);
+    let limits = ListenerLimits::default();
+    let transport = TlsTcp::bind("127.0.0.1:0", &outsider, &Pins::default(), limits, listener).await.unwrap();
+    let cluster = a.cluster().unwrap();
+    let key = cluster.members().into_iter().find(|member| member.record.id == a.node_id()).unwrap().record.public_key;
+    let dialled = transport.dial(cluster.addr(), PublicKey(key), Protocol::Blob).await;
+    // A dialler learns of the refusal with its first read.
+    let mut stream = dialled.unwrap();
+    let read = stream.io.read_u8().await.unwrap_err();
+    assert!(read.to_string().contains("AccessDenied"), "{read}");
 }

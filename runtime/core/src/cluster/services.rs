@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use crate::blob::{BlobLane, Download, FetchError, Offers};
 use crate::error::CallError;
 use crate::node_id::NodeId;
 use crate::raft::{Courier, Group, GroupId, Lost};
@@ -25,7 +26,10 @@ pub(crate) const RAFT: u32 = 256;
 
 /// Carries the messages of replicated groups over the lanes.
 #[derive(Clone)]
-pub(crate) struct LaneCourier(pub(crate) Arc<Router>);
+pub(crate) struct LaneCourier {
+    pub(crate) router: Arc<Router>,
+    pub(crate) blobs: Arc<BlobLane>,
+}
 
 impl Courier for LaneCourier {
     fn call(
@@ -35,7 +39,7 @@ impl Courier for LaneCourier {
         body: Bytes,
         limit: Duration,
     ) -> BoxFuture<'static, Result<Bytes, Lost>> {
-        let router = self.0.clone();
+        let router = self.router.clone();
         async move {
             let answer = router.call(to, RAFT + u32::from(group.0), &body, limit).await;
             answer.map_err(|error| match error {
@@ -45,6 +49,15 @@ impl Courier for LaneCourier {
             })
         }
         .boxed()
+    }
+
+    fn fetch(&self, from: NodeId, file: Arc<Download>) -> BoxFuture<'static, Result<(), FetchError>> {
+        let blobs = self.blobs.clone();
+        async move { blobs.fetch(from, &file).await }.boxed()
+    }
+
+    fn offers(&self) -> &Offers {
+        self.blobs.offers()
     }
 }
 

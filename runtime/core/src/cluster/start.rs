@@ -17,6 +17,7 @@ use super::member::{self, BeatService, Member, MemberMsg, MemberRef};
 use super::presence::Presence;
 use super::services::{BEAT, CONTROL, LEADS, LaneCourier, RAFT, RaftService};
 use super::{Cluster, DecideError, Inner, keeper};
+use crate::blob::{BlobLane, Blobs, Counted};
 use crate::clock;
 use crate::config::{ControlConfig, JoinConfig, NodeConfig};
 use crate::control::{Cluster as Founded, ControlCommand, Cookie, HostedRecord, MemberState, NodeRecord};
@@ -113,6 +114,10 @@ pub(crate) struct Parts {
     pub(crate) join: JoinConfig,
     pub(crate) config: ControlConfig,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) blobs: Blobs,
+    /// Bytes a second of blobs to one member; 0 is no limit.
+    pub(crate) blob_rate: u64,
+    pub(crate) counted: Counted,
     pub(crate) router: Arc<Router>,
     pub(crate) tasks: Arc<Tasks>,
     /// For snapshots; in memory if nowhere.
@@ -137,8 +142,9 @@ impl Parts {
         Arc::new(move |name, work| tasks.spawn(name, work).detach())
     }
 
-    fn around(&self) -> Around<LaneCourier> {
-        Around { store: self.store.clone(), courier: LaneCourier(self.router.clone()), spawner: self.spawner() }
+    fn around(&self, blobs: &Arc<BlobLane>) -> Around<LaneCourier> {
+        let courier = LaneCourier { router: self.router.clone(), blobs: blobs.clone() };
+        Around { store: self.store.clone(), courier, spawner: self.spawner() }
     }
 }
 
@@ -150,8 +156,11 @@ pub(crate) async fn open(parts: Parts) -> Result<Cluster, ClusterError> {
     let transport = TlsTcp::bind(listen, &parts.identity, &pins, ListenerLimits::default(), spawn).await;
     let transport = transport.map_err(|source| ClusterError::Listen { addr: listen.clone(), source })?;
     let transport: Arc<dyn ClusterTransport> = Arc::new(transport);
+    let counted = parts.counted.clone();
+    let blobs = Arc::new(BlobLane::new(transport.clone(), &parts.blobs, parts.blob_rate, counted));
+    parts.blobs.connect(blobs.clone());
     let record = record(&parts, transport.local_addr())?;
-    let group = Group::start(parts.group_config(0), parts.replica.clone(), parts.around()).await;
+    let group = Group::start(parts.group_config(0), parts.replica.clone(), parts.around(&blobs)).await;
     let group = group.map_err(|error| ClusterError::Group { group: 0, detail: error.to_string() })?;
     let control = Control::new(group, parts.replica.clone(), parts.router.clone());
     let joined = membership(&parts, &control, &*transport, &record).await?;
@@ -160,7 +169,7 @@ pub(crate) async fn open(parts: Parts) -> Result<Cluster, ClusterError> {
     let alone = is_alone(&control.replica, view.me);
     view.set_alone(alone);
     parts.router.follow(&control.replica);
-    let shards = shards(&parts, &joined.cluster, alone).await?;
+    let shards = shards(&parts, &blobs, &joined.cluster, alone).await?;
     Ok(Cluster(Arc::new(Inner {
         identity: parts.identity,
         record,
@@ -168,6 +177,7 @@ pub(crate) async fn open(parts: Parts) -> Result<Cluster, ClusterError> {
         max_voters: parts.config.max_voters,
         liveness: parts.config.liveness(),
         transport,
+        blobs,
         pins,
         router: parts.router,
         control,
@@ -302,12 +312,17 @@ fn is_alone(replica: &Replica, me: NodeId) -> bool {
     replica.read(|state| state.members().count() == 1 && state.member(me).is_some())
 }
 
-async fn shards(parts: &Parts, cluster: &Founded, alone: bool) -> Result<Vec<Arc<Shard>>, ClusterError> {
+async fn shards(
+    parts: &Parts,
+    blobs: &Arc<BlobLane>,
+    cluster: &Founded,
+    alone: bool,
+) -> Result<Vec<Arc<Shard>>, ClusterError> {
     let mut shards = Vec::new();
     for number in 1..=cluster.groups {
         let feeds = parts.views.open(GroupId(number), &parts.tasks);
         let machine = ShardMachine::new(feeds.clone());
-        let group = Group::start(parts.group_config(number), machine, parts.around()).await;
+        let group = Group::start(parts.group_config(number), machine, parts.around(blobs)).await;
         let group = group.map_err(|error| ClusterError::Group { group: number, detail: error.to_string() })?;
         let direct = alone && group.status().voters.is_empty();
         shards.push(Arc::new(Shard::of(group, parts.store.clone(), feeds, direct)));
@@ -484,6 +499,7 @@ async fn follow(inner: Arc<Inner>) {
         let now = others(&inner);
         if before.as_ref() != Some(&now) {
             inner.pins.replace(now.values().map(|peer| peer.key));
+            inner.blobs.set_members(&now);
             if let Some(peers) = &*inner.peers.load() {
                 let _ = peers.send_message(PeersMsg::Members(now.clone()));
             }
@@ -530,7 +546,10 @@ async fn accept(inner: Arc<Inner>) {
                 tasks.spawn("join", serving).detach();
             }
             Protocol::Session => inner.presence.accepted(stream),
-            Protocol::Blob => drop(stream),
+            Protocol::Blob => {
+                let blobs = inner.blobs.clone();
+                tasks.spawn("blob.serve", async move { blobs.serve(stream).await }).detach();
+            }
         }
     }
 }

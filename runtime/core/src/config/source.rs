@@ -182,7 +182,7 @@ mod tests {
     fn an_unknown_key_in_the_file_is_shown_with_its_place_and_the_nearest_name() {
         let error = loaded("[limits]\nmax_actors = 7\n  mailbx = 10 # typo\n", &[], &[]).unwrap_err();
         let expected = "\
-cluster.toml:3:3: unknown field `mailbx`, expected one of `mailbox`, `call_timeout`, `max_body`, `max_actors`; did you mean `mailbox`?
+cluster.toml:3:3: unknown field `mailbx`, expected one of `mailbox`, `call_timeout`, `max_body`, `max_actors`, `blob_rate`; did you mean `mailbox`?
   |
 3 |   mailbx = 10 # typo
   |   ^^^^^^";
@@ -241,7 +241,7 @@ cluster.toml:1:24: unknown variant `jsn`, expected one of `auto`, `text`, `json`
                 vec![("VILLAGE__LIMITS__MAILBX", "5")],
                 vec![],
                 "VILLAGE__LIMITS__MAILBX: unknown field `mailbx`, expected one of `mailbox`, `call_timeout`, `max_body`, \
-                 `max_actors` in `limits`; did you mean `mailbox`?",
+                 `max_actors`, `blob_rate` in `limits`; did you mean `mailbox`?",
             ),
             (
                 vec![("VILLAGE__LIMIT__MAILBOX", "5")],

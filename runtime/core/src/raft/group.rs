@@ -14,12 +14,13 @@ use tokio::sync::{Mutex, watch};
 
 use super::log::{Gate, Log};
 use super::machine::Replica;
-use super::network::{Caller, Network, Server};
+use super::network::{Caller, Fetcher, Network, Server};
 use super::proposer::{Intake, Proposer};
 use super::{
     Courier, GroupConfig, GroupId, Machine, ProposeError, Raft, ServeError, Spawner, StateView, Writer, encode,
 };
 use crate::NodeId;
+use crate::blob::Offers;
 use crate::store::{Store, StoreError};
 
 /// What a group uses of its node.
@@ -30,6 +31,13 @@ pub(crate) struct Around<C> {
     pub(crate) courier: C,
     /// Starts the group's tasks. openraft starts its own on the current runtime.
     pub(crate) spawner: Spawner,
+}
+
+/// The ways to the other nodes, as one group takes them.
+struct Ways {
+    caller: Caller,
+    fetcher: Fetcher,
+    offers: Offers,
 }
 
 /// Why a group does not start.
@@ -217,17 +225,21 @@ impl Group {
     ) -> Result<Self, StartError> {
         let group = config.group;
         let courier = around.courier;
-        let caller: Caller = Arc::new(move |to, body, limit| courier.call(to, group, body, limit));
-        Self::open(config, Box::new(machine), around.store, caller, around.spawner).await
+        let (calling, offers) = (courier.clone(), courier.offers().clone());
+        let caller: Caller = Arc::new(move |to, body, limit| calling.call(to, group, body, limit));
+        let fetcher: Fetcher = Arc::new(move |from, file| courier.fetch(from, file));
+        let ways = Ways { caller, fetcher, offers };
+        Self::open(config, Box::new(machine), around.store, ways, around.spawner).await
     }
 
     async fn open(
         config: GroupConfig,
         machine: Box<dyn Machine>,
         store: Arc<dyn Store>,
-        caller: Caller,
+        ways: Ways,
         spawner: Spawner,
     ) -> Result<Self, StartError> {
+        let Ways { caller, fetcher, offers } = ways;
         let settings = config.openraft().map_err(StartError::Config)?;
         let (stop, stopped) = watch::channel(false);
         let writer = Writer { store, group: config.group, stopped };
@@ -235,16 +247,12 @@ impl Group {
         let log = Log::open(writer.clone(), config.recent_bytes, Arc::clone(&gate))?;
         let replica = Replica::open(machine, writer, config.snapshots.clone(), Arc::clone(&gate)).await?;
         let (view, snapshots) = (replica.view(), replica.snapshots());
-        let network = Network {
-            caller: Arc::clone(&caller),
-            piece_limit: config.piece_limit,
-            install_limit: config.install_limit,
-        };
+        let network = Network { caller: Arc::clone(&caller), offers };
         let raft = Raft::new(config.node.0, Arc::new(settings), network, log, replica).await;
         let raft = raft.map_err(|e| StartError::Raft(e.to_string()))?;
         let (intake, proposer) = Proposer::new(raft.clone(), config.node, config.commit_limit);
         (spawner)("raft-proposer", Box::pin(proposer.run()));
-        let server = Server::new(raft.clone(), snapshots, gate, spawner);
+        let server = Server::new(raft.clone(), snapshots, gate, spawner, fetcher);
         let (office, silent) = (Mutex::new(()), AtomicBool::new(false));
         Ok(Self { inner: Arc::new(Inner { config, raft, intake, caller, office, silent, server, view, stop }) })
     }
@@ -400,7 +408,7 @@ impl Group {
     /// When this node does not lead, or the snapshot is not made in time.
     pub(crate) async fn seal(&self) -> Result<(), String> {
         let mut watch = self.watch();
-        let limit = self.inner.config.install_limit;
+        let limit = self.inner.config.seal_limit;
         let leads = watch.wait_for(|status| status.role == Role::Leader && status.has_applied_own_term());
         let status = tokio::time::timeout(limit, leads).await.map_err(|_| "no election".to_owned())?;
         let upto = status.applied;

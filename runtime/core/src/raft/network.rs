@@ -1,8 +1,11 @@
 //! Messages between the nodes of one group.
 //!
-//! A body is postcard and at most 1 MiB: entries are limited by the log's reader, snapshots go in pieces that are
-//! acknowledged one by one. A peer that does not answer is `Unreachable` to openraft, which then waits before it tries
-//! again; at any other error it tries at once.
+//! A body is postcard and at most 1 MiB: entries are limited by the log's reader. A peer that does not answer is
+//! `Unreachable` to openraft, which then waits before it tries again; at any other error it tries at once.
+//!
+//! A snapshot does not travel in messages. The leader offers the file and names it; the follower fetches it as it would a
+//! blob, and installs it. The leader asks again and again until that is done, and ends its offer when it gives up: the fetch
+//! ends then, too. The file offered stays readable when a newer one takes its place.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -10,11 +13,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
 use openraft::error::{Fatal, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{Backoff, RPCOption};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
 use openraft::{EmptyNode, OptionalSend, RaftNetwork, RaftNetworkFactory, Snapshot};
+use parking_lot::Mutex as SyncMutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, oneshot};
 
@@ -22,10 +27,13 @@ use super::log::Gate;
 use super::snapshot::{Draft, SnapshotFile, Snapshots, aside};
 use super::{GroupId, LogId, Part, Raft, Spawner, Types, Vote, decode, encode};
 use crate::NodeId;
-use crate::store::{Raw, StoreError};
+use crate::blob::{BlobId, Download, FetchError, Offers};
+use crate::store::StoreError;
 
-/// Bytes of a snapshot sent at a time.
-const PIECE: usize = 512 * 1024;
+/// A follower that is not done with a snapshot says so after this time.
+const UNDERWAY: Duration = Duration::from_secs(5);
+/// Time that it has to say so.
+const UNDERWAY_LIMIT: Duration = Duration::from_secs(10);
 /// Pause before a peer that did not answer is tried again.
 const BACK_OFF: Duration = Duration::from_millis(200);
 
@@ -34,6 +42,12 @@ pub(crate) trait Courier: Clone + Send + Sync + 'static {
     /// Hands `body` to [`Group::serve`](super::Group::serve) of the group on that node.
     fn call(&self, to: NodeId, group: GroupId, body: Bytes, limit: Duration)
     -> BoxFuture<'static, Result<Bytes, Lost>>;
+
+    /// Fetches what is missing of a file that the node offers.
+    fn fetch(&self, from: NodeId, file: Arc<Download>) -> BoxFuture<'static, Result<(), FetchError>>;
+
+    /// What this node offers.
+    fn offers(&self) -> &Offers;
 }
 
 /// Why a request has no answer. It may have been served all the same.
@@ -51,7 +65,7 @@ pub(crate) enum Lost {
 }
 
 /// Why a request was not served.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum ServeError {
     /// The body is not a request.
     #[error(transparent)]
@@ -64,15 +78,10 @@ pub(crate) enum ServeError {
         /// For whom it speaks.
         claimed: NodeId,
     },
-    /// A piece of a snapshot does not follow the one before; the sender has to begin again.
-    #[error("piece at {found} of a snapshot, expected {expected}")]
-    Gap {
-        /// Where the piece begins.
-        found: u64,
-        /// Where it had to begin.
-        expected: u64,
-    },
-    /// A received snapshot could not be kept, or is damaged.
+    /// A snapshot was not fetched.
+    #[error("snapshot not fetched: {0}")]
+    Fetch(FetchError),
+    /// A snapshot could not be kept, or is damaged.
     #[error("snapshot: {0}")]
     Snapshot(StoreError),
     /// The group on this node has ended.
@@ -83,11 +92,15 @@ pub(crate) enum ServeError {
 /// Calls one group's namesake on another node.
 pub(super) type Caller = Arc<dyn Fn(NodeId, Bytes, Duration) -> BoxFuture<'static, Result<Bytes, Lost>> + Send + Sync>;
 
+/// Fetches a file from another node.
+pub(super) type Fetcher =
+    Arc<dyn Fn(NodeId, Arc<Download>) -> BoxFuture<'static, Result<(), FetchError>> + Send + Sync>;
+
 #[derive(Serialize, Deserialize)]
 pub(super) enum Request {
     Append(AppendEntriesRequest<Types>),
     Vote(VoteRequest<u64>),
-    Piece(Piece),
+    Install(Install),
     Elect(Elect),
 }
 
@@ -97,7 +110,7 @@ impl Request {
         let vote = match self {
             Self::Append(append) => &append.vote,
             Self::Vote(vote) => &vote.vote,
-            Self::Piece(piece) => &piece.vote,
+            Self::Install(install) => &install.vote,
             Self::Elect(elect) => &elect.vote,
         };
         NodeId(vote.leader_id.node_id)
@@ -108,8 +121,8 @@ impl Request {
 pub(super) enum Answer {
     Append(AppendEntriesResponse<u64>),
     Vote(VoteResponse<u64>),
-    /// The piece is kept, send the next.
-    More,
+    /// The snapshot is being fetched or installed; ask again.
+    Underway,
     /// The snapshot is installed or not needed; or a younger leader is known, if the vote says so.
     Installed(Vote),
     /// The node stands for election.
@@ -118,15 +131,14 @@ pub(super) enum Answer {
     NotStanding(String),
 }
 
-/// A part of a snapshot.
-#[derive(Serialize, Deserialize)]
-pub(super) struct Piece {
+/// Has a snapshot fetched from the node that sends this, and installed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Install {
     vote: Vote,
-    /// Tells one transfer from another.
-    transfer: u64,
-    offset: u64,
-    data: Raw,
-    last: bool,
+    /// Name of the file.
+    id: BlobId,
+    /// Its bytes.
+    len: u64,
 }
 
 /// Asks a follower to take over from the leader that sends it.
@@ -141,16 +153,14 @@ pub(super) struct Elect {
 /// Makes the connections of one group.
 pub(super) struct Network {
     pub(super) caller: Caller,
-    pub(super) piece_limit: Duration,
-    pub(super) install_limit: Duration,
+    pub(super) offers: Offers,
 }
 
 impl RaftNetworkFactory<Types> for Network {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, _: &EmptyNode) -> Peer {
-        let (piece_limit, install_limit) = (self.piece_limit, self.install_limit);
-        Peer { node: NodeId(target), caller: Arc::clone(&self.caller), piece_limit, install_limit }
+        Peer { node: NodeId(target), caller: Arc::clone(&self.caller), offers: self.offers.clone() }
     }
 }
 
@@ -158,8 +168,7 @@ impl RaftNetworkFactory<Types> for Network {
 pub(super) struct Peer {
     node: NodeId,
     caller: Caller,
-    piece_limit: Duration,
-    install_limit: Duration,
+    offers: Offers,
 }
 
 impl Peer {
@@ -176,24 +185,19 @@ impl Peer {
     }
 
     async fn send(&self, vote: Vote, file: &SnapshotFile) -> Result<Vote, StreamingError<Types, Fatal<u64>>> {
-        let transfer = rand::random();
-        let mut offset = 0;
+        let served = file.aside(SnapshotFile::served).await;
+        let (id, served) = served.map_err(|e| StreamingError::StorageError(Part::Snapshot.cannot_read(&e)))?;
+        let _offer = self.offers.offer(id, served);
+        let install = Install { vote, id, len: file.len() };
         loop {
-            let read = file.aside(move |file| file.read(offset, PIECE)).await;
-            let data = read.map_err(|e| StreamingError::StorageError(Part::Snapshot.cannot_read(&e)))?;
-            let next = offset + data.len() as u64;
-            let last = next >= file.len();
-            let piece = Request::Piece(Piece { vote, transfer, offset, data: Raw(data), last });
-            let limit = if last { self.install_limit } else { self.piece_limit };
-            let installed = self.call(piece, limit, |answer| match answer {
-                Answer::More if !last => Some(None),
+            let done = self.call(Request::Install(install), UNDERWAY_LIMIT, |answer| match answer {
+                Answer::Underway => Some(None),
                 Answer::Installed(vote) => Some(Some(vote)),
                 _ => None,
             });
-            if let Some(vote) = installed.await? {
+            if let Some(vote) = done.await? {
                 return Ok(vote);
             }
-            offset = next;
         }
     }
 }
@@ -247,25 +251,46 @@ pub(super) struct Server {
     snapshots: Snapshots,
     gate: Arc<Gate>,
     spawner: Spawner,
-    /// The one transfer that is under way: a newer one takes its place.
-    incoming: Mutex<Option<Incoming>>,
+    fetcher: Fetcher,
+    /// The one snapshot that is coming, or came last: a newer one takes its place.
+    incoming: SyncMutex<Option<Incoming>>,
+    /// A snapshot of which a part has come, for when it is asked for again.
+    partial: Arc<SyncMutex<Option<Partial>>>,
     /// One installation at a time.
     installing: Arc<Mutex<()>>,
     /// One more than the highest index that a leader spoke of.
     heard: AtomicU64,
 }
 
-/// A snapshot of which some pieces have come.
+/// A snapshot that is fetched and installed. Dropping it ends the fetch, but not the installation.
 struct Incoming {
-    transfer: u64,
+    install: Install,
+    outcome: Outcome,
+    _wanted: oneshot::Sender<()>,
+}
+
+type Outcome = Shared<BoxFuture<'static, Result<Vote, ServeError>>>;
+
+/// What has come of a snapshot.
+struct Partial {
     draft: Draft,
-    next: u64,
+    len: u64,
+    download: Arc<Download>,
 }
 
 impl Server {
-    pub(super) fn new(raft: Raft, snapshots: Snapshots, gate: Arc<Gate>, spawner: Spawner) -> Self {
-        let (incoming, installing, heard) = (Mutex::default(), Arc::default(), AtomicU64::new(0));
-        Self { raft, snapshots, gate, spawner, incoming, installing, heard }
+    pub(super) fn new(raft: Raft, snapshots: Snapshots, gate: Arc<Gate>, spawner: Spawner, fetcher: Fetcher) -> Self {
+        Self {
+            raft,
+            snapshots,
+            gate,
+            spawner,
+            fetcher,
+            incoming: SyncMutex::default(),
+            partial: Arc::default(),
+            installing: Arc::default(),
+            heard: AtomicU64::new(0),
+        }
     }
 
     /// The highest index that a leader spoke of since the start.
@@ -297,7 +322,7 @@ impl Server {
                 Answer::Append(self.raft.append_entries(append).await.map_err(stopped)?)
             }
             Request::Vote(vote) => Answer::Vote(self.raft.vote(vote).await.map_err(stopped)?),
-            Request::Piece(piece) => self.take(piece).await?,
+            Request::Install(install) => self.take(from, install).await?,
             Request::Elect(request) => match elect(request).await {
                 Ok(()) => Answer::Standing,
                 Err(why) => Answer::NotStanding(why),
@@ -305,53 +330,96 @@ impl Server {
         })
     }
 
-    async fn take(&self, piece: Piece) -> Result<Answer, ServeError> {
+    async fn take(&self, from: NodeId, install: Install) -> Result<Answer, ServeError> {
         let known = self.raft.metrics().borrow().vote;
-        if piece.vote < known {
+        if install.vote < known {
             return Ok(Answer::Installed(known));
         }
-        let whole = {
-            let mut incoming = self.incoming.lock().await;
-            if piece.offset == 0 {
-                let draft = self.snapshots.draft().map_err(ServeError::Snapshot)?;
-                *incoming = Some(Incoming { transfer: piece.transfer, draft, next: 0 });
+        let outcome = self.outcome(from, install);
+        match tokio::time::timeout(UNDERWAY, outcome).await {
+            Ok(Ok(vote)) => Ok(Answer::Installed(vote)),
+            Ok(Err(error)) => {
+                // The next time it is tried again.
+                let mut incoming = self.incoming.lock();
+                incoming.take_if(|incoming| incoming.install == install);
+                Err(error)
             }
-            let at = incoming.as_mut().filter(|incoming| incoming.transfer == piece.transfer);
-            let expected = at.as_ref().map_or(0, |at| at.next);
-            let Some(at) = at.filter(|at| at.next == piece.offset) else {
-                return Err(ServeError::Gap { found: piece.offset, expected });
-            };
-            at.draft.write(&piece.data.0).map_err(ServeError::Snapshot)?;
-            at.next += piece.data.0.len() as u64;
-            if !piece.last {
-                return Ok(Answer::More);
-            }
-            incoming.take()
-        };
-        let Some(whole) = whole else { return Err(ServeError::Stopped) };
-        self.install(piece.vote, whole.draft).await.map(Answer::Installed)
+            Err(_) => Ok(Answer::Underway),
+        }
     }
 
-    /// Runs in a task of its own: a caller that goes away must not leave a snapshot announced that nobody waits for.
-    async fn install(&self, vote: Vote, draft: Draft) -> Result<Vote, ServeError> {
+    /// What becomes of the snapshot; begins with it unless it is under way.
+    fn outcome(&self, from: NodeId, install: Install) -> Outcome {
+        let mut incoming = self.incoming.lock();
+        if let Some(incoming) = incoming.as_ref().filter(|incoming| incoming.install == install) {
+            return incoming.outcome.clone();
+        }
         let (done, outcome) = oneshot::channel();
+        let outcome = outcome.map(|outcome| outcome.unwrap_or(Err(ServeError::Stopped))).boxed().shared();
+        let (wanted, mut unwanted) = oneshot::channel();
+        *incoming = Some(Incoming { install, outcome: outcome.clone(), _wanted: wanted });
         let (raft, gate, installing) = (self.raft.clone(), Arc::clone(&self.gate), Arc::clone(&self.installing));
+        let (fetcher, snapshots, partial) =
+            (Arc::clone(&self.fetcher), self.snapshots.clone(), Arc::clone(&self.partial));
+        // A task of its own: a caller that goes away must not leave a snapshot announced that nobody waits for.
         let work = async move {
-            let _one = installing.lock().await;
-            let _ = done.send(install(&raft, &gate, vote, draft).await);
+            let fetched = tokio::select! {
+                fetched = fetch(&fetcher, &snapshots, &partial, from, install) => fetched,
+                _ = &mut unwanted => return,
+            };
+            let installed = match fetched {
+                Ok(file) => {
+                    let _one = installing.lock().await;
+                    put(&raft, &gate, install.vote, file).await
+                }
+                Err(error) => Err(error),
+            };
+            let _ = done.send(installed);
         };
         (self.spawner)("raft-install", Box::pin(work));
-        outcome.await.unwrap_or(Err(ServeError::Stopped))
+        outcome
     }
 }
 
-async fn install(raft: &Raft, gate: &Gate, vote: Vote, draft: Draft) -> Result<Vote, ServeError> {
-    let on_disk = matches!(draft, Draft::Disk(_));
-    let verified = aside(on_disk, move || {
-        let file = draft.finish()?;
-        file.verify().map(|meta| (meta, file))
-    });
-    let (meta, file) = verified.await.map_err(ServeError::Snapshot)?;
+/// Fetches a snapshot, or what is missing of it. What came is put back when the other node is lost.
+async fn fetch(
+    fetcher: &Fetcher,
+    snapshots: &Snapshots,
+    partial: &SyncMutex<Option<Partial>>,
+    from: NodeId,
+    Install { id, len, .. }: Install,
+) -> Result<SnapshotFile, ServeError> {
+    let same = partial.lock().take().filter(|partial| (partial.download.id(), partial.len) == (id, len));
+    let coming = match same {
+        Some(coming) => coming,
+        None => begin(snapshots, id, len).map_err(ServeError::Snapshot)?,
+    };
+    let download = Arc::clone(&coming.download);
+    match fetcher(from, Arc::clone(&download)).await {
+        Ok(()) => {}
+        Err(error @ FetchError::Unreachable(_)) => {
+            *partial.lock() = Some(coming);
+            return Err(ServeError::Fetch(error));
+        }
+        Err(error) => return Err(ServeError::Fetch(error)),
+    }
+    let right = download.is_right().await.map_err(|e| ServeError::Fetch(FetchError::Write(Arc::new(e))))?;
+    if !right {
+        return Err(ServeError::Fetch(FetchError::Mismatch));
+    }
+    let landed = aside(snapshots.on_disk(), move || coming.draft.landed(&download, len)).await;
+    landed.map_err(ServeError::Snapshot)
+}
+
+fn begin(snapshots: &Snapshots, id: BlobId, len: u64) -> Result<Partial, StoreError> {
+    let draft = snapshots.draft()?;
+    let download = Arc::new(Download::new(id, len, draft.landing()?, 0));
+    Ok(Partial { draft, len, download })
+}
+
+/// Puts a snapshot in the place of the state.
+async fn put(raft: &Raft, gate: &Gate, vote: Vote, file: SnapshotFile) -> Result<Vote, ServeError> {
+    let meta = file.aside(SnapshotFile::verify).await.map_err(ServeError::Snapshot)?;
     let upto: Option<LogId> = meta.last_log_id;
     if let Some(upto) = upto {
         gate.announce(upto.index);

@@ -11,13 +11,14 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
 
 use super::{GroupId, LogId, SnapshotMeta, decode, encode};
+use crate::blob::{BlobId, Download, Landing, Served};
 use crate::store::{MAX_KEY, MAX_VALUE, StoreError, sync_dir};
 
 const MAGIC: &[u8; 8] = b"AVRAFT01";
@@ -45,9 +46,27 @@ pub(super) struct Spool {
     len: u64,
     path: Mutex<PathBuf>,
     kept: AtomicBool,
+    /// Its hash, once somebody wanted to know.
+    id: OnceLock<BlobId>,
 }
 
 impl Spool {
+    fn new(file: File, len: u64, path: PathBuf, kept: bool) -> Self {
+        Self { file, len, path: path.into(), kept: kept.into(), id: OnceLock::new() }
+    }
+
+    fn hash(&self) -> io::Result<BlobId> {
+        let (mut hash, mut chunk, mut at) = (blake3::Hasher::new(), vec![0; READ], 0);
+        while at < self.len {
+            let rest = usize::try_from(self.len - at).unwrap_or(usize::MAX).min(READ);
+            let chunk = &mut chunk[..rest];
+            self.file.read_exact_at(chunk, at)?;
+            hash.update(chunk);
+            at += rest as u64;
+        }
+        Ok(BlobId::from(*hash.finalize().as_bytes()))
+    }
+
     fn failed(&self, action: &'static str, error: io::Error) -> StoreError {
         StoreError::io(action, &self.path.lock(), error)
     }
@@ -70,6 +89,21 @@ impl SnapshotFile {
         match &self.0 {
             Content::Memory(bytes) => bytes.len() as u64,
             Content::Disk(spool) => spool.len,
+        }
+    }
+
+    /// The file for others to read, and its name. It stays readable when a newer one takes its place.
+    pub(super) fn served(&self) -> Result<(BlobId, Served), StoreError> {
+        match &self.0 {
+            Content::Memory(bytes) => Ok((BlobId::of(bytes), Served::Heap(bytes.clone()))),
+            Content::Disk(spool) => {
+                let file = spool.file.try_clone().map_err(|e| spool.failed("read", e))?;
+                let id = match spool.id.get() {
+                    Some(id) => *id,
+                    None => spool.hash().map_err(|e| spool.failed("read", e))?,
+                };
+                Ok((*spool.id.get_or_init(|| id), Served::File(Arc::new(file), spool.len)))
+            }
         }
     }
 
@@ -224,6 +258,25 @@ impl Draft {
         Ok(())
     }
 
+    /// Where a snapshot that is fetched goes; [`landed`](Self::landed) takes it from there.
+    pub(super) fn landing(&self) -> Result<Landing, StoreError> {
+        match self {
+            Self::Memory(_) => Ok(Landing::Heap(Mutex::default())),
+            Self::Disk(spool) => Ok(Landing::File(spool.file.try_clone().map_err(|e| spool.failed("open", e))?)),
+        }
+    }
+
+    /// Takes over what was fetched.
+    pub(super) fn landed(self, download: &Download, len: u64) -> Result<SnapshotFile, StoreError> {
+        match self {
+            Self::Memory(_) => Self::Memory(download.take_heap().into()).finish(),
+            Self::Disk(mut spool) => {
+                spool.len = len;
+                Self::Disk(spool).finish()
+            }
+        }
+    }
+
     pub(super) fn finish(self) -> Result<SnapshotFile, StoreError> {
         Ok(SnapshotFile(match self {
             Self::Memory(content) => Content::Memory(content.into()),
@@ -319,7 +372,7 @@ impl Snapshots {
         let path = dir.join(format!("{}-{}.part", self.0.name(), self.0.drafts.fetch_add(1, Ordering::Relaxed)));
         let opened = File::options().read(true).write(true).create(true).truncate(true).open(&path);
         let file = opened.map_err(|e| StoreError::io("create", &path, e))?;
-        Ok(Draft::Disk(Spool { file, len: 0, path: path.into(), kept: false.into() }))
+        Ok(Draft::Disk(Spool::new(file, 0, path, false)))
     }
 
     /// Makes a finished snapshot the current one, unless that is newer. Returns what is current then.
@@ -380,8 +433,7 @@ impl Shelf {
                 return None;
             }
         };
-        let file =
-            SnapshotFile(Content::Disk(Arc::new(Spool { file, len, path: path.clone().into(), kept: true.into() })));
+        let file = SnapshotFile(Content::Disk(Arc::new(Spool::new(file, len, path.clone(), true))));
         match file.verify() {
             Ok(meta) if meta.last_log_id <= applied => Some((meta, file)),
             Ok(_) => None,

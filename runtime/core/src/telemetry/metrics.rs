@@ -224,6 +224,40 @@ impl MetricSet for LinkMetrics {
     }
 }
 
+/// Label of what moves between nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByDir {
+    dir: &'static str,
+}
+
+/// The table of the blob lane.
+#[derive(Debug)]
+pub struct BlobMetrics {
+    received: Counter,
+    sent: Counter,
+}
+
+impl BlobMetrics {
+    /// Bytes of a file came from another node.
+    pub fn received(&self, bytes: u64) {
+        self.received.inc_by(bytes);
+    }
+
+    /// Bytes of a file went to another node.
+    pub fn sent(&self, bytes: u64) {
+        self.sent.inc_by(bytes);
+    }
+}
+
+impl MetricSet for BlobMetrics {
+    fn register(registry: &mut Registry) -> Self {
+        let moved = Family::<ByDir, Counter>::default();
+        let [received, sent] = ["in", "out"].map(|dir| moved.get_or_create_owned(&ByDir { dir }));
+        registry.register("blob_bytes", "Bytes of blobs and snapshots from and to other nodes", moved);
+        Self { received, sent }
+    }
+}
+
 /// Pre-bound handles of one kind: each call is an atomic operation.
 #[derive(Debug, Clone)]
 pub struct KindMetrics {

@@ -1,6 +1,7 @@
 //! Nodes of one group in one process, on a network that can be cut.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use super::super::{
     Status, StatusWatch, Writes,
 };
 use crate::NodeId;
+use crate::blob::{Download, FetchError, Offers};
 use crate::store::{MemoryStore, Store, StoreError};
 use crate::task::Tasks;
 
@@ -59,6 +61,11 @@ pub(super) fn commands(state: &StateView) -> Commands {
 pub(super) struct Wires {
     groups: Mutex<BTreeMap<u64, Group>>,
     cut: Mutex<BTreeSet<u64>>,
+    offers: Mutex<BTreeMap<u64, Offers>>,
+    /// Where the parts of files began that were fetched, in their order.
+    pub(super) fetched: Mutex<Vec<u64>>,
+    /// Parts after which one fetch is broken off.
+    pub(super) parts_left: Mutex<Option<usize>>,
     /// Requests brought, by their kind.
     pub(super) brought: Mutex<BTreeMap<u8, usize>>,
 }
@@ -72,6 +79,14 @@ impl Wires {
         self.cut.lock().clear();
     }
 
+    /// Whether a fetch is broken off instead of bringing this part.
+    fn spend_part(&self) -> bool {
+        let mut left = self.parts_left.lock();
+        let breaks = *left == Some(0);
+        *left = left.and_then(|left| left.checked_sub(1));
+        breaks
+    }
+
     fn is_cut(&self, one: NodeId, other: NodeId) -> bool {
         let cut = self.cut.lock();
         cut.contains(&one.0) || cut.contains(&other.0)
@@ -81,12 +96,13 @@ impl Wires {
 #[derive(Clone)]
 pub(super) struct Wire {
     from: NodeId,
+    offers: Offers,
     wires: Arc<Wires>,
 }
 
 impl Courier for Wire {
     fn call(&self, to: NodeId, _: GroupId, body: Bytes, limit: Duration) -> BoxFuture<'static, Result<Bytes, Lost>> {
-        let Self { from, wires } = self.clone();
+        let Self { from, wires, .. } = self.clone();
         let call = async move {
             if wires.is_cut(from, to) {
                 std::future::pending::<()>().await;
@@ -101,6 +117,30 @@ impl Courier for Wire {
             answer.map_err(|e| Lost::Refused(e.to_string()))
         };
         async move { tokio::time::timeout(limit, call).await.unwrap_or(Err(Lost::Late)) }.boxed()
+    }
+
+    fn fetch(&self, from: NodeId, file: Arc<Download>) -> BoxFuture<'static, Result<(), FetchError>> {
+        let Self { from: me, wires, .. } = self.clone();
+        let fetching = async move {
+            file.begin();
+            let offered = wires.offers.lock().get(&from.0).and_then(|offers| offers.find(file.id()));
+            let offered = offered.ok_or(FetchError::NotThere)?;
+            while let Some((offset, len)) = file.next_part() {
+                if wires.is_cut(me, from) || wires.spend_part() {
+                    file.begin();
+                    return Err(FetchError::Unreachable(Arc::new(io::ErrorKind::ConnectionReset.into())));
+                }
+                let bytes = offered.read(offset, len).await.unwrap();
+                wires.fetched.lock().push(offset);
+                file.land(offset, offset + len, bytes.to_vec()).await.unwrap();
+            }
+            Ok(())
+        };
+        fetching.boxed()
+    }
+
+    fn offers(&self) -> &Offers {
+        &self.offers
     }
 }
 
@@ -155,7 +195,9 @@ impl Cluster {
     /// Starts a node, or starts it again.
     pub(super) async fn start(&self, number: usize, store: Arc<dyn Store>, snapshots: Option<PathBuf>) -> Group {
         let config = GroupConfig { node: node(number), snapshots, ..self.config.clone() };
-        let courier = Wire { from: node(number), wires: Arc::clone(&self.wires) };
+        let offers = Offers::default();
+        self.wires.offers.lock().insert(number as u64, offers.clone());
+        let courier = Wire { from: node(number), offers, wires: Arc::clone(&self.wires) };
         let around = Around { store, courier, spawner: spawner() };
         let group = Group::start(config, History { lazy: self.lazy, len: 0 }, around).await.unwrap();
         self.wires.groups.lock().insert(number as u64, group.clone());

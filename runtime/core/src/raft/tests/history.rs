@@ -12,8 +12,8 @@ use super::super::{BarrierError, MAX_COMMAND, MembershipError, ProposeError, Rol
 use super::cluster::{Cluster, commands, node, propose, until, write};
 use crate::store::MemoryStore;
 
-/// Kind of the requests that carry pieces of snapshots.
-const PIECE: u8 = 2;
+/// Kind of the requests to install a snapshot.
+const INSTALL: u8 = 2;
 
 #[tokio::test(start_paused = true)]
 async fn a_write_on_the_leader_is_seen_on_all_nodes() {
@@ -125,19 +125,24 @@ async fn a_node_that_lags_gets_a_snapshot(lazy: bool, dirs: bool) {
     write(&leader, "seen by all").await;
     cluster.level(&leader).await;
     cluster.wires.cut(lagging.me());
-    // More than one piece of a snapshot, so that it is put together again.
+    // More than one part of a file, so that it is put together again.
     for number in 0..60 {
-        write(&leader, &format!("{number:0>20000}")).await;
+        write(&leader, &format!("{number} {}", "x".repeat(200_000))).await;
     }
+    // The first fetch breaks off.
+    *cluster.wires.parts_left.lock() = Some(1);
     // Its log begins after what the lagging node has.
     until(&leader, |status| status.snapshot > Some(15)).await;
     assert_eq!(commands(&lagging.state()).len(), 1);
-    assert_eq!(cluster.wires.brought.lock().get(&PIECE), None);
+    assert_eq!(cluster.wires.brought.lock().get(&INSTALL), None);
     cluster.wires.heal();
     let leader = cluster.leader().await;
     write(&leader, "the last").await;
     cluster.level(&leader).await;
-    assert!(cluster.wires.brought.lock().get(&PIECE).is_some_and(|pieces| *pieces > 1));
+    assert!(cluster.wires.brought.lock().get(&INSTALL).is_some_and(|asked| *asked > 1));
+    let fetched = cluster.wires.fetched.lock().clone();
+    assert_eq!(fetched.iter().collect::<BTreeSet<_>>().len(), fetched.len(), "no part came twice: {fetched:?}");
+    assert!(fetched.len() > 1 && cluster.wires.parts_left.lock().is_none());
     assert_eq!(cluster.assert_one_history().len(), 62);
 }
 
