@@ -495,6 +495,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_file_that_others_read_stays_as_it_is_when_a_newer_one_takes_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |home| Snapshots::open(GroupId(3), home, meta(9).last_log_id);
+        for snapshots in [open(None).await.unwrap(), open(Some(dir.path().to_owned())).await.unwrap()] {
+            let keep = |index, pairs: &[(Vec<u8>, Vec<u8>)]| {
+                let file = dumped(snapshots.draft().unwrap(), &meta(index), pairs);
+                snapshots.keep(meta(index), file).unwrap().1
+            };
+            let old = keep(4, &[(vec![1], vec![2; READ])]);
+            let (id, served) = old.served().unwrap();
+            let content = bytes(&old);
+            drop(old);
+            let new = keep(6, &[]);
+            assert_eq!((BlobId::of(&content), new.served().unwrap().0 == id), (id, false));
+            assert_eq!(served.read(0, u64::MAX).await.unwrap(), content);
+        }
+    }
+
+    #[tokio::test]
     async fn the_newest_file_is_kept_and_found_again() {
         let dir = tempfile::tempdir().unwrap();
         let home = Some(dir.path().to_owned());

@@ -64,8 +64,8 @@ pub(super) struct Wires {
     offers: Mutex<BTreeMap<u64, Offers>>,
     /// Where the parts of files began that were fetched, in their order.
     pub(super) fetched: Mutex<Vec<u64>>,
-    /// Parts after which one fetch is broken off.
-    pub(super) parts_left: Mutex<Option<usize>>,
+    /// Parts after which one fetch ends, and why.
+    pub(super) fetch_ends: Mutex<Option<(usize, FetchError)>>,
     /// Requests brought, by their kind.
     pub(super) brought: Mutex<BTreeMap<u8, usize>>,
 }
@@ -79,12 +79,17 @@ impl Wires {
         self.cut.lock().clear();
     }
 
-    /// Whether a fetch is broken off instead of bringing this part.
-    fn spend_part(&self) -> bool {
-        let mut left = self.parts_left.lock();
-        let breaks = *left == Some(0);
-        *left = left.and_then(|left| left.checked_sub(1));
-        breaks
+    /// Why a fetch ends instead of bringing the next part, if it does.
+    fn spend_part(&self) -> Result<(), FetchError> {
+        let mut ends = self.fetch_ends.lock();
+        match &mut *ends {
+            Some((0, _)) => ends.take().map_or(Ok(()), |(_, error)| Err(error)),
+            Some((parts, _)) => {
+                *parts -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     fn is_cut(&self, one: NodeId, other: NodeId) -> bool {
@@ -126,10 +131,10 @@ impl Courier for Wire {
             let offered = wires.offers.lock().get(&from.0).and_then(|offers| offers.find(file.id()));
             let offered = offered.ok_or(FetchError::NotThere)?;
             while let Some((offset, len)) = file.next_part() {
-                if wires.is_cut(me, from) || wires.spend_part() {
-                    file.begin();
-                    return Err(FetchError::Unreachable(Arc::new(io::ErrorKind::ConnectionReset.into())));
+                if wires.is_cut(me, from) {
+                    return Err(lost());
                 }
+                wires.spend_part()?;
                 let bytes = offered.read(offset, len).await.unwrap();
                 wires.fetched.lock().push(offset);
                 file.land(offset, offset + len, bytes.to_vec()).await.unwrap();
@@ -142,6 +147,10 @@ impl Courier for Wire {
     fn offers(&self) -> &Offers {
         &self.offers
     }
+}
+
+pub(super) fn lost() -> FetchError {
+    FetchError::Unreachable(Arc::new(io::ErrorKind::ConnectionReset.into()))
 }
 
 pub(super) fn spawner() -> Spawner {

@@ -9,7 +9,8 @@ use futures::future::join_all;
 use tokio::time::Instant;
 
 use super::super::{BarrierError, MAX_COMMAND, MembershipError, ProposeError, Role, ServeError};
-use super::cluster::{Cluster, commands, node, propose, until, write};
+use super::cluster::{Cluster, commands, lost, node, propose, until, write};
+use crate::blob::FetchError;
 use crate::store::MemoryStore;
 
 /// Kind of the requests to install a snapshot.
@@ -109,7 +110,8 @@ async fn a_command_cut_off_by_a_younger_leader_has_no_known_outcome() {
     assert!(start.elapsed() < Duration::from_mins(1), "it is said when the entry is cut off");
 }
 
-async fn a_node_that_lags_gets_a_snapshot(lazy: bool, dirs: bool) {
+/// Returns where the parts of it began, in their order; the first fetch ends after one of them.
+async fn a_node_that_lags_gets_a_snapshot(lazy: bool, dirs: bool, ends: FetchError) -> Vec<u64> {
     let mut cluster = Cluster::new();
     let dir = dirs.then(|| tempfile::tempdir().unwrap());
     cluster.lazy = lazy;
@@ -129,8 +131,7 @@ async fn a_node_that_lags_gets_a_snapshot(lazy: bool, dirs: bool) {
     for number in 0..60 {
         write(&leader, &format!("{number} {}", "x".repeat(200_000))).await;
     }
-    // The first fetch breaks off.
-    *cluster.wires.parts_left.lock() = Some(1);
+    *cluster.wires.fetch_ends.lock() = Some((1, ends));
     // Its log begins after what the lagging node has.
     until(&leader, |status| status.snapshot > Some(15)).await;
     assert_eq!(commands(&lagging.state()).len(), 1);
@@ -140,25 +141,35 @@ async fn a_node_that_lags_gets_a_snapshot(lazy: bool, dirs: bool) {
     write(&leader, "the last").await;
     cluster.level(&leader).await;
     assert!(cluster.wires.brought.lock().get(&INSTALL).is_some_and(|asked| *asked > 1));
-    let fetched = cluster.wires.fetched.lock().clone();
-    assert_eq!(fetched.iter().collect::<BTreeSet<_>>().len(), fetched.len(), "no part came twice: {fetched:?}");
-    assert!(fetched.len() > 1 && cluster.wires.parts_left.lock().is_none());
+    assert!(cluster.wires.fetch_ends.lock().is_none());
     assert_eq!(cluster.assert_one_history().len(), 62);
+    cluster.wires.fetched.lock().clone()
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_node_that_lags_gets_a_snapshot_read_at_once() {
-    a_node_that_lags_gets_a_snapshot(false, false).await;
+    let parts = a_node_that_lags_gets_a_snapshot(false, false, lost()).await;
+    assert!(parts.len() > 1 && parts.is_sorted_by(|one, next| one < next), "no part comes twice: {parts:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_node_that_lags_gets_a_snapshot_read_lazily() {
-    a_node_that_lags_gets_a_snapshot(true, false).await;
+    let parts = a_node_that_lags_gets_a_snapshot(true, false, lost()).await;
+    assert!(parts.len() > 1 && parts.is_sorted_by(|one, next| one < next), "no part comes twice: {parts:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_node_that_lags_gets_a_snapshot_from_a_file() {
-    a_node_that_lags_gets_a_snapshot(true, true).await;
+    let parts = a_node_that_lags_gets_a_snapshot(true, true, lost()).await;
+    assert!(parts.len() > 1 && parts.is_sorted_by(|one, next| one < next), "no part comes twice: {parts:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_is_offered_no_more_is_begun_anew() {
+    for dirs in [false, true] {
+        let parts = a_node_that_lags_gets_a_snapshot(true, dirs, FetchError::NotThere).await;
+        assert_eq!(parts.iter().filter(|offset| **offset == 0).count(), 2, "{parts:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
