@@ -64,6 +64,53 @@ impl Actor for Counter {
     }
 }
 
+/// Keeps all it is told.
+struct Pages;
+
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+struct Written(Vec<String>);
+
+impl Durable for Written {
+    type Event = String;
+    fn apply(&mut self, page: &String) {
+        self.0.push(page.clone());
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+enum PagesMsg {
+    Write(String, Reply<usize>),
+}
+
+impl Kind for Pages {
+    const NAME: &'static str = "test.pages";
+    type Body = PagesMsg;
+    fn options() -> KindOptions {
+        KindOptions::default().durable(Durability::Replicated)
+    }
+}
+
+impl Actor for Pages {
+    type Msg = Mail<PagesMsg>;
+    type State = Entity<Written>;
+    type Arguments = ActorCx;
+
+    async fn pre_start(&self, _: ActorRef<Self::Msg>, cx: ActorCx) -> Result<Self::State, ActorProcessingErr> {
+        Ok(cx.recover().await?)
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        mail: Self::Msg,
+        pages: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        let PagesMsg::Write(page, reply) = mail.body;
+        reply.complete(pages.commit_once(mail.cx.idem(), page, |pages| pages.0.len()).await);
+        Ok(())
+    }
+}
+
 /// Keeps nothing.
 struct Echo;
 
@@ -151,6 +198,7 @@ async fn start_seen(dir: &tempfile::TempDir, name: &str, join: Option<(&str, &st
     let builder = Village::builder()
         .host(|_: &ActorCx| Counter)
         .host(|_: &ActorCx| Echo)
+        .host(|_: &ActorCx| Pages)
         .replica_view::<Counter, _>(move |_| Watch { seen: seen.clone(), keys: BTreeSet::new() });
     builder.config(config).data_dir(dir.path().join(name)).clustered().start().await.unwrap()
 }
@@ -397,4 +445,36 @@ async fn blobs_are_fetched_from_the_node_that_has_them_by_members_only() {
     let mut stream = dialled.unwrap();
     let read = stream.io.read_u8().await.unwrap_err();
     assert!(read.to_string().contains("AccessDenied"), "{read}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_state_comes_to_a_new_node_as_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = start(&dir, "a", None).await;
+    ready(&a).await;
+    for n in 1..=60_usize {
+        // Not to be compressed.
+        let page: String =
+            (0..100_000_u32).map(|at| char::from(33 + BlobId::of(&at.to_le_bytes()).as_bytes()[n % 32] % 90)).collect();
+        assert_eq!(a.addr::<Pages>("book").ask(|r| PagesMsg::Write(page, r)).await, Ok(n));
+    }
+    let cluster = a.cluster().unwrap();
+    let token = cluster.new_token(1, Duration::from_mins(1), "test").await.unwrap().to_string();
+    let b = start(&dir, "b", Some((&token, cluster.addr()))).await;
+    ready(&b).await;
+    let group = usize::from(cluster.group_of("test.pages", "book"));
+    until("the copy", async || {
+        let applied = |village: &Village| village.cluster().unwrap().status().groups[group].applied;
+        (applied(&b).is_some() && applied(&b) == applied(&a)).then_some(())
+    })
+    .await;
+    let [into_b, _] = moved(&b);
+    assert!(into_b > 6_000_000, "{into_b} bytes came as files");
+    // What changes nodes meanwhile says so.
+    let last = until("the book through the new node", async || {
+        let call = b.addr::<Pages>("book");
+        call.call().idem(Idem::of(&[b"last"])).ask(|r| PagesMsg::Write("last".to_owned(), r)).await.ok()
+    })
+    .await;
+    assert_eq!(last, 61);
 }

@@ -1,4 +1,5 @@
-//! A slow actor that another node floods: it costs neither node its memory, nor others their time.
+//! A slow actor that another node floods, and a large blob beside it: they cost neither node its memory, nor others their
+//! time.
 
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use crate::nodes::Nodes;
 /// Bytes of resident memory that no process may ever have had.
 const RSS: u64 = 300 << 20;
 const FLOOD_MS: u64 = 8000;
+/// More than any process may hold in memory.
+const BLOB: u64 = 512 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn flood_is_refused_and_others_are_served() {
@@ -28,12 +31,17 @@ async fn flood_is_refused_and_others_are_served() {
     }
     let epoch = nodes.status(from).await.unwrap()["ok"]["epoch"].clone();
     let flood = Ask::Flood { key: slow.unwrap(), tasks: 256, bytes: 64 << 10, ms: FLOOD_MS };
+    let blob = nodes.ask(home, &Ask::Put { bytes: BLOB }).await.unwrap()["ok"].clone();
+    let fetch = Ask::Fetch { blob: serde_json::from_value(blob).unwrap() };
     let (mut flooding, mut asking) = (nodes.connect(from).await.unwrap(), nodes.connect(from).await.unwrap());
+    let mut fetching = nodes.connect(from).await.unwrap();
     let limit = Duration::from_mins(1);
     let latency = Ask::Latency { key: other, ms: FLOOD_MS };
-    let (flooded, others) = tokio::join!(flooding.ask(&flood, limit), asking.ask(&latency, limit));
-    let (flooded, others) = (flooded.unwrap()["ok"].clone(), others.unwrap()["ok"].clone());
-    println!("flood: {flooded}\nothers meanwhile: {others}");
+    let (flooded, others, fetched) =
+        tokio::join!(flooding.ask(&flood, limit), asking.ask(&latency, limit), fetching.ask(&fetch, limit));
+    let (flooded, others, fetched) = (flooded.unwrap()["ok"].clone(), others.unwrap()["ok"].clone(), fetched.unwrap());
+    println!("flood: {flooded}\nothers meanwhile: {others}\n{} MiB fetched in seconds: {fetched}", BLOB >> 20);
+    assert!(fetched["ok"].is_number(), "{fetched}");
     for at in [from, home] {
         let most = nodes.most_resident(at);
         println!("node {at}: at most {} MiB resident", most >> 20);

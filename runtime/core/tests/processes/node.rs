@@ -1,7 +1,9 @@
 //! A node's process: a village with two kinds, and a port on which the tests ask it things.
 
+use std::io::Read;
 use std::time::{Duration, Instant};
 
+use aivillage_runtime::blob::BlobRef;
 use aivillage_runtime::{
     Actor, ActorCx, ActorProcessingErr, ActorRef, Addr, CallError, Cluster, Durability, Durable, Entity, Idem, Kind,
     KindOptions, Mail, Reply, Village,
@@ -142,6 +144,10 @@ pub(crate) enum Ask {
     Flood { key: String, tasks: usize, bytes: usize, ms: u64 },
     /// Asks an actor without state one time after another, and tells how long that took.
     Latency { key: String, ms: u64 },
+    /// Writes a blob of so many bytes.
+    Put { bytes: u64 },
+    /// Fetches a blob, and tells how many seconds that took.
+    Fetch { blob: BlobRef },
     /// How the cluster is.
     Status,
     /// A join token.
@@ -216,6 +222,17 @@ async fn answer(village: &Village, ask: Ask) -> Value {
             json!({ "ok": { "taken": taken, "overloaded": overloaded, "other": other } })
         }
         Ask::Latency { key, ms } => json!({ "ok": latency(&village.addr::<Echo>(key), limit(ms)).await }),
+        Ask::Put { bytes } => {
+            let blob = village.blobs().put_reader(std::io::repeat(7).take(bytes)).await;
+            json!({ "ok": blob.unwrap() })
+        }
+        Ask::Fetch { blob } => {
+            let begun = Instant::now();
+            match village.blobs().fetch(&blob).await {
+                Ok(()) => json!({ "ok": begun.elapsed().as_secs_f64() }),
+                Err(error) => json!({ "err": error.to_string() }),
+            }
+        }
         Ask::Status => {
             json!({ "ok": village.cluster().map(Cluster::status), "ready": village.health().ready })
         }
