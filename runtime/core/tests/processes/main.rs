@@ -12,6 +12,7 @@
 mod chaos;
 mod client;
 mod failover;
+mod moved;
 mod node;
 mod nodes;
 mod partition;
