@@ -7,6 +7,7 @@
 //! | beats, leases, who is down | `member`, [`crate::membership`] |
 //! | members and leaders of the replicated groups | `keeper`, [`crate::groups`] |
 //! | sessions of `ractor_cluster` and what they tell | `presence` |
+//! | members that have moved | `addresses` |
 //! | what travels between nodes beside mail | `services` |
 
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use crate::control::{
     ControlCommand, ControlMachine, ControlRefused, ControlReply, KvEntry, MemberState, NodeRecord, TokenRecord,
 };
 use crate::groups::store::Shard;
-use crate::identity::Identity;
+use crate::identity::{Identity, PublicKey};
 use crate::join::JoinToken;
 use crate::link::lane::Lane;
 use crate::link::peers::PeersMsg;
@@ -35,6 +36,7 @@ use crate::supervisor::SupervisorHandle;
 use crate::telemetry::{ClusterMetrics, LinkMetrics, Metrics};
 use crate::transport::{ClusterTransport, Pins};
 
+pub(crate) mod addresses;
 pub(crate) mod control;
 pub(crate) mod keeper;
 pub(crate) mod leads;
@@ -77,6 +79,9 @@ pub(crate) struct Inner {
     /// Members as the node that let this one in knew them, until its own copy of the state has any.
     pub(crate) bootstrap: Vec<NodeRecord>,
     pub(crate) cluster: crate::control::Cluster,
+    pub(crate) addresses: addresses::Addresses,
+    /// Addresses of any members, from the configuration.
+    pub(crate) seeds: Arc<[String]>,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -375,6 +380,16 @@ impl Inner {
             None => Some(&self.control.group),
             Some(shard) => self.shards.get(usize::from(shard))?.group(),
         }
+    }
+
+    /// The key of a member.
+    pub(crate) fn key_of(&self, node: NodeId) -> Option<PublicKey> {
+        let known = self.control.replica.read(|state| {
+            let key = state.member(node).map(|member| member.record.public_key);
+            (state.members().next().is_some()).then_some(key)
+        });
+        let joined = || self.bootstrap.iter().find(|record| record.id == node).map(|record| record.public_key);
+        known.unwrap_or_else(joined).map(PublicKey)
     }
 
     fn describe(&self, group: &Group) -> GroupStatus {

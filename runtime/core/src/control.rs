@@ -25,6 +25,7 @@ mod token;
 pub use command::{Cluster, ControlCommand, ControlRefused, ControlReply, Cookie};
 pub use kv::KvEntry;
 pub use machine::ControlMachine;
+pub(crate) use member::ADDR_MAX;
 pub use member::{HostedRecord, Member, MemberState, NodeRecord};
-pub(crate) use state::ControlState;
+pub(crate) use state::{ControlState, NODES_MAX};
 pub use token::TokenRecord;

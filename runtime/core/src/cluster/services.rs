@@ -21,6 +21,8 @@ pub(crate) const CONTROL: u32 = 1;
 pub(crate) const BEAT: u32 = 2;
 /// News of who leads a shard group.
 pub(crate) const LEADS: u32 = 3;
+/// Where members are, in their own words.
+pub(crate) const ADDRS: u32 = 4;
 /// The first of the replicated groups; the others follow by number.
 pub(crate) const RAFT: u32 = 256;
 

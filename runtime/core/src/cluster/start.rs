@@ -11,11 +11,12 @@ use ractor::Actor;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
+use super::addresses::{self, AddrRecord, Addresses, AddrsService};
 use super::control::{Control, ControlService, Replica};
 use super::leads::LeadsService;
 use super::member::{self, BeatService, Member, MemberMsg, MemberRef};
 use super::presence::Presence;
-use super::services::{BEAT, CONTROL, LEADS, LaneCourier, RAFT, RaftService};
+use super::services::{ADDRS, BEAT, CONTROL, LEADS, LaneCourier, RAFT, RaftService};
 use super::{Cluster, DecideError, Inner, keeper};
 use crate::blob::{BlobLane, Blobs, Counted};
 use crate::clock;
@@ -170,6 +171,9 @@ pub(crate) async fn open(parts: Parts) -> Result<Cluster, ClusterError> {
     view.set_alone(alone);
     parts.router.follow(&control.replica);
     let shards = shards(&parts, &blobs, &joined.cluster, alone).await?;
+    let own = AddrRecord::sign(&parts.identity, joined.cluster.id, parts.incarnation, &record.addr);
+    let addresses = Addresses::open(joined.cluster.id, parts.store.clone(), own).await?;
+    let seeds = parts.join.seeds.iter().filter(|seed| **seed != record.addr).cloned().collect();
     Ok(Cluster(Arc::new(Inner {
         identity: parts.identity,
         record,
@@ -190,6 +194,8 @@ pub(crate) async fn open(parts: Parts) -> Result<Cluster, ClusterError> {
         presence: Presence::default(),
         bootstrap: joined.members,
         cluster: joined.cluster,
+        addresses,
+        seeds,
     })))
 }
 
@@ -339,6 +345,7 @@ impl Cluster {
         let control = ControlService { control: inner.control.clone(), tasks: tasks.clone() };
         services.insert(CONTROL, Arc::new(control));
         services.insert(BEAT, Arc::new(BeatService(inner.member.clone())));
+        services.insert(ADDRS, Arc::new(AddrsService(Arc::downgrade(inner))));
         services.insert(LEADS, Arc::new(LeadsService { leads: inner.leads.clone(), router: inner.router.clone() }));
         for group in (0..=u8::MAX).map_while(|number| inner.group(number)) {
             let service = RaftService { group: group.clone(), tasks: tasks.clone() };
@@ -384,7 +391,12 @@ impl Cluster {
             let told = inner.clone();
             let witness: Witness = Arc::new(move |evidence| {
                 match evidence {
-                    Evidence::Up(node) => told.presence.lane_up(node),
+                    Evidence::Up(node) => {
+                        told.presence.lane_up(node);
+                        let inner = told.clone();
+                        let telling = async move { addresses::tell(&inner, node, &inner.addresses.all()).await };
+                        told.router.tasks().spawn("addresses", telling).detach();
+                    }
                     Evidence::Refused(node, _) => keeper::succeed(&told, node),
                     Evidence::Closed(_) => {}
                 }
@@ -395,6 +407,7 @@ impl Cluster {
                 transport: inner.transport.clone(),
                 cluster: inner.cluster.id,
                 incarnation: inner.incarnation,
+                seeds: inner.seeds.clone(),
                 witness,
             };
             async move {
@@ -481,23 +494,30 @@ impl Cluster {
     }
 }
 
-/// The other members and where they are.
+/// The other members and where they are: as the membership knows, or as they say themselves since a later start.
 pub(super) fn others(inner: &Inner) -> HashMap<NodeId, Peer> {
     let me = inner.router.view.me;
-    let known: Vec<_> =
-        inner.control.replica.read(|state| state.members().map(|member| member.record.clone()).collect());
-    let records = if known.is_empty() { inner.bootstrap.clone() } else { known };
-    let peer = |record: NodeRecord| Peer { key: PublicKey(record.public_key), addr: record.addr };
-    records.into_iter().filter(|record| record.id != me).map(|record| (record.id, peer(record))).collect()
+    let known: Vec<_> = inner
+        .control
+        .replica
+        .read(|state| state.members().map(|member| (member.record.clone(), member.incarnation)).collect());
+    let joined = || inner.bootstrap.iter().map(|record| (record.clone(), 0)).collect();
+    let records = if known.is_empty() { joined() } else { known };
+    let peer = |(record, incarnation): (NodeRecord, u64)| {
+        let addr = inner.addresses.since(record.id, incarnation).unwrap_or(record.addr);
+        (record.id, Peer { key: PublicKey(record.public_key), addr })
+    };
+    records.into_iter().filter(|(record, _)| record.id != me).map(peer).collect()
 }
 
 /// Keeps pins and links in step with the membership.
 async fn follow(inner: Arc<Inner>) {
-    let mut changes = inner.control.replica.changes();
+    let (mut changes, mut moves) = (inner.control.replica.changes(), inner.addresses.changes());
     let mut before = None;
     loop {
         let now = others(&inner);
         if before.as_ref() != Some(&now) {
+            inner.addresses.retain(|node| node == inner.record.id || now.contains_key(&node)).await;
             inner.pins.replace(now.values().map(|peer| peer.key));
             inner.blobs.set_members(&now);
             if let Some(peers) = &*inner.peers.load() {
@@ -511,7 +531,11 @@ async fn follow(inner: Arc<Inner>) {
             inner.router.view.set_alone(false);
             member::tell(&inner.member, MemberMsg::Changed);
         }
-        if changes.changed().await.is_err() {
+        let goes_on = tokio::select! {
+            changed = changes.changed() => changed.is_ok(),
+            moved = moves.changed() => moved.is_ok(),
+        };
+        if !goes_on {
             return;
         }
     }

@@ -10,7 +10,8 @@ use crate::membership::liveness::LivenessConfig;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct JoinConfig {
-    /// Addresses to join through, each tried in turn; the node that issued the token has to be among them.
+    /// Addresses to join through, each tried in turn; the node that issued the token has to be among them. A member looks
+    /// there for others that are not where they were, so one address that is right brings together a cluster that has moved.
     pub seeds: Vec<String>,
     /// Join token, or `file:PATH` of a file that holds it. Empty: a fresh node founds a cluster of its own.
     pub token: String,

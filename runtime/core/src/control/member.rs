@@ -26,7 +26,7 @@ const FLAP_WINDOW_MS: u64 = 10 * 60 * 1000;
 const HOLD_MS: u64 = 60 * 1000;
 
 /// Longest address in bytes: a host name has at most 253, and a port follows.
-const ADDR_MAX: usize = 260;
+pub(crate) const ADDR_MAX: usize = 260;
 /// Longest name, version or reason in bytes.
 const TEXT_MAX: usize = 256;
 /// Kinds that one node may host.

@@ -4,6 +4,9 @@
 //! larger one may be behind a NAT), and at its own start, so that a restarted node is back at once. Of two lanes to one
 //! start of a peer the one that the larger id dialled stays.
 //!
+//! A peer that was not met since this node's start may have moved: it is looked for at the addresses of the configuration
+//! too, but not at those where somebody else is known to be. One node that is found so tells where the others are.
+//!
 //! A lane on which nothing arrives is pinged, and closed after [`SILENCE`]: whoever waits for an answer over it should know.
 
 use std::collections::HashMap;
@@ -61,6 +64,8 @@ pub(crate) enum PeersMsg {
     Members(HashMap<NodeId, Peer>),
     /// A member opened a stream for a lane.
     Accepted(AuthStream),
+    /// A member was met at an address that is not the known one.
+    Met(NodeId, String),
     /// A lane is open.
     Opened(Arc<Lane>, Dialler),
     /// A lane has ended.
@@ -90,6 +95,8 @@ pub(crate) struct Peers {
     pub(crate) transport: Arc<dyn ClusterTransport>,
     pub(crate) cluster: u64,
     pub(crate) incarnation: u64,
+    /// Addresses of any members.
+    pub(crate) seeds: Arc<[String]>,
     pub(crate) witness: Witness,
 }
 
@@ -112,6 +119,10 @@ struct Link {
     peer: Peer,
     lane: Option<(Arc<Lane>, Dialler)>,
     dialling: bool,
+    /// There was a lane once.
+    met: bool,
+    /// The seed at which it was met.
+    seed: Option<String>,
     failures: u32,
     /// Before this time the peer should dial.
     patient_until: Instant,
@@ -140,6 +151,11 @@ impl Actor for Peers {
         match msg {
             PeersMsg::Members(members) => Self::members(&me, members, state),
             PeersMsg::Accepted(stream) => self.open(&me, stream, Dialler::Them),
+            PeersMsg::Met(node, seed) => {
+                if let Some(link) = state.peers.get_mut(&node) {
+                    link.seed = Some(seed);
+                }
+            }
             PeersMsg::Opened(lane, dialler) => self.opened(&me, lane, dialler, state),
             PeersMsg::Closed(lane) => self.closed(&me, &lane, state),
             PeersMsg::Failed(node, refused) => self.failed(&me, node, refused, state),
@@ -170,7 +186,16 @@ impl Peers {
                 continue;
             }
             // A new peer is dialled at once by both sides: it may have just started, or this node has.
-            let link = Link { peer, lane: None, dialling: false, failures: 0, patient_until: now, heard: (0, 0) };
+            let link = Link {
+                peer,
+                lane: None,
+                dialling: false,
+                met: false,
+                seed: None,
+                failures: 0,
+                patient_until: now,
+                heard: (0, 0),
+            };
             state.peers.insert(node, link);
             let _ = me.send_message(PeersMsg::Look(node));
         }
@@ -226,7 +251,7 @@ impl Peers {
             }
         }
         tracing::debug!(peer = %node, ?dialler, "link up");
-        link.heard = (0, 0);
+        (link.heard, link.met) = ((0, 0), true);
         let before = link.lane.replace((lane.clone(), dialler));
         self.router.connect(lane);
         if let Some((before, _)) = before {
@@ -247,7 +272,7 @@ impl Peers {
         tracing::debug!(peer = %node, "link down");
         (self.witness)(Evidence::Closed(node));
         // Also by the smaller id, once: whether the port is refused tells a dead process from a broken link.
-        self.dial(me, node, link);
+        self.dial(me, node, state);
     }
 
     fn failed(&self, me: &ActorRef<PeersMsg>, node: NodeId, refused: Option<u64>, state: &mut State) {
@@ -263,7 +288,7 @@ impl Peers {
     fn probe(&self, me: &ActorRef<PeersMsg>, node: NodeId, state: &mut State) {
         let Some(link) = state.peers.get_mut(&node).filter(|link| link.lane.is_none()) else { return };
         link.failures = 0;
-        self.dial(me, node, link);
+        self.dial(me, node, state);
     }
 
     fn listen(state: &mut State) {
@@ -298,28 +323,45 @@ impl Peers {
             me.send_after(link.patient_until - now, move || PeersMsg::Look(node));
             return;
         }
-        self.dial(me, node, link);
+        self.dial(me, node, state);
     }
 
-    fn dial(&self, me: &ActorRef<PeersMsg>, node: NodeId, link: &mut Link) {
-        if link.dialling {
-            return;
-        }
+    fn dial(&self, me: &ActorRef<PeersMsg>, node: NodeId, state: &mut State) {
+        let seeds = self.seeds_for(node, state);
+        let Some(link) = state.peers.get_mut(&node).filter(|link| !link.dialling) else { return };
         link.dialling = true;
         let (me, transport, peer) = (me.clone(), self.transport.clone(), link.peer.clone());
         let opening = self.share();
         let dialling = async move {
             let dialled = clock::boot_ms();
-            match transport.dial(&peer.addr, peer.key, Protocol::Data).await {
-                Ok(stream) => opening.open(&me, stream, Dialler::Me),
-                Err(error) => {
-                    tracing::debug!(peer = %node, addr = peer.addr, %error, "not reached");
-                    let refused = (error.kind() == io::ErrorKind::ConnectionRefused).then_some(dialled);
-                    let _ = me.send_message(PeersMsg::Failed(node, refused));
+            let error = match transport.dial(&peer.addr, peer.key, Protocol::Data).await {
+                Ok(stream) => return opening.open(&me, stream, Dialler::Me),
+                Err(error) => error,
+            };
+            tracing::debug!(peer = %node, addr = peer.addr, %error, "not reached");
+            for seed in seeds {
+                match transport.dial(&seed, peer.key, Protocol::Data).await {
+                    Ok(stream) => {
+                        let _ = me.send_message(PeersMsg::Met(node, seed));
+                        return opening.open(&me, stream, Dialler::Me);
+                    }
+                    Err(error) => tracing::debug!(peer = %node, addr = seed, %error, "not reached"),
                 }
             }
+            let refused = (error.kind() == io::ErrorKind::ConnectionRefused).then_some(dialled);
+            let _ = me.send_message(PeersMsg::Failed(node, refused));
         };
         self.router.tasks().spawn("dial", dialling).detach();
+    }
+
+    /// Where else a member that was not met yet may be.
+    fn seeds_for(&self, node: NodeId, state: &State) -> Vec<String> {
+        if state.peers.get(&node).is_none_or(|link| link.met) {
+            return Vec::new();
+        }
+        let is_of = |link: &Link, seed: &String| link.peer.addr == *seed || link.seed.as_ref() == Some(seed);
+        let taken = |seed: &String| state.peers.values().any(|link| link.lane.is_some() && is_of(link, seed));
+        self.seeds.iter().filter(|seed| !taken(seed)).cloned().collect()
     }
 
     fn share(&self) -> Self {
@@ -328,6 +370,7 @@ impl Peers {
             transport: self.transport.clone(),
             cluster: self.cluster,
             incarnation: self.incarnation,
+            seeds: self.seeds.clone(),
             witness: self.witness.clone(),
         }
     }

@@ -13,6 +13,7 @@ mod chaos;
 mod client;
 mod failover;
 mod flood;
+mod moved;
 mod node;
 mod nodes;
 mod partition;

@@ -17,6 +17,8 @@ pub(crate) struct Nodes {
     dir: TempDir,
     all: Vec<Node>,
     join: Option<(String, String)>,
+    /// Where others are to be looked for.
+    seed: Option<String>,
     lab: Option<Lab>,
 }
 
@@ -51,7 +53,7 @@ impl Nodes {
     /// Each node in a network namespace of a lab.
     pub(crate) async fn start_in(lab: Option<Lab>, count: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut nodes = Self { dir, all: Vec::new(), join: None, lab };
+        let mut nodes = Self { dir, all: Vec::new(), join: None, seed: None, lab };
         for at in 0..count {
             let ports = match &nodes.lab {
                 Some(lab) => [4100, 4200].map(|port| SocketAddr::from((lab.addr(at), port))),
@@ -96,7 +98,9 @@ impl Nodes {
     /// Starts a node's process and waits until it listens.
     pub(crate) fn launch(&mut self, at: usize) {
         let mut config = format!("node.listen = '{}'\nnode.name = 'n{at}'\n", self.all[at].ports[0]);
-        if let (Some((token, seed)), true) = (&self.join, at > 0) {
+        if let Some(seed) = &self.seed {
+            config.push_str(&format!("join.seeds = ['{seed}']\n"));
+        } else if let (Some((token, seed)), true) = (&self.join, at > 0) {
             config.push_str(&format!("join.token = '{token}'\njoin.seeds = ['{seed}']\n"));
         }
         let data = self.dir.path().join(format!("n{at}"));
@@ -114,6 +118,17 @@ impl Nodes {
         // Whatever else it prints must not fill the pipe.
         std::thread::spawn(move || lines.for_each(drop));
         self.all[at].child = Some(child);
+    }
+
+    /// Gives a node that is not running other ports.
+    pub(crate) fn relocate(&mut self, at: usize) {
+        assert!(!self.is_running(at));
+        self.all[at].ports = [free_port(), free_port()];
+    }
+
+    /// From now on nodes start with the address of this one as their only seed, and none of them has a token.
+    pub(crate) fn seed(&mut self, at: usize) {
+        self.seed = Some(self.all[at].ports[0].to_string());
     }
 
     pub(crate) fn is_running(&self, at: usize) -> bool {
