@@ -240,3 +240,44 @@ async fn a_node_that_cannot_start_ends_all_with_its_reason() -> Result<()> {
     ensure!(ran.code == 1 && ran.stderr.contains("n1 did not start"), "{ran:?}");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_survivor_of_a_lost_majority_goes_on_alone() -> Result<()> {
+    let (place, elsewhere) = (place()?, place()?);
+    let mut fleet = place.up_nodes(3, &["--no-restart"]).await?;
+    let dropped = fleet.nodes[1].id.clone();
+    fleet.nodes[2].put(&[("canal", "The canal is 193 kilometres long.")]).await?;
+    fleet.nodes[0].until_cluster("healthy", 3).await?;
+    let survivor = ["--data", "village-data/n1"];
+    let recover = async |more: &[&str], code| {
+        place.run(["cluster", "recover"].iter().chain(&survivor).chain(more)).await?.expect(code)
+    };
+    let running = recover(&["--i-accept-data-loss"], 3).await?;
+    ensure!(running.stderr.contains(&format!("in use by pid {}", fleet.nodes[0].pid)), "{running:?}");
+    fleet.signal(Signal::KILL)?;
+    fleet.ended().await?;
+    fleet.all_gone().await?;
+
+    let shown = recover(&["--json"], 3).await?.json()?;
+    ensure!(shown.get("done") == Some(&false.into()) && shown.to_string().contains(&dropped), "{shown}");
+    let done = recover(&["--i-accept-data-loss"], 0).await?;
+    ensure!(done.stdout.contains(&dropped) && done.stdout.contains("the whole cluster now"), "{done:?}");
+    let empty = elsewhere.run(["cluster", "recover", "--i-accept-data-loss"]).await?.expect(3)?;
+    ensure!(!elsewhere.path("village-data").exists(), "made by the command: {empty:?}");
+
+    let alone = place.up_with(&survivor).await?;
+    alone.until_cluster("healthy", 1).await?;
+    assert_answers(&alone).await?;
+    alone.put(&[("ferry", "The ferry leaves at noon.")]).await?;
+    // A dropped node comes back with what it knew. It is not let in, and says why.
+    let line = "timeout -s KILL 15 village up --listen 127.0.0.1:0 --data village-data/n2 2>&1";
+    let refused = place.sh(line).await?;
+    ensure!(refused.stdout.contains("it has to join anew"), "{refused:?}");
+    alone.until_cluster("healthy", 1).await?;
+    // Others join anew, and get all there is.
+    let ran = place.run(["token", "new"].iter().chain(&survivor)).await?.expect(0)?;
+    let address = ran.stdout.trim().strip_prefix("village join ").with_context(|| format!("{ran:?}"))?.to_owned();
+    let joined = elsewhere.join(&address, &[]).await?;
+    alone.until_cluster("healthy", 2).await?;
+    assert_answers(&joined).await
+}

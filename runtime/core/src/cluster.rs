@@ -7,6 +7,7 @@
 //! | beats, leases, who is down | `member`, [`crate::membership`] |
 //! | members and leaders of the replicated groups | `keeper`, [`crate::groups`] |
 //! | sessions of `ractor_cluster` and what they tell | `presence` |
+//! | a majority that is gone for good | `recover` |
 //! | members that have moved | `addresses` |
 //! | what travels between nodes beside mail | `services` |
 
@@ -42,12 +43,14 @@ pub(crate) mod keeper;
 pub(crate) mod leads;
 pub(crate) mod member;
 pub(crate) mod presence;
+pub(crate) mod recover;
 pub(crate) mod services;
 pub(crate) mod start;
 
 pub use crate::link::gateway::NodeNews;
 use control::Control;
 pub use control::DecideError;
+pub use recover::{DroppedNode, RecoverError, RecoveredGroup, Recovery};
 pub use start::ClusterError;
 
 /// A cluster is well only while a majority of its voters answered within this time.

@@ -132,6 +132,11 @@ impl Identity {
         Self::from_pkcs8(pkcs8.as_ref()).ok_or(IdentityError::NoRandom)
     }
 
+    /// Whether the data directory `dir` has a key.
+    pub(crate) fn is_kept_in(dir: &Path) -> bool {
+        dir.join(FILE).is_file()
+    }
+
     /// The key that others know this node by.
     #[must_use]
     pub fn public_key(&self) -> PublicKey {

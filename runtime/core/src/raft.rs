@@ -11,7 +11,7 @@
 //!
 //! [`log`] keeps entries and votes, [`machine`] the applied state, [`snapshot`] the files that carry it to a node that
 //! lags, [`network`] the messages between nodes, [`proposer`] the way in, [`group`] the handle, [`hand_off`] the two ways
-//! to move leadership on purpose.
+//! to move leadership on purpose, [`remains`] what can be made of a group whose majority is gone for good.
 //!
 //! | tree | key | value |
 //! |---|---|---|
@@ -49,6 +49,7 @@ mod log;
 mod machine;
 mod network;
 mod proposer;
+mod remains;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -59,6 +60,7 @@ use group::{BarrierError, MembershipError, StatusWatch};
 pub(crate) use hand_off::HandOffError;
 pub(crate) use network::{Courier, Lost, ServeError};
 pub(crate) use proposer::ProposeError;
+pub(crate) use remains::{Remains, state as remaining_state};
 
 /// Longest command in bytes.
 pub(crate) const MAX_COMMAND: usize = 256 * 1024;

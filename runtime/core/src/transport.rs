@@ -30,7 +30,7 @@ pub use limits::ListenerLimits;
 pub use listener::TlsTcp;
 pub use rejected::Rejected;
 pub use tls::Pins;
-pub(crate) use tls::locked;
+pub(crate) use tls::{is_refusal, locked};
 
 /// What a stream between nodes is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

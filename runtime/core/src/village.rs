@@ -23,6 +23,7 @@ use crate::addr::{Addr, Target};
 use crate::blob::{BlobError, Blobs, Counted};
 use crate::clock;
 use crate::cluster::control::Replica;
+use crate::cluster::recover::{RecoverError, Recovery, Survivor};
 use crate::cluster::start::{ClusterError, Parts};
 use crate::cluster::{self, Cluster};
 use crate::config::{ConfigError, HotLimits, RuntimeConfig};
@@ -347,6 +348,24 @@ impl VillageBuilder {
         }
         tracing::info!(node = %node, "village started");
         Ok(village)
+    }
+
+    /// Makes a cluster whose majority is gone for good one of this node alone, from what its data directory has. Without
+    /// `accept` it only says what that means. The node must be stopped, and starts as usual afterwards; the others have to
+    /// join anew, with empty data directories. **They must not come back before: as a majority they would go on by
+    /// themselves.**
+    ///
+    /// # Errors
+    /// See [`RecoverError`]. After an error while it was under way, it is to be done again.
+    pub async fn recover(self, accept: bool) -> Result<Recovery, RecoverError> {
+        let dir = self.data_dir.unwrap_or_default();
+        cluster::recover::check_dir(&dir)?;
+        let config: StoreConfig = crate::config::section(&self.config, "store")?;
+        let store = store::open(&dir, &config)?;
+        let machines = self.machines;
+        let replica = Replica::new(move || machines.iter().map(|make| make()).collect());
+        let survivor = Survivor { identity: Identity::load_or_create(&dir)?, dir, store, replica };
+        survivor.recover(accept).await
     }
 
     /// Opens what this node has of a cluster, and where the state of replicated actors is.

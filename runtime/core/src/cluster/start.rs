@@ -17,7 +17,7 @@ use super::leads::LeadsService;
 use super::member::{self, BeatService, Member, MemberMsg, MemberRef};
 use super::presence::Presence;
 use super::services::{ADDRS, BEAT, CONTROL, LEADS, LaneCourier, RAFT, RaftService};
-use super::{Cluster, DecideError, Inner, keeper};
+use super::{Cluster, DecideError, Inner, keeper, recover};
 use crate::blob::{BlobLane, Blobs, Counted};
 use crate::clock;
 use crate::config::{ControlConfig, JoinConfig, NodeConfig};
@@ -95,6 +95,9 @@ pub enum ClusterError {
     /// The founding was not decided.
     #[error("the cluster was not founded: {0}")]
     Found(DecideError),
+    /// A recovery was begun and not ended.
+    #[error("the recovery of the cluster was cut off")]
+    Recovering,
     /// What the node knows of its cluster cannot be kept.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -151,6 +154,9 @@ impl Parts {
 
 /// Opens the node's door and its groups, and makes it a member.
 pub(crate) async fn open(parts: Parts) -> Result<Cluster, ClusterError> {
+    if recover::is_under_way(&*parts.store)? {
+        return Err(ClusterError::Recovering);
+    }
     let pins = Pins::default();
     let listen = &parts.node.listen;
     let spawn = |work| parts.tasks.spawn("cluster.listen", work).detach();

@@ -25,12 +25,15 @@ use crate::clock;
 use crate::identity::PublicKey;
 use crate::node_id::NodeId;
 use crate::router::Router;
-use crate::transport::{AuthStream, ClusterTransport, Protocol};
+use crate::transport::{AuthStream, ClusterTransport, Protocol, is_refusal};
 
 /// The member with the smaller id waits this long for the other to dial.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Pause after a failed dial; doubled with each.
 const REDIAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Refusals in a row, some seconds apart in the end, that are told.
+const REFUSALS: u32 = 5;
 
 /// How often lanes are looked at, and after how many looks without a byte one is pinged and closed.
 const LOOK: Duration = Duration::from_millis(500);
@@ -66,6 +69,8 @@ pub(crate) enum PeersMsg {
     Accepted(AuthStream),
     /// A member was met at an address that is not the known one.
     Met(NodeId, String),
+    /// A member turned this node away because of its key.
+    Unwanted(NodeId),
     /// A lane is open.
     Opened(Arc<Lane>, Dialler),
     /// A lane has ended.
@@ -124,6 +129,8 @@ struct Link {
     /// The seed at which it was met.
     seed: Option<String>,
     failures: u32,
+    /// How often in a row it has turned this node away.
+    refusals: u32,
     /// Before this time the peer should dial.
     patient_until: Instant,
     /// Bytes that had arrived at the last look, and the looks since then.
@@ -156,6 +163,7 @@ impl Actor for Peers {
                     link.seed = Some(seed);
                 }
             }
+            PeersMsg::Unwanted(node) => Self::unwanted(node, state),
             PeersMsg::Opened(lane, dialler) => self.opened(&me, lane, dialler, state),
             PeersMsg::Closed(lane) => self.closed(&me, &lane, state),
             PeersMsg::Failed(node, refused) => self.failed(&me, node, refused, state),
@@ -193,6 +201,7 @@ impl Peers {
                 met: false,
                 seed: None,
                 failures: 0,
+                refusals: 0,
                 patient_until: now,
                 heard: (0, 0),
             };
@@ -216,6 +225,9 @@ impl Peers {
                 }
                 Err(error) => {
                     tracing::debug!(peer = %node, %error, "no hello");
+                    if is_refusal(&error) {
+                        let _ = me.send_message(PeersMsg::Unwanted(node));
+                    }
                     if dialler == Dialler::Me {
                         let _ = me.send_message(PeersMsg::Failed(node, None));
                     }
@@ -251,7 +263,7 @@ impl Peers {
             }
         }
         tracing::debug!(peer = %node, ?dialler, "link up");
-        (link.heard, link.met) = ((0, 0), true);
+        (link.heard, link.met, link.refusals) = ((0, 0), true, 0);
         let before = link.lane.replace((lane.clone(), dialler));
         self.router.connect(lane);
         if let Some((before, _)) = before {
@@ -283,6 +295,18 @@ impl Peers {
             (self.witness)(Evidence::Refused(node, dialled));
         }
         Self::look_later(me, node, link);
+    }
+
+    /// A node that has just joined is turned away too, for as long as its peer has not heard of it.
+    fn unwanted(node: NodeId, state: &mut State) {
+        let Some(link) = state.peers.get_mut(&node) else { return };
+        link.refusals += 1;
+        if link.refusals == REFUSALS {
+            tracing::warn!(
+                peer = %node,
+                "a member refuses this node: if it was removed, it has to join anew, with an empty data directory"
+            );
+        }
     }
 
     fn probe(&self, me: &ActorRef<PeersMsg>, node: NodeId, state: &mut State) {

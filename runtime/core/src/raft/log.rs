@@ -175,6 +175,14 @@ impl Log {
         Ok(Self { writer, recent_bytes, kept: Arc::new(Mutex::new(kept)), gate })
     }
 
+    pub(super) fn last(&self) -> Option<LogId> {
+        self.kept.lock().last
+    }
+
+    pub(super) fn vote(&self) -> Option<Vote> {
+        self.kept.lock().vote
+    }
+
     async fn write(&self, entries: Vec<Entry>) -> Result<(), StoreError> {
         self.settle().await?;
         let mut batch = Batch::new();
@@ -259,7 +267,7 @@ impl Log {
 
     /// Entries from `start` to before `end`, as far as there are any without a gap, about `limit` bytes of them but one at
     /// least.
-    fn entries(&self, start: u64, end: u64, limit: usize) -> Result<Vec<Entry>, StoreError> {
+    pub(super) fn entries(&self, start: u64, end: u64, limit: usize) -> Result<Vec<Entry>, StoreError> {
         let mut taken = Taken { entries: Vec::new(), bytes: 0, limit };
         let mut next = start.max(self.kept.lock().start());
         loop {
@@ -384,6 +392,11 @@ impl RaftLogStorage<Types> for Log {
     async fn purge(&mut self, upto: LogId) -> Result<(), StorageError<u64>> {
         self.remove_upto(upto).await.map_err(|e| Part::Log.cannot_write(&e))
     }
+}
+
+/// Adds an entry to what is written, where the log of a group that does not run has it.
+pub(super) fn put_entry(batch: Batch, group: GroupId, entry: &Entry) -> Batch {
+    batch.put(TreeId::RAFT_LOG, key(group, entry.log_id.index), encode(entry))
 }
 
 fn key(group: GroupId, index: u64) -> Vec<u8> {

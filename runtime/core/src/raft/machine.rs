@@ -30,10 +30,10 @@ const FAILED_SNAPSHOT_PAUSE: Duration = Duration::from_secs(10);
 
 /// What is stored about the state.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-struct Applied {
-    slot: u8,
-    last: Option<LogId>,
-    membership: StoredMembership,
+pub(super) struct Applied {
+    pub(super) slot: u8,
+    pub(super) last: Option<LogId>,
+    pub(super) membership: StoredMembership,
 }
 
 /// A machine with its durable state.

@@ -275,6 +275,12 @@ fn reason(error: &io::Error) -> Rejected {
     }
 }
 
+/// Whether a peer has turned this node away because of its key.
+pub(crate) fn is_refusal(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+        || matches!(tls_error(error), Some(Error::AlertReceived(AlertDescription::AccessDenied)))
+}
+
 fn tls_error(error: &io::Error) -> Option<&Error> {
     error.get_ref()?.downcast_ref()
 }

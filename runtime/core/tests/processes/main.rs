@@ -13,6 +13,7 @@ mod chaos;
 mod client;
 mod failover;
 mod flood;
+mod local;
 mod moved;
 mod node;
 mod nodes;

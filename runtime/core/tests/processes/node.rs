@@ -63,6 +63,36 @@ impl Actor for Counter {
     }
 }
 
+/// A number that survives on the node where it is, and nowhere else.
+pub(crate) struct Note;
+
+impl Kind for Note {
+    const NAME: &'static str = "test.note";
+    type Body = CounterMsg;
+    fn options() -> KindOptions {
+        KindOptions::default().durable(Durability::Local)
+    }
+}
+
+impl Actor for Note {
+    type Msg = Mail<CounterMsg>;
+    type State = Entity<Count>;
+    type Arguments = ActorCx;
+
+    async fn pre_start(&self, _: ActorRef<Self::Msg>, cx: ActorCx) -> Result<Entity<Count>, ActorProcessingErr> {
+        Ok(cx.recover().await?)
+    }
+
+    async fn handle(
+        &self,
+        me: ActorRef<Self::Msg>,
+        mail: Self::Msg,
+        count: &mut Entity<Count>,
+    ) -> Result<(), ActorProcessingErr> {
+        Counter.handle(me, mail, count).await
+    }
+}
+
 /// Says which node it is on; keeps nothing.
 pub(crate) struct Echo;
 
@@ -148,6 +178,10 @@ pub(crate) enum Ask {
     Put { bytes: u64 },
     /// Fetches a blob, and tells how many seconds that took.
     Fetch { blob: BlobRef },
+    /// Adds to a number that one node keeps.
+    Note { key: String, n: u64, ms: u64 },
+    /// Forgets a node, by its id.
+    Remove { node: String },
     /// How the cluster is.
     Status,
     /// A join token.
@@ -173,7 +207,7 @@ pub(crate) fn run_if_asked() {
 async fn run(spec: Value) {
     let config: toml::Table = spec["config"].as_str().unwrap().parse().unwrap();
     let builder = Village::builder().host(|_: &ActorCx| Counter).host(|_: &ActorCx| Echo);
-    let builder = builder.host(|_: &ActorCx| Slow).config(config);
+    let builder = builder.host(|_: &ActorCx| Note).host(|_: &ActorCx| Slow).config(config);
     let village = builder.data_dir(spec["data"].as_str().unwrap()).clustered().start().await.unwrap();
     let listener = TcpListener::bind(spec["port"].as_str().unwrap()).await.unwrap();
     println!("\nLISTENING {}", listener.local_addr().unwrap());
@@ -233,6 +267,14 @@ async fn answer(village: &Village, ask: Ask) -> Value {
                 Err(error) => json!({ "err": error.to_string() }),
             }
         }
+        Ask::Note { key, n, ms } => {
+            let call = village.addr::<Note>(key);
+            outcome(call.call().deadline(limit(ms)).ask(|reply| CounterMsg::Add(n, reply)).await)
+        }
+        Ask::Remove { node } => match village.cluster().unwrap().remove(node.parse().unwrap(), false).await {
+            Ok(()) => json!({ "ok": true }),
+            Err(error) => json!({ "err": error.to_string() }),
+        },
         Ask::Status => {
             json!({ "ok": village.cluster().map(Cluster::status), "ready": village.health().ready })
         }

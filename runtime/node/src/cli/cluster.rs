@@ -1,5 +1,6 @@
 //! `village cluster`: the nodes of the village.
 
+mod recover;
 mod view;
 
 use std::{io::IsTerminal as _, time::Duration};
@@ -32,10 +33,12 @@ pub(crate) enum Cluster {
     Drain(Drain),
     /// Forget a node that will not come back.
     Remove(Remove),
+    /// Go on with one stopped node when the majority is gone for good.
+    Recover(recover::Recover),
 }
 
 impl Cluster {
-    /// Runs the command against a running village.
+    /// Runs the command: `recover` on the data directory of a stopped node, the others against a running village.
     ///
     /// # Errors
     /// An unknown node, a refusal, no quorum or no village.
@@ -44,6 +47,7 @@ impl Cluster {
             Self::Status(status) => status.run(global).await,
             Self::Drain(drain) => drain.run(global).await,
             Self::Remove(remove) => remove.run(global).await,
+            Self::Recover(recover) => recover.run(global).await,
         }
     }
 }

@@ -416,6 +416,9 @@ fn cluster_failure(error: &ClusterError) -> (Exit, Option<&'static str>) {
                 Some("is the village there up, and does it listen where this machine can reach it?"),
             ),
         },
+        ClusterError::Recovering => {
+            (Exit::Refused, Some("end it: `village cluster recover --data DIR --i-accept-data-loss`"))
+        }
         ClusterError::Store(_) => (Exit::Unavailable, None),
         _ => (Exit::Failed, None),
     }
