@@ -15,6 +15,7 @@ use futures::future::{BoxFuture, ready};
 use serde::Serialize;
 
 use super::control::Replica;
+use crate::blob::{Download, FetchError, Offers};
 use crate::config::ConfigError;
 use crate::control::{ControlCommand, ControlRefused, ControlReply};
 use crate::groups::feed::Feeds;
@@ -197,7 +198,7 @@ impl Survivor {
         config.snapshots = Some(self.dir.join("raft"));
         let tasks = tasks.clone();
         let spawner: Spawner = Arc::new(move |name, work| tasks.spawn(name, work).detach());
-        let around = Around { store: self.store.clone(), courier: Nobody, spawner };
+        let around = Around { store: self.store.clone(), courier: Nobody::default(), spawner };
         let started = if number == 0 {
             Group::start(config, self.replica.clone(), around).await
         } else {
@@ -245,11 +246,19 @@ fn dropped(replica: &Replica, me: NodeId) -> Vec<DroppedNode> {
 }
 
 /// There is no other node.
-#[derive(Clone)]
-struct Nobody;
+#[derive(Clone, Default)]
+struct Nobody(Offers);
 
 impl Courier for Nobody {
     fn call(&self, _: NodeId, _: GroupId, _: Bytes, _: Duration) -> BoxFuture<'static, Result<Bytes, Lost>> {
         ready(Err(Lost::NoLink)).boxed()
+    }
+
+    fn fetch(&self, _: NodeId, _: Arc<Download>) -> BoxFuture<'static, Result<(), FetchError>> {
+        ready(Err(FetchError::NotThere)).boxed()
+    }
+
+    fn offers(&self) -> &Offers {
+        &self.0
     }
 }

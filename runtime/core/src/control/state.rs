@@ -250,9 +250,8 @@ impl ControlState {
         if !force && !member.is_down() {
             return Err(ControlRefused::NodeUp);
         }
-        if member.candidate().is_some() {
-            self.change_head(|head| head.epoch += 1);
-        }
+        // What a node kept alone stays with it while it is down, and moves now.
+        self.change_head(|head| head.epoch += 1);
         self.members.remove(&node);
         Ok(())
     }
@@ -503,11 +502,11 @@ mod tests {
         assert!(moves(&mut state, update(NodeRecord { weight: 4, ..record(3) }, 1)));
         assert!(moves(&mut state, update(NodeRecord { kinds: Vec::new(), ..record(3) }, 1)));
         assert!(moves(&mut state, update(record(3), 2)));
-        assert!(!moves(&mut state, remove(3, true)));
+        assert!(moves(&mut state, remove(3, true)));
         assert!(!moves(&mut state, put("k", None)));
         assert!(moves(&mut state, set(2, MemberState::Draining)));
         assert!(!moves(&mut state, set(2, MemberState::Down)));
-        assert!(!moves(&mut state, remove(2, false)));
+        assert!(moves(&mut state, remove(2, false)), "what it alone kept");
     }
 
     #[test]

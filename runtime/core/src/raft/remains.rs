@@ -28,10 +28,8 @@ pub(crate) struct Remains {
     vote: Option<Vote>,
     /// Index of the last entry that is applied.
     pub(crate) applied: Option<u64>,
-    /// Members with a vote, as far as this node knows.
+    /// Members that have a vote, as far as this node knows.
     pub(crate) voters: BTreeSet<NodeId>,
-    /// Members without.
-    pub(crate) learners: BTreeSet<NodeId>,
 }
 
 impl Remains {
@@ -64,7 +62,6 @@ impl Remains {
             vote: log.vote(),
             applied: applied.last.map(|last| last.index),
             voters: membership.voter_ids().map(NodeId).collect(),
-            learners: membership.learner_ids().map(NodeId).collect(),
         }))
     }
 
