@@ -20,6 +20,7 @@ use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use sled::IVec;
@@ -34,6 +35,10 @@ const CHUNK: usize = 128 * 1024;
 const CHUNKS: [u8; 2] = [0xff, 0xfe];
 /// Key of LSNs and digest.
 const META: [u8; 2] = [0xff, 0xff];
+
+/// How long sled's lock may be held by what is about to give it up, and how often it is tried.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Value in place.
 const INLINE: u8 = 0;
@@ -80,7 +85,7 @@ impl SledIndex {
     pub(super) fn open(dir: &Path, cache: u64) -> Result<Self, IndexError> {
         // No flusher thread: the content can be made again, and an idle node must not touch the disk.
         let config = sled::Config::new().path(dir).cache_capacity(cache).flush_every_ms(None);
-        let db = guard(|| Ok(config.open()?))?;
+        let db = open_when_free(&config)?;
         let mut index = Self { db, file: dir.join("db"), meta: Meta::default() };
         match guard(|| index.verify()) {
             Ok(meta) => {
@@ -270,6 +275,20 @@ impl Index for SledIndex {
     }
 }
 
+/// Opens the database. Nobody else can have it, by the store's own lock: but sled's threads keep the lock of one that was just
+/// closed for a moment, and so does a process that this one is about to start.
+fn open_when_free(config: &sled::Config) -> Result<sled::Db, IndexError> {
+    let end = Instant::now() + LOCK_WAIT;
+    loop {
+        match guard(|| Ok(config.open()?)) {
+            Err(error) if error.detail.contains("could not acquire lock") && Instant::now() < end => {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            opened => return opened,
+        }
+    }
+}
+
 /// Turns a panic inside sled into an error: sled 0.34 asserts on much of what it reads.
 fn guard<T>(work: impl FnOnce() -> Result<T, IndexError>) -> Result<T, IndexError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
@@ -348,6 +367,9 @@ fn chunk_keys(key: &[u8], len: usize) -> impl Iterator<Item = Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
     use super::super::{Batch, TreeId};
     use super::*;
 
@@ -379,6 +401,26 @@ mod tests {
         assert_eq!(index.applied(), Lsn(2));
         assert_eq!(index.get(&key(b"a")).unwrap().unwrap(), b"new"[..]);
         assert_eq!(index.get(&key(b"c")).unwrap().unwrap(), vec![1; 2 * CHUNK]);
+    }
+
+    #[test]
+    fn a_lock_that_is_about_to_be_given_up_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let before = SledIndex::open(dir.path(), CACHE).unwrap();
+        let file = File::open(&before.file).unwrap();
+        Box::new(before).close();
+        file.lock().unwrap();
+        let begun = Barrier::new(2);
+        thread::scope(|scope| {
+            let opened = scope.spawn(|| {
+                begun.wait();
+                SledIndex::open(dir.path(), CACHE).map(drop)
+            });
+            begun.wait();
+            thread::yield_now();
+            file.unlock().unwrap();
+            opened.join().unwrap().unwrap();
+        });
     }
 
     #[test]
