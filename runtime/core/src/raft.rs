@@ -167,19 +167,28 @@ impl Writes {
         self.batch
     }
 
-    /// Writes a value.
-    pub(crate) fn put(&mut self, key: &[u8], value: impl Into<Vec<u8>>) {
-        let value = value.into();
+    /// Writes a value, under a key that is put together from two parts.
+    pub(crate) fn put_at(&mut self, key: [&[u8]; 2], value: Bytes) {
+        let key = [&self.prefix, key[0], key[1]].concat();
         self.bytes += key.len() + value.len();
-        let key = [&self.prefix, key].concat();
-        self.batch = std::mem::take(&mut self.batch).put(TreeId::REPLICATED, key, value);
+        self.batch.push(TreeId::REPLICATED, key, Some(value));
+    }
+
+    /// Writes a value.
+    pub(crate) fn put(&mut self, key: &[u8], value: impl Into<Bytes>) {
+        self.put_at([key, &[]], value.into());
+    }
+
+    /// Removes a key that is put together from two parts.
+    pub(crate) fn delete_at(&mut self, key: [&[u8]; 2]) {
+        let key = [&self.prefix, key[0], key[1]].concat();
+        self.bytes += key.len();
+        self.batch.push(TreeId::REPLICATED, key, None);
     }
 
     /// Removes a key.
     pub(crate) fn delete(&mut self, key: &[u8]) {
-        self.bytes += key.len();
-        let key = [&self.prefix, key].concat();
-        self.batch = std::mem::take(&mut self.batch).delete(TreeId::REPLICATED, key);
+        self.delete_at([key, &[]]);
     }
 }
 
@@ -250,7 +259,7 @@ pub(crate) struct GroupConfig {
     pub(crate) group: GroupId,
     /// This node.
     pub(crate) node: NodeId,
-    /// Interval of the leader's beats, and the time that a peer has to answer one. openraft beats at 1.5 times this.
+    /// Interval of the leader's beats, and the time that a peer has to answer one.
     pub(crate) heartbeat: Duration,
     /// Shortest time without a leader after which a node stands for election.
     pub(crate) election_min: Duration,
@@ -305,6 +314,8 @@ impl GroupConfig {
         openraft::Config {
             cluster_name: self.group.to_string(),
             heartbeat_interval: ms(self.heartbeat),
+            // See `group::beat`.
+            enable_heartbeat: false,
             election_timeout_min: ms(self.election_min),
             election_timeout_max: ms(self.election_max),
             max_payload_entries: self.entries_per_call,

@@ -61,8 +61,9 @@ pub trait Store: Send + Sync + 'static {
     /// As [`Store::get`].
     fn scan(&self, tree: TreeId, from: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError>;
 
-    /// Writes a batch, atomic across trees. Reads see it once the future resolves. An empty batch writes nothing: it
-    /// resolves when all that was queued before it is visible and as safe as `level` says.
+    /// Writes a batch, atomic across trees. Reads see it when the future resolves, or a moment earlier, when it is not yet as
+    /// safe as `level` says. An empty batch writes nothing: it resolves when all that was queued before it is visible and
+    /// as safe as `level` says.
     ///
     /// # Cancel safety
     /// A future dropped before its first poll writes nothing. Dropped later, the batch may or may not be written, and it
@@ -163,20 +164,25 @@ impl Batch {
     /// Adds a write of one value.
     #[must_use]
     pub fn put(mut self, tree: TreeId, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Self {
-        self.ops.push(Op { tree, key: Raw(key.into().into()), value: Some(Raw(value.into().into())) });
+        self.push(tree, key.into(), Some(value.into().into()));
         self
     }
 
     /// Adds the removal of one key; a key that is not there is no error.
     #[must_use]
     pub fn delete(mut self, tree: TreeId, key: impl Into<Vec<u8>>) -> Self {
-        self.ops.push(Op { tree, key: Raw(key.into().into()), value: None });
+        self.push(tree, key.into(), None);
         self
     }
 
+    /// Adds a write, or a removal without a value.
+    pub(crate) fn push(&mut self, tree: TreeId, key: Vec<u8>, value: Option<Bytes>) {
+        self.ops.push(Op { tree, key: Raw(key.into()), value: value.map(Raw) });
+    }
+
     /// The puts, and the deletes without value, in order.
-    pub(crate) fn writes(&self) -> impl Iterator<Item = (TreeId, &[u8], Option<&[u8]>)> {
-        self.ops.iter().map(|op| (op.tree, &op.key.0[..], op.value.as_ref().map(|value| &value.0[..])))
+    pub(crate) fn writes(&self) -> impl Iterator<Item = (TreeId, &[u8], Option<&Bytes>)> {
+        self.ops.iter().map(|op| (op.tree, &op.key.0[..], op.value.as_ref().map(|value| &value.0)))
     }
 
     /// Number of puts and deletes.

@@ -76,8 +76,8 @@ impl Machine for ShardMachine {
 pub(crate) fn write(batch: &Batch, writes: &mut Writes) {
     for (tree, key, value) in batch.writes() {
         match value {
-            Some(value) => writes.put(&key_of(tree, key), value),
-            None => writes.delete(&key_of(tree, key)),
+            Some(value) => writes.put_at([&tree.0.to_be_bytes(), key], value.clone()),
+            None => writes.delete_at([&tree.0.to_be_bytes(), key]),
         }
     }
 }

@@ -11,6 +11,7 @@ use openraft::error::{
 };
 use openraft::{ChangeMembers, EmptyNode, RaftMetrics, ServerState};
 use tokio::sync::{Mutex, watch};
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::log::{Gate, Log};
 use super::machine::Replica;
@@ -21,6 +22,7 @@ use super::{
 };
 use crate::NodeId;
 use crate::blob::Offers;
+use crate::clock;
 use crate::store::{Store, StoreError};
 
 /// What a group uses of its node.
@@ -206,7 +208,7 @@ pub(super) struct Inner {
     /// One change of members or leader at a time.
     pub(super) office: Mutex<()>,
     /// The leader lets its lease run out, to be succeeded.
-    pub(super) silent: AtomicBool,
+    pub(super) silent: Arc<AtomicBool>,
     pub(super) server: Server,
     view: StateView,
     stop: watch::Sender<bool>,
@@ -252,8 +254,10 @@ impl Group {
         let raft = raft.map_err(|e| StartError::Raft(e.to_string()))?;
         let (intake, proposer) = Proposer::new(raft.clone(), config.node, config.commit_limit);
         (spawner)("raft-proposer", Box::pin(proposer.run()));
+        let (office, silent) = (Mutex::new(()), Arc::new(AtomicBool::new(false)));
+        let beats = beat(raft.clone(), config.heartbeat, Arc::clone(&silent), stop.subscribe());
+        (spawner)("raft-beat", Box::pin(beats));
         let server = Server::new(raft.clone(), snapshots, gate, spawner, fetcher);
-        let (office, silent) = (Mutex::new(()), AtomicBool::new(false));
         Ok(Self { inner: Arc::new(Inner { config, raft, intake, caller, office, silent, server, view, stop }) })
     }
 
@@ -440,6 +444,27 @@ impl Group {
     /// A leader to go to: this node is none, if it is asked for one.
     fn other(&self, leader: Option<u64>) -> Option<NodeId> {
         leader.map(NodeId).filter(|leader| *leader != self.me())
+    }
+}
+
+/// Has the leader beat, at the moments at which all groups of the machine do: what goes to one node goes there in one piece, and
+/// wakes it once.
+async fn beat(raft: Raft, period: Duration, silent: Arc<AtomicBool>, mut stop: watch::Receiver<bool>) {
+    let begun = u128::from(clock::boot_ms());
+    let first = period.as_millis() - begun % period.as_millis().max(1);
+    let first = Duration::from_millis(u64::try_from(first).unwrap_or_default());
+    let mut beats = tokio::time::interval_at(Instant::now() + first, period);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let metrics = raft.metrics();
+    loop {
+        tokio::select! {
+            _ = stop.changed() => return,
+            _ = beats.tick() => {}
+        }
+        let leads = metrics.borrow().state == ServerState::Leader;
+        if leads && !silent.load(Ordering::Acquire) && raft.trigger().heartbeat().await.is_err() {
+            return;
+        }
     }
 }
 

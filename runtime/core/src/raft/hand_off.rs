@@ -208,14 +208,12 @@ struct Silence<'a>(&'a Group);
 impl<'a> Silence<'a> {
     fn begin(group: &'a Group) -> Self {
         group.inner.silent.store(true, Ordering::Release);
-        group.inner.raft.runtime_config().heartbeat(false);
         Self(group)
     }
 }
 
 impl Drop for Silence<'_> {
     fn drop(&mut self) {
-        self.0.inner.raft.runtime_config().heartbeat(true);
         self.0.inner.silent.store(false, Ordering::Release);
     }
 }

@@ -386,39 +386,36 @@ impl Writer {
         self.close();
     }
 
-    /// Writes a group, makes it visible, and tells everybody in it.
+    /// Writes a group, makes it visible, and tells everybody in it. Those that want no more than that need not wait for the
+    /// disk with the others.
     fn commit(&mut self, group: Vec<Commit>) {
         let batches: Vec<_> = group.iter().map(|commit| &commit.batch).filter(|batch| !batch.is_empty()).collect();
         let written = self.append(&batches);
-        // Even if the group does not fit: an empty batch may wait for what was written before.
-        let synced = if group.iter().any(|commit| commit.level == Level::Disk) { self.sync() } else { Ok(()) };
-        let applied = match (&written, &synced) {
-            (Ok(Some(_)), Ok(())) => {
-                self.shared.apply(self.redo.last(), &mut batches.iter().flat_map(|batch| &batch.ops))
-            }
+        let applied = match &written {
+            Ok(Some(_)) => self.shared.apply(self.redo.last(), &mut batches.iter().flat_map(|batch| &batch.ops)),
             _ => Ok(()),
         };
-        if applied.is_ok()
-            && synced.is_ok()
-            && let Ok(Some(_)) = written
-        {
-            self.shared.counters.commits.fetch_add(batches.len() as u64, Relaxed);
-        }
+        let visible = if let (Ok(Some(_)), Ok(())) = (&written, &applied) { batches.len() } else { 0 };
         let mut lsn = written.as_ref().ok().copied().flatten();
-        for commit in group {
-            let outcome = synced.clone().and(applied.clone());
-            let outcome = outcome.and_then(|()| {
-                if commit.batch.is_empty() {
-                    return Ok(self.redo.last());
-                }
-                written.clone()?;
+        let outcomes = group.into_iter().map(|commit| {
+            let outcome = if commit.batch.is_empty() {
+                // Even if the group does not fit: an empty batch may wait for what was written before.
+                Ok(self.redo.last())
+            } else {
                 let this = lsn.unwrap_or_default();
                 lsn = Some(this.next());
-                Ok(this)
-            });
-            // Nobody listens when the committer was cancelled; the batch stands.
-            let _ = commit.done.send(outcome);
+                written.clone().map(|_| this)
+            };
+            (commit, applied.clone().and(outcome))
+        });
+        let (on_disk, done): (Vec<_>, Vec<_>) = outcomes.partition(|(commit, _)| commit.level == Level::Disk);
+        // Nobody listens when the committer was cancelled; the batch stands.
+        done.into_iter().for_each(|(commit, outcome)| drop(commit.done.send(outcome)));
+        let synced = if on_disk.is_empty() { Ok(()) } else { self.sync() };
+        if synced.is_ok() {
+            self.shared.counters.commits.fetch_add(visible as u64, Relaxed);
         }
+        on_disk.into_iter().for_each(|(commit, outcome)| drop(commit.done.send(synced.clone().and(outcome))));
     }
 
     /// Writes the batches, if any, and returns the position of the first.

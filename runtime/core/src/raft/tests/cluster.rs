@@ -29,7 +29,7 @@ pub(super) struct History {
 impl Machine for History {
     fn apply(&mut self, at: Position, command: &[u8], writes: &mut Writes) -> Vec<u8> {
         let key = [&at.index.to_be_bytes()[..], &at.nth.to_be_bytes()[..]].concat();
-        writes.put(&key, command);
+        writes.put(&key, command.to_vec());
         self.len += 1;
         [b"did ", command].concat()
     }
