@@ -401,8 +401,8 @@ mod tests {
             max_voters = 5
             groups = 8
             replicas = 3
-            heartbeat = "500ms"
-            election = ["1500ms", "2s"]
+            heartbeat = "600ms"
+            election = ["1800ms", "2s"]
             down_after = "4s"
             beat = "500ms"
             fast_down = true

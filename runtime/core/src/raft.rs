@@ -293,8 +293,8 @@ impl GroupConfig {
         Self {
             group,
             node,
-            heartbeat: Duration::from_millis(500),
-            election_min: Duration::from_millis(1500),
+            heartbeat: Duration::from_millis(600),
+            election_min: Duration::from_millis(1800),
             election_max: Duration::from_secs(2),
             snapshot_after: 5000,
             keep: 1000,

@@ -27,7 +27,7 @@ use crate::task::Tasks;
 use crate::wire::WirePort;
 
 /// How often the leader looks whom to declare down.
-const LOOK: Duration = Duration::from_millis(200);
+const LOOK: Duration = Duration::from_millis(250);
 /// A refused command is proposed again after this long at the earliest.
 const PATIENCE_MS: u64 = 1_000;
 /// A member that has not reported an epoch for this long is worth a word.
