@@ -1,6 +1,6 @@
 //! Several nodes that are one village: started, joined, killed, stopped, started again.
 
-use aivillage_tests::{Api, Place};
+use aivillage_tests::{Api, Place, eventually};
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ async fn assert_answers(node: &Api) -> Result<()> {
         answer.get("answer").and_then(Value::as_str).is_some_and(|text| text.contains("193 kilometres")),
         "{answer}"
     );
+    ensure!(answer.pointer("/citations/0/doc") == Some(&"canal".into()), "not cited: {answer}");
     Ok(())
 }
 
@@ -97,7 +98,15 @@ async fn what_was_acknowledged_outlives_every_node_in_turn() -> Result<()> {
     let body = json!({ "documents": [{ "id": "ferry", "text": "The ferry leaves at noon." }] });
     let request = fleet.nodes[0].request(reqwest::Method::POST, "/v1/memory/documents");
     let job: Value = request.header("prefer", "respond-async").json(&body).send().await?.json().await?;
-    let id = job.get("id").and_then(Value::as_str).with_context(|| job.to_string())?.to_owned();
+    let path = job.pointer("/links/self").and_then(Value::as_str).with_context(|| job.to_string())?;
+    let ended = async || fleet.nodes[1].get(path).await.ok().filter(|job| job.get("state") != Some(&"running".into()));
+    let done = eventually("the end of the job", ended).await?;
+    ensure!(done.pointer("/result/created") == Some(&1.into()), "{done}");
+
+    let page = fleet.nodes[0].get("/v1/agents?limit=2").await?;
+    let cursor = page.get("next_cursor").and_then(Value::as_str).with_context(|| page.to_string())?;
+    let next = fleet.nodes[1].get(&format!("/v1/agents?limit=2&cursor={cursor}")).await?;
+    ensure!(next.get("data").is_some_and(|data| Some(data) != page.get("data")), "the page before again: {next}");
 
     for victim in 0..3 {
         fleet.kill9(victim)?;
@@ -106,9 +115,9 @@ async fn what_was_acknowledged_outlives_every_node_in_turn() -> Result<()> {
             let again = put_once(node).await.with_context(|| format!("through {}", node.name))?;
             ensure!(again == (created.clone(), true), "{again:?}");
             assert_answers(node).await?;
-            let job = node.get(&format!("/v1/jobs/{id}")).await?;
-            ensure!(job.get("id") == Some(&Value::from(&*id)), "{job}");
-            ensure!(node.get("/v1/jobs").await?.to_string().contains(&id), "not listed by {}", node.name);
+            ensure!(node.get(path).await? == done, "another job through {}", node.name);
+            let listed = node.get("/v1/jobs").await?;
+            ensure!(listed.get("data") == Some(&json!([done])), "{listed}, through {}", node.name);
         }
         fleet.back(victim).await?;
         for node in &fleet.nodes {

@@ -1,7 +1,8 @@
 //! Cursors of paged lists: where the last page ended, for which filter, signed by this village.
 //!
-//! Text form: base64url( MAC 8 bytes | filter hash 8 bytes | last key, UTF-8 ). The MAC is BLAKE3 keyed with a secret derived from
-//! the admin key, so a cursor outlives a restart and cannot be made up.
+//! Text form: base64url( MAC 8 bytes | filter hash 8 bytes | last key, UTF-8 ). The MAC is BLAKE3 with a key that the village keeps
+//! and all its nodes have, so a cursor outlives a restart, and a mistake does not pass for one. It guards no secret: whoever
+//! made one up would start the list somewhere else, and read no more than the list.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

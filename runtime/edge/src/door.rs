@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use aivillage_actors::Agents;
 use aivillage_memory::Memory;
-use aivillage_runtime::{Principal, Village};
+use aivillage_runtime::{Cluster, Principal, Village};
 use axum::http::HeaderMap;
 use bytes::Bytes;
 use governor::clock::{Clock, DefaultClock};
@@ -64,6 +64,13 @@ async fn sweep(village: Village) {
     }
 }
 
+/// What cursors are signed with: the same on all nodes of a cluster, so that any of them gives the next page.
+fn cursor_key(village: &Village, verifier: &Verifier) -> [u8; 32] {
+    const CONTEXT: &str = "aivillage edge cursor v1";
+    let shared = |cluster: &Cluster| blake3::derive_key(CONTEXT, &cluster.id().to_be_bytes());
+    village.cluster().map_or_else(|| verifier.derived(CONTEXT), shared)
+}
+
 impl Door {
     pub(crate) fn open(
         village: &Village,
@@ -82,7 +89,7 @@ impl Door {
             admission: Admission::new(config.admission()),
             hosts: Hosts::new(config.allowed_hosts.iter().cloned().chain(own)),
             metrics: village.metrics::<EdgeMetrics>(),
-            cursors: Cursors::new(verifier.derived("aivillage edge cursor v1")),
+            cursors: Cursors::new(cursor_key(village, &verifier)),
             roster: Roster::default(),
             openapi: openapi::document(village),
             stop: CancellationToken::new(),
