@@ -10,7 +10,7 @@ mod store;
 
 use clap::Subcommand;
 
-use super::{Global, Outcome};
+use super::{Exit, Failure, Global, Outcome, serve::StopSignals};
 
 /// What can be measured.
 #[derive(Debug, Subcommand)]
@@ -38,11 +38,27 @@ impl Bench {
     pub(crate) async fn run(self, global: &Global) -> Outcome {
         match self {
             Self::Local(local) => local.run(global.json).await,
-            Self::Remote(remote) => remote.run(global.json).await,
+            Self::Remote(remote) => unless_stopped(Box::pin(remote.run(global.json))).await,
             Self::Failover(failover) => failover.run(global.json).await,
-            Self::Commits(commits) => commits.run(global.json).await,
+            Self::Commits(commits) => unless_stopped(Box::pin(commits.run(global.json))).await,
             Self::Store(store) => store.run(global.json).await,
             Self::Node(node) => node.run().await,
         }
     }
+}
+
+/// Ends the work at a signal, so that what it has started and written is cleared away.
+async fn unless_stopped(work: impl Future<Output = Outcome>) -> Outcome {
+    let mut stop = StopSignals::listen(false)?;
+    tokio::select! {
+        outcome = work => outcome,
+        () = stop.first() => Err(Failure::new(Exit::Failed, "stopped by a signal")),
+    }
+}
+
+/// Completes when the bench that started this process is gone, however it ended, or a signal says so.
+async fn until_ended() -> anyhow::Result<()> {
+    let mut stop = StopSignals::listen(true).map_err(|failure| anyhow::anyhow!(failure.message))?;
+    stop.first().await;
+    Ok(())
 }

@@ -20,6 +20,7 @@ use super::remote::erlang::is_installed;
 use crate::cli::{
     Exit, Failure, Outcome,
     output::{self, DIM, WARN, paint},
+    serve::StopSignals,
 };
 
 /// Nodes that keep state.
@@ -37,7 +38,8 @@ const GIVE_UP: Duration = Duration::from_mins(1);
   village bench failover
   village bench failover --runs 30
 
-A run takes about 40 seconds. Erlang's `global` is measured too if `erl` is in the path (Debian: erlang-base).")]
+A run takes about 40 seconds; Ctrl-C ends the nodes and prints the results of the runs that are done. Erlang's `global` is
+measured too if `erl` is in the path (Debian: erlang-base).")]
 pub(crate) struct Failover {
     /// Runs of each fault.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..1000))]
@@ -68,37 +70,45 @@ const FAULTS: [Fault; 4] = [
 const HAND_OFF: (&str, Duration) = ("leaders handed over, longest wait of a writer", Duration::from_millis(100));
 
 impl Failover {
-    /// Measures and prints a table.
+    /// Measures and prints a table, also of what was done when it had to stop.
     ///
     /// # Errors
-    /// When the cluster does not start or does not recover.
+    /// When a signal stops it, or the cluster does not start or does not recover.
     pub(crate) async fn run(self, as_json: bool) -> Outcome {
-        let measured = self.measure(as_json).await;
-        let report = measured.map_err(|error| Failure::new(Exit::Failed, format!("the bench stopped: {error:#}")))?;
+        let mut stop = StopSignals::listen(false)?;
+        let mut report = Report::new(self.runs);
+        report.stopped = tokio::select! {
+            measured = self.measure(&mut report) => measured.err().map(|error| format!("{error:#}")),
+            () = stop.first() => Some("by a signal".to_owned()),
+        };
         if as_json {
             output::json(&report.as_json());
         } else {
             report.print();
         }
-        Ok(())
+        report.outcome()
     }
 
-    async fn measure(&self, quiet: bool) -> anyhow::Result<Report> {
-        let erlang = if is_installed().await { Some(erlang::measure().await?) } else { None };
+    async fn measure(&self, report: &mut Report) -> anyhow::Result<()> {
+        if is_installed().await {
+            report.erlang = Some(erlang::measure().await?);
+        }
         let mut nodes = Nodes::start(&self.dir, VOTERS, 1).await?;
-        let mut report = Report { lines: FAULTS.map(|fault| (fault, Vec::new())), hand_off: Vec::new(), erlang };
+        output::note(paint(DIM, format_args!("{} nodes started", nodes.ids().len())));
         for run in 0..self.runs {
             for (fault, times) in &mut report.lines {
-                if !quiet {
-                    output::note(paint(DIM, format_args!("run {} of {}: {}", run + 1, self.runs, fault.name)));
-                }
                 let (time, moved) = suffer(&mut nodes, *fault, run as usize).await?;
                 times.push(time);
                 report.hand_off.extend(moved);
+                let seconds = time.as_secs_f64();
+                output::note(paint(
+                    DIM,
+                    format_args!("run {} of {}, {}: {seconds:.3} s", run + 1, self.runs, fault.name),
+                ));
             }
         }
         nodes.village.shutdown().await?;
-        Ok(report)
+        Ok(())
     }
 }
 
@@ -200,10 +210,14 @@ async fn first_note(note: &Addr<Note>, run: usize, since: Instant) -> anyhow::Re
 }
 
 struct Report {
+    /// Runs of each fault that were asked for.
+    runs: u32,
     lines: [(Fault, Vec<Duration>); 4],
     hand_off: Vec<Duration>,
     /// A globally registered Erlang process after the kill of its node.
     erlang: Option<Duration>,
+    /// Why it ended before all was done.
+    stopped: Option<String>,
 }
 
 /// The smallest value that this share of all do not exceed.
@@ -216,6 +230,18 @@ fn quantile(times: &[Duration], share: f64) -> Option<f64> {
 }
 
 impl Report {
+    fn new(runs: u32) -> Self {
+        let lines = FAULTS.map(|fault| (fault, Vec::new()));
+        Self { runs, lines, hand_off: Vec::new(), erlang: None, stopped: None }
+    }
+
+    fn outcome(&self) -> Outcome {
+        let Some(why) = &self.stopped else { return Ok(()) };
+        let done: usize = self.lines.iter().map(|(_, times)| times.len()).sum();
+        let all = self.runs as usize * FAULTS.len();
+        Err(Failure::new(Exit::Failed, format!("the bench stopped after {done} of {all} faults: {why}")))
+    }
+
     fn rows(&self) -> impl Iterator<Item = (&'static str, &[Duration], Duration)> {
         let faults = self.lines.iter().map(|(fault, times)| (fault.name, &times[..], fault.accept));
         faults.chain([(HAND_OFF.0, &self.hand_off[..], HAND_OFF.1)])
@@ -227,7 +253,11 @@ impl Report {
             let erlang = (name == FAULTS[1].name).then(|| self.erlang.map(|time| time.as_secs_f64())).flatten();
             vec![
                 name.to_owned(),
-                times.len().to_string(),
+                if self.stopped.is_none() {
+                    times.len().to_string()
+                } else {
+                    format!("{} of {}", times.len(), self.runs)
+                },
                 shown(quantile(times, 0.5)),
                 shown(quantile(times, 0.99)),
                 shown(Some(accept.as_secs_f64())),
@@ -255,6 +285,8 @@ impl Report {
         };
         json!({
             "faults": self.rows().map(line).collect::<Vec<_>>(),
+            "runs": self.runs,
+            "stopped": self.stopped,
             "erlang_global_kill_s": self.erlang.map(|time| time.as_secs_f64()),
             "optimised": !cfg!(debug_assertions),
         })
@@ -270,5 +302,25 @@ mod tests {
         let times: Vec<_> = (1..=30).map(Duration::from_secs).collect();
         assert_eq!((quantile(&times, 0.5), quantile(&times, 0.99)), (Some(15.0), Some(30.0)));
         assert_eq!(quantile(&[], 0.5), None);
+    }
+
+    #[test]
+    fn a_bench_that_stopped_says_how_far_it_came() {
+        let mut report = Report::new(3);
+        for (_, times) in report.lines.iter_mut().take(2) {
+            times.push(Duration::from_secs(1));
+        }
+        assert!(report.outcome().is_ok());
+        report.stopped = Some("by a signal".to_owned());
+        let failure = report.outcome().unwrap_err();
+        assert_eq!(
+            (failure.exit, &*failure.message),
+            (Exit::Failed, "the bench stopped after 2 of 12 faults: by a signal")
+        );
+        let json = report.as_json();
+        assert_eq!(
+            (&json["runs"], &json["stopped"], &json["faults"][1]["runs"]),
+            (&json!(3), &json!("by a signal"), &json!(1))
+        );
     }
 }

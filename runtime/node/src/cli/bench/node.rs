@@ -27,6 +27,9 @@ pub(crate) struct NodeRole {
     /// Keeps no state of groups.
     #[arg(long)]
     battery: bool,
+    /// Ends when standard input does.
+    #[arg(long)]
+    with_parent: bool,
 }
 
 /// To an actor that keeps what it is told, on several nodes.
@@ -126,7 +129,7 @@ impl Actor for Where {
 }
 
 impl NodeRole {
-    /// Runs until it is ended.
+    /// Runs until it is ended, or the bench is gone that started it.
     ///
     /// # Errors
     /// When the node does not start.
@@ -152,6 +155,6 @@ impl NodeRole {
         let token = if fresh { Some(cluster.new_token(64, Duration::from_hours(1), "bench").await?) } else { None };
         let token = token.map(|token| token.to_string()).unwrap_or_default();
         output::say(format_args!("{} {token}@{}", village.node_id(), cluster.addr()));
-        std::future::pending().await
+        if self.with_parent { super::until_ended().await } else { std::future::pending().await }
     }
 }

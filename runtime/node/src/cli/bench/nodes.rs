@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use aivillage_runtime::{Cluster, ClusterStatus, NodeId, Village};
 use anyhow::Context;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -25,8 +25,27 @@ pub(super) struct Nodes {
 
 struct Node {
     id: NodeId,
-    child: Child,
+    process: Process,
     restart: Restart,
+}
+
+/// Killed when dropped. It ends with this process, too, however that ends: its standard input is a pipe from here.
+struct Process(Child);
+
+impl Process {
+    fn pid(&self) -> Option<Pid> {
+        self.0.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let Some(pid) = self.pid() else { return };
+        if self.0.start_kill().is_ok() {
+            // Its files can be removed only when it has ended, which takes a killed process no time. The runtime reaps it.
+            let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+        }
+    }
 }
 
 /// How a node is started, so that it can be again.
@@ -46,10 +65,10 @@ impl Nodes {
         for at in 0..voters + helpers {
             let data = dir.path().join(format!("n{}", at + 1));
             let restart = Restart { data, listen: free_port()?, battery: at >= voters };
-            let (child, said) = restart.launch(join.as_deref()).await?;
+            let (process, said) = restart.launch(join.as_deref()).await?;
             let (id, own) = said.split_once(' ').context("a node said nothing of itself")?;
             join.get_or_insert_with(|| own.to_owned());
-            all.push(Node { id: id.parse().map_err(|error| anyhow::anyhow!("{error}"))?, child, restart });
+            all.push(Node { id: id.parse().map_err(|error| anyhow::anyhow!("{error}"))?, process, restart });
         }
         let join = join.context("no node to join")?;
         let (token, seed) = join.split_once('@').context("not TOKEN@ADDR")?;
@@ -107,19 +126,19 @@ impl Nodes {
 
     /// `kill -9`.
     pub(super) async fn kill(&mut self, id: NodeId) -> anyhow::Result<()> {
-        Ok(self.node(id)?.child.kill().await?)
+        Ok(self.node(id)?.process.0.kill().await?)
     }
 
     /// Starts a killed node again, where it was.
     pub(super) async fn relaunch(&mut self, id: NodeId) -> anyhow::Result<()> {
         let node = self.node(id)?;
-        node.child = node.restart.launch(None).await?.0;
+        node.process = node.restart.launch(None).await?.0;
         Ok(())
     }
 
     /// Stops a process where it is, so that it falls silent with its connections open; or lets it go on.
     pub(super) fn freeze(&mut self, id: NodeId, frozen: bool) -> anyhow::Result<()> {
-        let pid = self.node(id)?.child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let pid = self.node(id)?.process.pid();
         let signal = if frozen { Signal::STOP } else { Signal::CONT };
         Ok(kill_process(pid.context("the node has ended")?, signal)?)
     }
@@ -127,17 +146,20 @@ impl Nodes {
 
 impl Restart {
     /// Starts the process; what it says of itself once it takes part.
-    async fn launch(&self, join: Option<&str>) -> anyhow::Result<(Child, String)> {
+    async fn launch(&self, join: Option<&str>) -> anyhow::Result<(Process, String)> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["bench", "node", "--listen", &self.listen.to_string(), "--join", join.unwrap_or_default()]);
-        command.arg("--dir").arg(&self.data);
+        command.arg("--with-parent").arg("--dir").arg(&self.data);
         if self.battery {
             command.arg("--battery");
         }
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
-        let stdout = child.stdout.take().context("no output to read")?;
+        // A group of its own: Ctrl-C on the terminal is for the bench, which then has results to print. And a node that is
+        // stopped when the bench dies is woken by the system, because nobody is left who could.
+        command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = Process(command.spawn()?);
+        let stdout = process.0.stdout.take().context("no output to read")?;
         let line = BufReader::new(stdout).lines().next_line().await?;
-        Ok((child, line.context("a node ended at its start")?))
+        Ok((process, line.context("a node ended at its start")?))
     }
 }
 

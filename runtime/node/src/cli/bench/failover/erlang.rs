@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::process::Command;
 
-use crate::cli::bench::remote::first_line;
+use crate::cli::bench::remote::{erlang::WITH_PARENT, first_line};
 
 const SERVER: &str = r#"
     Loop = fun L() -> receive {ask, From} -> From ! {ok, node()}, L() end end,
@@ -41,7 +41,7 @@ fn client(server: &str, pid: &str) -> String {
 
 fn node(name: &str, code: &str) -> Command {
     let mut command = Command::new("erl");
-    command.args(["-noshell", "-name", name, "-setcookie", "village_bench", "-eval", code]);
+    command.args(["-noshell", "-name", name, "-setcookie", "village_bench", "-eval", &format!("{WITH_PARENT}{code}")]);
     command
 }
 

@@ -10,6 +10,10 @@ pub(in crate::cli::bench) async fn is_installed() -> bool {
     probe.is_ok_and(|output| output.status.success())
 }
 
+/// Ends the node when standard input does: when the bench is gone.
+pub(in crate::cli::bench) const WITH_PARENT: &str = r#"
+    spawn(fun() -> io:get_line(""), halt() end),"#;
+
 const SERVER: &str = r#"
     register(echo, self()),
     io:format("~s~n", [node()]),
@@ -48,7 +52,7 @@ fn client(server: &str, share: u32) -> String {
 
 fn node(name: &str, code: &str, pin: bool) -> Command {
     let mut command = pinned("erl", pin);
-    command.args(["-noshell", "-name", name, "-setcookie", "village_bench", "-eval", code]);
+    command.args(["-noshell", "-name", name, "-setcookie", "village_bench", "-eval", &format!("{WITH_PARENT}{code}")]);
     command
 }
 

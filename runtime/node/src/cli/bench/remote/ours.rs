@@ -65,7 +65,7 @@ pub(super) async fn serve() -> anyhow::Result<()> {
     let cluster = village.cluster().ok_or_else(|| anyhow::anyhow!("not clustered"))?;
     let token = cluster.new_token(1, Duration::from_mins(10), "bench").await?;
     output::say(format_args!("{token}@{}", cluster.addr()));
-    std::future::pending().await
+    crate::cli::bench::until_ended().await
 }
 
 /// Joins and measures.

@@ -66,7 +66,7 @@ pub(super) async fn serve() -> anyhow::Result<()> {
     let _server = Actor::spawn(None, node(port, "server"), ()).await?;
     let _echo = Actor::spawn(None, Echo, ()).await?;
     output::say(port);
-    std::future::pending().await
+    crate::cli::bench::until_ended().await
 }
 
 /// Connects and measures.
