@@ -410,12 +410,16 @@ impl Writer {
         });
         let (on_disk, done): (Vec<_>, Vec<_>) = outcomes.partition(|(commit, _)| commit.level == Level::Disk);
         // Nobody listens when the committer was cancelled; the batch stands.
-        done.into_iter().for_each(|(commit, outcome)| drop(commit.done.send(outcome)));
+        for (commit, outcome) in done {
+            let _ = commit.done.send(outcome);
+        }
         let synced = if on_disk.is_empty() { Ok(()) } else { self.sync() };
         if synced.is_ok() {
             self.shared.counters.commits.fetch_add(visible as u64, Relaxed);
         }
-        on_disk.into_iter().for_each(|(commit, outcome)| drop(commit.done.send(synced.clone().and(outcome))));
+        for (commit, outcome) in on_disk {
+            let _ = commit.done.send(synced.clone().and(outcome));
+        }
     }
 
     /// Writes the batches, if any, and returns the position of the first.

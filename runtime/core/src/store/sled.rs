@@ -277,6 +277,7 @@ impl Index for SledIndex {
 
 /// Opens the database. Nobody else can have it, by the store's own lock: but sled's threads keep the lock of one that was just
 /// closed for a moment, and so does a process that this one is about to start.
+#[allow(clippy::disallowed_methods, reason = "opening blocks anyway, for as long as all of the index takes to read")]
 fn open_when_free(config: &sled::Config) -> Result<sled::Db, IndexError> {
     let end = Instant::now() + LOCK_WAIT;
     loop {
