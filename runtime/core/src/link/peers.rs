@@ -32,6 +32,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Pause after a failed dial; doubled with each.
 const REDIAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
+/// Dials that do not wait for the other: two that are refused, after others that met a process in the course of ending.
+const EAGER: u32 = 4;
+
 /// Refusals in a row, some seconds apart in the end, that are told.
 const REFUSALS: u32 = 5;
 
@@ -343,7 +346,7 @@ impl Peers {
         }
         let now = Instant::now();
         // Two refused dials are evidence that the process has ended; they are not delayed.
-        if self.router.view.me < node && now < link.patient_until && link.failures >= 2 {
+        if self.router.view.me < node && now < link.patient_until && link.failures >= EAGER {
             me.send_after(link.patient_until - now, move || PeersMsg::Look(node));
             return;
         }

@@ -166,12 +166,14 @@ async fn longest_wait(note: &Addr<Note>, stop: &std::sync::atomic::AtomicBool) -
     Ok(longest)
 }
 
-/// An actor without state that is on a node.
+/// An actor without state that is on a node. One that has just come back may not act yet, so what fails is tried again later.
 async fn actor_on(nodes: &Nodes, node: NodeId) -> anyhow::Result<Addr<Where>> {
     for n in 0..10_000 {
         let actor = nodes.village.addr::<Where>(format!("k{n}"));
-        if actor.ask(|reply| reply).await? == node {
-            return Ok(actor);
+        match actor.ask(|reply| reply).await {
+            Ok(place) if place == node => return Ok(actor),
+            Ok(_) => {}
+            Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
     anyhow::bail!("node {node} has no actor")
@@ -181,8 +183,10 @@ async fn actor_on(nodes: &Nodes, node: NodeId) -> anyhow::Result<Addr<Where>> {
 async fn note_on(nodes: &Nodes, node: NodeId, leads: bool) -> anyhow::Result<Addr<Note>> {
     for n in 0..10_000 {
         let note = nodes.village.addr::<Note>(format!("k{n}"));
-        if note.ask(|reply| NoteMsg::Keep("here".to_owned(), reply)).await? == node || !leads {
-            return Ok(note);
+        match note.ask(|reply| NoteMsg::Keep("here".to_owned(), reply)).await {
+            Ok(place) if place == node || !leads => return Ok(note),
+            Ok(_) => {}
+            Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
     anyhow::bail!("node {node} leads nothing")
