@@ -26,11 +26,6 @@ const ENTRY_LEN: usize = 256;
 const ENTRY_BYTES: usize = 256 * 1024;
 /// Entries in flight: the next one is written while the last one goes round.
 const DEPTH: usize = 2;
-/// Commands in flight that are few: the next entry need not wait for more.
-const FEW: usize = 4;
-/// Commands that are enough for the next entry. Each entry costs all voters the same, whatever is in it, so with many
-/// clients it pays to let fewer of them wait for the last entry than for the next.
-const ENOUGH: usize = 32;
 /// Commands that wait.
 const QUEUE: usize = 4096;
 /// Bytes of the commands that wait or are in flight.
@@ -156,14 +151,11 @@ pub(super) struct Proposer {
     raft: Raft,
     me: NodeId,
     queue: mpsc::Receiver<Ticket>,
-    /// Taken from the queue for the next entry.
-    waiting: Vec<Ticket>,
+    /// Did not fit in the last entry.
+    left_over: Option<Ticket>,
     holds: mpsc::Receiver<oneshot::Sender<Hold>>,
     held: Held,
-    /// Each entry ends with the number of its commands.
-    in_flight: FuturesUnordered<BoxFuture<'static, usize>>,
-    /// Commands of the entries in flight.
-    flying: usize,
+    in_flight: FuturesUnordered<BoxFuture<'static, ()>>,
     limit: Duration,
 }
 
@@ -180,9 +172,9 @@ impl Proposer {
         let (queue, tickets) = mpsc::channel(QUEUE);
         let (hold, holds) = mpsc::channel(1);
         let intake = Intake { queue, holds: hold, room: Arc::new(Semaphore::new(QUEUE_BYTES)), limit };
-        let (in_flight, held) = (FuturesUnordered::new(), Held::No);
-        let proposer = Self { raft, me, queue: tickets, waiting: Vec::new(), holds, held, in_flight, flying: 0, limit };
-        (intake, proposer)
+        let in_flight = FuturesUnordered::new();
+        let (left_over, held) = (None, Held::No);
+        (intake, Self { raft, me, queue: tickets, left_over, holds, held, in_flight, limit })
     }
 
     /// Runs until every [`Intake`] is gone.
@@ -192,41 +184,26 @@ impl Proposer {
                 Held::Soon(ready) if self.in_flight.is_empty() => begin_hold(ready),
                 held => held,
             };
-            if matches!(self.held, Held::No) && self.is_due() {
-                self.propose().await;
-                continue;
-            }
+            let proposes = matches!(self.held, Held::No) && self.in_flight.len() < DEPTH;
             tokio::select! {
                 biased;
-                Some(commands) = self.in_flight.next() => self.flying -= commands,
+                Some(()) = self.in_flight.next() => {}
                 () = released(&mut self.held) => self.held = Held::No,
                 Some(ready) = self.holds.recv(), if matches!(self.held, Held::No) => self.held = Held::Soon(ready),
-                taken = self.queue.recv_many(&mut self.waiting, ENTRY_LEN), if self.waiting.len() < ENTRY_LEN => {
-                    if taken == 0 {
-                        break;
-                    }
-                }
+                ticket = next(&mut self.left_over, &mut self.queue), if proposes => match ticket {
+                    Some(first) => self.propose(first).await,
+                    None => break,
+                },
             }
         }
         while self.in_flight.next().await.is_some() {}
     }
 
-    /// Whether what waits should become an entry now.
-    fn is_due(&self) -> bool {
-        let waiting = self.waiting.len();
-        match self.in_flight.len() {
-            0 => waiting > 0,
-            1..DEPTH => waiting >= ENOUGH || (waiting > 0 && self.flying <= FEW),
-            _ => false,
-        }
-    }
-
-    async fn propose(&mut self) {
-        let tickets = self.gather();
+    async fn propose(&mut self, first: Ticket) {
+        let tickets = self.gather(first);
         if tickets.is_empty() {
             return;
         }
-        let count = tickets.len();
         let appended = Arc::new(AtomicBool::new(false));
         let list = tickets.iter().map(|ticket| Raw(ticket.command.clone())).collect();
         let commands = Commands { list, appended: Some(Arc::clone(&appended)) };
@@ -241,22 +218,30 @@ impl Proposer {
                 Ok(Err(_)) | Err(_) => Err(ProposeError::Unknown),
             };
             answer(tickets, outcome);
-            count
         };
-        self.flying += count;
         self.in_flight.push(wait.boxed());
     }
 
-    /// What goes into one entry. At least one command leaves the wait.
-    fn gather(&mut self) -> Vec<Ticket> {
+    /// What goes into one entry with the first command.
+    fn gather(&mut self, first: Ticket) -> Vec<Ticket> {
+        let mut tickets = Vec::new();
         let mut bytes = 0;
-        let fits = |ticket: &&Ticket| {
-            let first = bytes == 0;
-            bytes += ticket.command.len();
-            first || bytes <= ENTRY_BYTES
-        };
-        let count = self.waiting.iter().take(ENTRY_LEN).take_while(fits).count();
-        self.waiting.drain(..count).filter(Ticket::take).collect()
+        let mut next = Some(first);
+        while let Some(ticket) = next.take() {
+            let size = ticket.command.len();
+            if !tickets.is_empty() && bytes + size > ENTRY_BYTES {
+                self.left_over = Some(ticket);
+                break;
+            }
+            if ticket.take() {
+                bytes += size;
+                tickets.push(ticket);
+            }
+            if tickets.len() < ENTRY_LEN {
+                next = self.queue.try_recv().ok();
+            }
+        }
+        tickets
     }
 }
 
@@ -265,6 +250,13 @@ fn begin_hold(ready: oneshot::Sender<Hold>) -> Held {
     match ready.send(Hold { _released: release }) {
         Ok(()) => Held::Until(released),
         Err(_) => Held::No,
+    }
+}
+
+async fn next(left_over: &mut Option<Ticket>, queue: &mut mpsc::Receiver<Ticket>) -> Option<Ticket> {
+    match left_over.take() {
+        Some(ticket) => Some(ticket),
+        None => queue.recv().await,
     }
 }
 
