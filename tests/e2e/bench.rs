@@ -1,4 +1,4 @@
-//! Benches that start nodes of their own: none of these outlives the bench.
+//! Benches that start nodes of their own: what they print, and that no node outlives them.
 
 use std::{process::Stdio, time::Duration};
 
@@ -91,6 +91,19 @@ async fn an_interrupted_bench_prints_what_is_done_and_ends_its_nodes() -> Result
     ensure!(runs == [1, 0, 0, 0, 0] && report["faults"][0]["p50_s"].is_f64(), "{report}");
     let left: Vec<_> = std::fs::read_dir(place.path(""))?.filter_map(Result::ok).map(|left| left.path()).collect();
     ensure!(left.is_empty(), "not removed: {left:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_blob_is_measured_and_a_missing_peer_is_null() -> Result<()> {
+    let place = place()?;
+    let mut command = place.village();
+    command.args(["bench", "blob", "--size", "3MiB", "--rounds", "1", "--json"]).env("PATH", "");
+    let output = timeout(LONG, command.stdin(Stdio::null()).output()).await.context("not in time")??;
+    let report: Value = serde_json::from_slice(&output.stdout).with_context(|| format!("{output:?}"))?;
+    ensure!(report["ours_mib_per_s"].is_f64() && report["size_bytes"] == 3 << 20, "{report}");
+    ensure!(report["openssl_stream_mib_per_s"].is_null() && report["ratio_to_stream"].is_null(), "{report}");
+    ensure!(std::fs::read_dir(place.path(""))?.next().is_none(), "something is left");
     Ok(())
 }
 

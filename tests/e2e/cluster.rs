@@ -63,6 +63,14 @@ async fn three_nodes_are_one_village_and_go_on_without_one() -> Result<()> {
     for node in [n1, n2] {
         assert_answers(node).await?;
     }
+    let ran = place.run(["top", "--once"]).await?.expect(0)?;
+    for part in
+        ["! n3 is down", "groups led: n1", "member     n3                   down", "led by n", "sys.member", "p99"]
+    {
+        ensure!(ran.stdout.contains(part), "{part:?} is missing in\n{}", ran.stdout);
+    }
+    let seen = place.run(["top", "--json"]).await?.expect(0)?.json()?;
+    ensure!(seen["supervision"][0]["name"] == "root" && seen["history"][0]["at_ms"].is_u64(), "{seen}");
     fleet.signal(Signal::TERM)?;
     let status = fleet.ended().await?;
     ensure!(status.code() == Some(0), "{status}");

@@ -9,6 +9,7 @@
 //! | sessions of `ractor_cluster` and what they tell | `presence` |
 //! | a majority that is gone for good | `recover` |
 //! | members that have moved | `addresses` |
+//! | what people are told of all that | `observe` |
 //! | what travels between nodes beside mail | `services` |
 
 use std::sync::Arc;
@@ -42,6 +43,7 @@ pub(crate) mod control;
 pub(crate) mod keeper;
 pub(crate) mod leads;
 pub(crate) mod member;
+mod observe;
 pub(crate) mod presence;
 pub(crate) mod recover;
 pub(crate) mod services;

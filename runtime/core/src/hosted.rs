@@ -17,7 +17,9 @@ use crate::mail::{Mail, MsgCx, Way, drop_because};
 use crate::mailbox::Gauge;
 use crate::telemetry::{self, KindMetrics, Outcome};
 
-/// Latency is measured for one message in this many: a clock read costs as much as a tell.
+/// The first messages of an activation are all timed, so that one that gets few is seen at all.
+const TIMED_FIRST: u64 = 16;
+/// Of the others one in this many: a clock read costs as much as a tell.
 const TIMED_ONE_IN: u64 = 64;
 /// Messages handled in one turn, before ractor looks whether the actor is to stop.
 const TURN: u32 = 32;
@@ -83,7 +85,8 @@ where
         async move {
             let mut turn = u32::from(matches!(mail.way, Way::Waking | Way::Straight));
             loop {
-                let timed = self.gauge.done().is_multiple_of(TIMED_ONE_IN).then(Instant::now);
+                let done = self.gauge.done();
+                let timed = (done < TIMED_FIRST || done.is_multiple_of(TIMED_ONE_IN)).then(Instant::now);
                 if !self.directory.home.acts(self.entry.slot_id) {
                     self.bounce(mail);
                 } else if mail.cx.is_empty() {

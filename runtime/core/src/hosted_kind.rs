@@ -24,6 +24,7 @@ use crate::mail::{Idem, Mail, MsgCx, Wire, decode_json, decode_wire, drop_becaus
 use crate::principal::Principal;
 use crate::registry::MessageInfo;
 use crate::supervisor::{ChildSpec, Shutdown};
+use crate::telemetry::Handling;
 use crate::trace_cx::TraceCx;
 use crate::village::Village;
 use crate::wire::{Codec, WirePort};
@@ -43,6 +44,8 @@ pub struct KindInfo {
     pub waiting: u64,
     /// Restarts after crashes.
     pub restarts: u64,
+    /// How long its actors took for a message, since the node's start.
+    pub handling: Handling,
     /// Messages that may be called from outside.
     pub messages: Arc<[MessageInfo]>,
 }
@@ -169,6 +172,7 @@ where
             handled: metrics.messages_total(),
             waiting: directory.entries().iter().map(|entry| entry.depth()).sum(),
             restarts: metrics.restarts(),
+            handling: metrics.handling(),
             messages: self.messages.clone(),
         }
     }

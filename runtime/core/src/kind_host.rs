@@ -17,6 +17,7 @@ use crate::addr::Target;
 use crate::directory::Directory;
 use crate::entry::{Entry, Live, Phase, Slot};
 use crate::error::CallError;
+use crate::history::What;
 use crate::hosted::Hosted;
 use crate::inbox::Inbox;
 use crate::kind::Kind;
@@ -372,6 +373,7 @@ where
         match decision {
             Decision::RestartAfter(delay) => {
                 tracing::warn!(kind = A::NAME, ?delay, reason, "actor crashed");
+                self.village.history_kept().note(What::Crash, A::NAME, &reason);
                 if delay.is_zero() {
                     return self.resume(myself, entry, state);
                 }
@@ -381,6 +383,7 @@ where
             }
             Decision::GiveUp => {
                 tracing::error!(kind = A::NAME, quarantine = ?QUARANTINE, reason, "actor crashes too often");
+                self.village.history_kept().note(What::Quarantine, A::NAME, &reason);
                 let mut slot = entry.slot.lock();
                 slot.phase = Phase::Quarantined(Instant::now() + QUARANTINE);
                 slot.crashes = None;

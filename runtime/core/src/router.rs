@@ -174,6 +174,23 @@ impl Router {
         self.news.notify_waiters();
     }
 
+    /// Waits for news that are newer than `seen`, which it takes over.
+    ///
+    /// # Cancel safety
+    /// Safe: what was not told is told by the next call.
+    pub(crate) async fn news_since(&self, seen: &mut u64) {
+        loop {
+            // Before the count is read: of news that come after that it hears.
+            let news = self.news.notified();
+            let now = self.news_count.load(Ordering::SeqCst);
+            if now != *seen {
+                *seen = now;
+                return;
+            }
+            news.await;
+        }
+    }
+
     /// Uses this lane to its peer from now on. The one before, if any, is returned.
     pub(crate) fn connect(&self, lane: Arc<Lane>) -> Option<Arc<Lane>> {
         let before = self.lanes.insert(lane.peer(), lane);

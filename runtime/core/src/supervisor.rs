@@ -239,6 +239,9 @@ impl Tree {
         let id = slot.spec.id.clone();
         if exit == Exit::Abnormal {
             tracing::warn!(supervisor = self.spec.name, child = id, reason, "child crashed");
+            if let Some(told) = &self.spec.on_crash {
+                told(&id, &reason);
+            }
         }
         let verdict = self.rules.exited(&id, exit, Instant::now(), &mut self.rng);
         self.last_reason = (id, reason);

@@ -3,6 +3,7 @@
 //! [`Telemetry::install`] is called once, by the program; a library never does. Metrics need no installation: every node has
 //! its own [`Metrics`].
 
+mod handling;
 mod logs;
 pub mod metrics;
 mod process;
@@ -19,6 +20,7 @@ use tracing_subscriber::filter::{EnvFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Registry, reload};
 
+pub use handling::Handling;
 pub use metrics::{
     BlobMetrics, ClusterMetrics, KindMetrics, LATENCY_BUCKETS, LinkMetrics, MetricSet, Metrics, Outcome,
     RuntimeMetrics, StoreMetrics, latency_histogram,

@@ -32,6 +32,7 @@ use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::directory::Directory;
 use crate::error::CallError;
 use crate::groups::store::Shard;
+use crate::history::{Happening, History, What};
 use crate::home::{Home, View};
 use crate::hosted_kind::{ActorInfo, CallOptions, HostedKind, KindInfo, LocalKind};
 use crate::identity::{Identity, IdentityError};
@@ -67,6 +68,7 @@ struct Inner {
     blobs: Blobs,
     metrics: Metrics,
     dead_letters: Arc<DeadLetters>,
+    history: Arc<History>,
     tasks: Arc<Tasks>,
     router: Arc<Router>,
     cluster: Option<Cluster>,
@@ -317,6 +319,7 @@ impl VillageBuilder {
             blobs,
             metrics,
             dead_letters: Arc::default(),
+            history: Arc::default(),
             tasks,
             router,
             cluster,
@@ -334,7 +337,7 @@ impl VillageBuilder {
             .map(|((name, _), make)| make(&village, messages.remove(name).unwrap_or_default()))
             .collect();
         let children = kinds.iter().map(|kind| kind.clone().child(village.clone())).collect();
-        let root = start_tree(children, village.0.given_up.clone()).await?;
+        let root = start_tree(children, village.0.given_up.clone(), village.0.history.clone()).await?;
         let kinds: HashMap<_, _> = order.iter().copied().zip(kinds).collect();
         let running = Running { kinds, order, root };
         let services = village.cluster().map(Cluster::services).unwrap_or_default();
@@ -470,11 +473,13 @@ fn free_bytes(dir: &Path) -> Option<i64> {
 async fn start_tree(
     children: Vec<ChildSpec>,
     given_up: watch::Sender<Option<String>>,
+    history: Arc<History>,
 ) -> Result<SupervisorHandle, StartError> {
     let policy = RestartPolicy { max_restarts: 3, window: Duration::from_secs(10), ..RestartPolicy::default() };
     let root = SupervisorSpec::new("root", Strategy::OneForOne)
         .policy(policy)
-        .on_give_up(move |why| drop(given_up.send_replace(Some(why.to_string()))));
+        .on_give_up(move |why| drop(given_up.send_replace(Some(why.to_string()))))
+        .on_crash(move |kind, reason| history.note(What::Restart, kind, reason));
     let root = children.into_iter().fold(root, SupervisorSpec::child);
     SupervisorHandle::start(root, None).await.map_err(|e| StartError::Tree(e.to_string()))
 }
@@ -659,6 +664,12 @@ impl Village {
         self.0.dead_letters.total()
     }
 
+    /// What happened on this node and around it lately, the newest first.
+    #[must_use]
+    pub fn history(&self, limit: usize) -> Vec<Happening> {
+        self.0.history.latest(limit)
+    }
+
     /// Runs work outside a mailbox. A panic in it is logged and becomes an error of the handle; the context of the
     /// message in hand goes along.
     pub fn task<T: Send + 'static>(
@@ -791,7 +802,16 @@ impl Village {
         self.task("blob.gc", collect).detach();
     }
 
-    fn kind(&self, name: &str) -> Option<&Arc<dyn HostedKind>> {
+    pub(crate) fn history_kept(&self) -> &Arc<History> {
+        &self.0.history
+    }
+
+    /// The supervisor of all kinds.
+    pub(crate) fn root(&self) -> Option<&SupervisorHandle> {
+        self.0.running.get().map(|running| &running.root)
+    }
+
+    pub(crate) fn kind(&self, name: &str) -> Option<&Arc<dyn HostedKind>> {
         self.0.running.get()?.kinds.get(name)
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use aivillage_runtime::{
     Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, CallOptions, Durability, Durable, Entity, Expose, Idem,
-    Kind, KindOptions, Mail, Overflow, Principal, PrincipalKind, Reply, StartError, Village,
+    Kind, KindOptions, Mail, Overflow, Principal, PrincipalKind, Reply, StartError, Village, What,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -179,6 +179,32 @@ async fn a_key_that_keeps_crashing_is_quarantined_alone() {
     assert_eq!(stage.village.addr::<Puppet>("good").ask(|r| PuppetMsg::Echo(1, r)).await, Ok(1));
     tokio::time::advance(Duration::from_secs(61)).await;
     assert_eq!(puppet.ask(|r| PuppetMsg::Echo(2, r)).await, Ok(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn crashes_and_the_quarantine_after_them_are_remembered() {
+    let stage = stage().await;
+    let puppet = stage.village.addr::<Puppet>("bad");
+    while matches!(puppet.ask(PuppetMsg::Panic).await, Err(CallError::Panicked)) {}
+    let [last, crashes] = &stage.village.history(10)[..] else { panic!("{:?}", stage.village.history(10)) };
+    assert_eq!((last.what, &*last.about), (What::Quarantine, Puppet::NAME));
+    assert_eq!((crashes.what, &*crashes.about, crashes.count > 1), (What::Crash, Puppet::NAME, true), "{crashes:?}");
+    let trees = stage.village.supervision(0).await;
+    let kind = trees[0].children.iter().find(|kind| kind.name == Puppet::NAME).unwrap();
+    assert_eq!((kind.restarts, &*kind.children, kind.more), (crashes.count + 1, &[][..], 1));
+}
+
+#[tokio::test]
+async fn handling_times_are_told_by_kind() {
+    let stage = stage().await;
+    let puppet = stage.village.addr::<Puppet>("a");
+    for n in 0..70 {
+        puppet.ask(|r| PuppetMsg::Echo(n, r)).await.unwrap();
+    }
+    let handling = stage.village.kind_info(Puppet::NAME).unwrap().handling;
+    // The first 16, and then one in 64. A time is recorded after the reply, so the last may not be yet.
+    assert_eq!(handling.samples, 17, "{handling:?}");
+    assert!(handling.p50_us <= handling.p99_us && handling.p50_us.is_some(), "{handling:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -105,6 +105,9 @@ fn schemas() -> Value {
     all.add::<routes::cluster::TokenBody>("TokenBody");
     all.add::<routes::cluster::TokenView>("Token");
     all.add::<routes::cluster::NewTokenView>("NewToken");
+    all.add::<routes::meta::HistoryView>("History");
+    all.add::<routes::meta::SupervisionView>("Supervision");
+    all.add::<aivillage_runtime::telemetry::Handling>("Handling");
     all.finish(literal())
 }
 
@@ -161,6 +164,7 @@ fn literal() -> Value {
                 "kind": {"type": "string"}, "version": {"type": "integer"}, "live": {"type": "integer"},
                 "messages": {"type": "array", "items": reference("Message")},
                 "actors": {"type": "array", "items": reference("Actor")},
+                "handling": reference("Handling"),
             },
         },
         "Message": {

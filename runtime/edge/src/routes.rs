@@ -67,7 +67,7 @@ const fn openai(template: &'static str, class: Class) -> Route {
 /// A path that no route has. It needs a key, so that an outsider cannot map the routes.
 static UNKNOWN: Route = route("unknown", Class::Api);
 
-static ROUTES: [Route; 35] = [
+static ROUTES: [Route; 37] = [
     route("/v1/agents", Class::Api),
     route("/v1/actors/{kind}/{key}/messages", Class::Chat),
     openai("/v1/chat/completions", Class::Chat),
@@ -92,6 +92,8 @@ static ROUTES: [Route; 35] = [
     route("/v1/cluster/tokens", Class::Api),
     route("/v1/cluster/tokens/{id}", Class::Api),
     route("/v1/status", Class::Api),
+    route("/v1/history", Class::Api),
+    route("/v1/supervision", Class::Api),
     openai("/v1/models", Class::Api),
     openai("/v1/models/{id}", Class::Api),
     route("/openapi.json", Class::Open),
@@ -161,6 +163,8 @@ pub(crate) fn documented() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(cluster::tokens, cluster::new_token))
         .routes(routes!(cluster::revoke))
         .routes(routes!(meta::status))
+        .routes(routes!(meta::history))
+        .routes(routes!(meta::supervision))
         .routes(routes!(meta::healthz))
         .routes(routes!(meta::readyz))
         .routes(routes!(meta::document))

@@ -17,13 +17,14 @@ use super::leads::LeadsService;
 use super::member::{self, BeatService, Member, MemberMsg, MemberRef};
 use super::presence::Presence;
 use super::services::{ADDRS, BEAT, CONTROL, LEADS, LaneCourier, RAFT, RaftService};
-use super::{Cluster, DecideError, Inner, keeper, recover};
+use super::{Cluster, DecideError, Inner, keeper, observe, recover};
 use crate::blob::{BlobLane, Blobs, Counted};
 use crate::clock;
 use crate::config::{ControlConfig, JoinConfig, NodeConfig};
 use crate::control::{Cluster as Founded, ControlCommand, Cookie, HostedRecord, MemberState, NodeRecord};
 use crate::groups::machine::ShardMachine;
 use crate::groups::store::Shard;
+use crate::history::What;
 use crate::hosted_kind::HostedKind;
 use crate::identity::{Identity, PublicKey};
 use crate::join::{JoinError, JoinRequest, JoinUrl, request_join, serve_join};
@@ -375,6 +376,10 @@ impl Cluster {
                     tell(why.to_string());
                 }
             })
+            .on_crash({
+                let history = village.history_kept().clone();
+                move |child, reason| history.note(What::Restart, child, reason)
+            })
             .child(self.peers_spec())
             .child(self.member_spec(&kinds));
         let services = SupervisorHandle::start(spec, None).await.map_err(|error| error.to_string())?;
@@ -385,6 +390,8 @@ impl Cluster {
         }
         village.task("groups.keep", keeper::keep(inner.clone())).detach();
         village.task("cluster.follow", follow(inner.clone())).detach();
+        let observing = observe::observe(inner.clone(), village.history_kept().clone());
+        village.task("cluster.observe", observing).detach();
         village.task("cluster.accept", accept(inner.clone())).detach();
         village.task("cluster.announce", announce(inner.clone())).detach();
         Ok(())

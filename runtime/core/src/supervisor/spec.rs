@@ -143,6 +143,9 @@ impl fmt::Debug for ChildSpec {
 /// Is told that a supervisor gave up.
 type GiveUpFn = dyn Fn(&IntensityExceeded) + Send + Sync;
 
+/// Is told which child crashed, and why.
+type CrashFn = dyn Fn(&str, &str) + Send + Sync;
+
 /// A whole supervisor: the arguments of [`Supervisor`].
 #[derive(Clone)]
 pub struct SupervisorSpec {
@@ -153,6 +156,7 @@ pub struct SupervisorSpec {
     pub(super) children: Vec<ChildSpec>,
     pub(super) seed: Option<u64>,
     pub(super) on_give_up: Option<Arc<GiveUpFn>>,
+    pub(super) on_crash: Option<Arc<CrashFn>>,
 }
 
 impl SupervisorSpec {
@@ -166,6 +170,7 @@ impl SupervisorSpec {
             children: Vec::new(),
             seed: None,
             on_give_up: None,
+            on_crash: None,
         }
     }
 
@@ -198,6 +203,12 @@ impl SupervisorSpec {
     #[must_use]
     pub fn on_give_up(self, told: impl Fn(&IntensityExceeded) + Send + Sync + 'static) -> Self {
         Self { on_give_up: Some(Arc::new(told)), ..self }
+    }
+
+    /// Calls `told` with the id of a child that crashed and with the reason, before anything is done about it.
+    #[must_use]
+    pub fn on_crash(self, told: impl Fn(&str, &str) + Send + Sync + 'static) -> Self {
+        Self { on_crash: Some(Arc::new(told)), ..self }
     }
 }
 

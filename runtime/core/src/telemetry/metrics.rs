@@ -19,6 +19,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::handling::{HandleTimes, Handling};
 use super::process::ProcessMetrics;
 use crate::cluster::ClusterStatus;
 
@@ -141,7 +142,7 @@ impl Outcome {
 pub struct RuntimeMetrics {
     live: Family<ByKind, Gauge>,
     messages: Family<ByOutcome, Counter>,
-    handle: Family<ByKind, Histogram, fn() -> Histogram>,
+    handle: Family<ByKind, HandleTimes>,
     restarts: Family<ByKind, Counter>,
     dead_letters: Family<ByReason, Counter>,
     shed: Family<ByKind, Counter>,
@@ -174,7 +175,7 @@ impl MetricSet for RuntimeMetrics {
         let set = Self {
             live: Family::default(),
             messages: Family::default(),
-            handle: Family::new_with_constructor(latency_histogram),
+            handle: Family::default(),
             restarts: Family::default(),
             dead_letters: Family::default(),
             shed: Family::default(),
@@ -263,7 +264,7 @@ impl MetricSet for BlobMetrics {
 pub struct KindMetrics {
     live: Gauge,
     messages: [Counter; Outcome::ALL.len()],
-    handle: Histogram,
+    handle: HandleTimes,
     restarts: Counter,
     shed: Counter,
 }
@@ -298,7 +299,13 @@ impl KindMetrics {
 
     /// Records the time one mail took.
     pub fn handled_in(&self, elapsed: Duration) {
-        self.handle.observe(elapsed.as_secs_f64());
+        self.handle.observe(elapsed);
+    }
+
+    /// Times recorded so far.
+    #[must_use]
+    pub fn handling(&self) -> Handling {
+        self.handle.handling()
     }
 
     /// An activation was started again after a crash.
@@ -479,6 +486,8 @@ mod tests {
             (r#"village_actor_messages_total{kind="counter",outcome="expired"}"#, 0.0),
             (r#"village_actor_handle_seconds_bucket{le="0.1",kind="counter"}"#, 1.0),
             (r#"village_actor_handle_seconds_bucket{le="0.075",kind="counter"}"#, 0.0),
+            (r#"village_actor_handle_seconds_bucket{le="+Inf",kind="counter"}"#, 1.0),
+            (r#"village_actor_handle_seconds_sum{kind="counter"}"#, 0.1),
             (r#"village_actor_restarts_total{kind="counter"}"#, 1.0),
             (r#"village_dead_letters_total{kind="counter",reason="stopped"}"#, 3.0),
             (r#"village_shed_total{kind="counter"}"#, 1.0),

@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
+use aivillage_runtime::{Happening, Supervised};
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::{Extension, Json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Answer, ok};
+use super::{Answer, Query, ok};
 use crate::door::Door;
+use crate::error::{ApiError, Code};
 use crate::pipeline::{Caller, Rendered};
 
 /// The process answers.
@@ -38,17 +42,18 @@ pub(crate) async fn readyz(State(door): State<Arc<Door>>) -> Response {
 pub(crate) async fn status(State(door): State<Arc<Door>>, Extension(caller): Extension<Caller>) -> Answer<Response> {
     let village = &door.village;
     let health = village.health();
-    let kinds: Vec<Value> = village
-        .kinds()
+    let kinds = village.kinds();
+    let actors = kinds.iter().map(|kind| kind.live).sum::<usize>();
+    let kinds: Vec<Value> = kinds
         .iter()
         .map(|kind| {
             json!({
                 "kind": kind.kind, "version": kind.version, "live": kind.live, "messages": kind.messages.len(),
                 "handled": kind.handled, "waiting": kind.waiting, "restarts": kind.restarts,
+                "handling": kind.handling,
             })
         })
         .collect();
-    let actors = village.kinds().iter().map(|kind| kind.live).sum::<usize>();
     let memory = door.memory(caller.tenant()).stats(None).await?;
     Ok(ok(json!({
         "node": village.node_id().to_string(),
@@ -64,6 +69,72 @@ pub(crate) async fn status(State(door): State<Arc<Door>>, Extension(caller): Ext
         "data_dir": village.data_dir().map(|path| path.display().to_string()),
         "cluster": village.cluster().map(|cluster| super::cluster::summary(&cluster.status())),
     })))
+}
+
+/// How much of it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct HistoryQuery {
+    #[serde(default = "a_page")]
+    limit: usize,
+}
+
+/// How many actors of each kind.
+#[derive(Debug, Deserialize)]
+pub(crate) struct SupervisionQuery {
+    #[serde(default = "a_page")]
+    actors: usize,
+}
+
+/// What happened.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct HistoryView {
+    /// The newest first.
+    data: Vec<Happening>,
+}
+
+/// Who looks after whom.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct SupervisionView {
+    /// The trees.
+    data: Vec<Supervised>,
+}
+
+fn a_page() -> usize {
+    100
+}
+
+/// Both tell what other callers do.
+fn owners_only(caller: &Caller) -> Answer<()> {
+    if caller.principal.has_role("admin") {
+        return Ok(());
+    }
+    Err(ApiError::new(Code::Forbidden, "what happens in the node is for the role admin"))
+}
+
+/// What happened on this node and around it lately: members and leaders that changed, crashes, restarts. The newest first.
+#[utoipa::path(get, path = "/v1/history", tag = "meta",
+    params(("limit" = Option<usize>, Query, description = "at most so many, 100 if not given; 1000 are kept")),
+    responses((status = 200, description = "Happenings", body = ref("#/components/schemas/History"))))]
+pub(crate) async fn history(
+    State(door): State<Arc<Door>>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<HistoryQuery>,
+) -> Answer<Response> {
+    owners_only(&caller)?;
+    Ok(ok(HistoryView { data: door.village.history(query.limit) }))
+}
+
+/// The supervision trees of this node: its kinds with their busiest actors, and what it does for the cluster.
+#[utoipa::path(get, path = "/v1/supervision", tag = "meta",
+    params(("actors" = Option<usize>, Query, description = "at most so many of each kind, 100 if not given and at most 1000")),
+    responses((status = 200, description = "Supervisors with their children", body = ref("#/components/schemas/Supervision"))))]
+pub(crate) async fn supervision(
+    State(door): State<Arc<Door>>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<SupervisionQuery>,
+) -> Answer<Response> {
+    owners_only(&caller)?;
+    Ok(ok(SupervisionView { data: door.village.supervision(query.actors.min(1000)).await }))
 }
 
 /// This document.

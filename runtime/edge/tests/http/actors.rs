@@ -103,3 +103,32 @@ async fn status_shows_the_node() {
     assert_eq!(status["ready"], true);
     assert!(status["kinds"].as_array().unwrap().iter().any(|kind| kind["kind"] == "edge.job"));
 }
+
+#[tokio::test]
+async fn what_happens_in_the_node_is_told_to_its_owner() {
+    let door = Door::open().await;
+    door.post(MESSAGES, &json!({"type": "Add", "payload": 1})).await;
+    door.post(MESSAGES, &json!({"type": "Panic"})).await;
+    // Answered by the next activation, so the end of the first is known.
+    door.post(MESSAGES, &json!({"type": "Add", "payload": 1})).await;
+    let history: Value = door.get("/v1/history?limit=1").await.json().await.unwrap();
+    let crash = &history["data"][0];
+    assert_eq!(
+        (&crash["what"], &crash["about"], &crash["count"]),
+        (&json!("crash"), &json!("test.counter"), &json!(1))
+    );
+    let trees: Value = door.get("/v1/supervision?actors=1").await.json().await.unwrap();
+    assert_eq!((&trees["data"][0]["name"], &trees["data"][0]["state"]), (&json!("root"), &json!("running")));
+    let kinds = trees["data"][0]["children"].as_array().unwrap();
+    let counter = kinds.iter().find(|kind| kind["name"] == "test.counter").unwrap();
+    assert_eq!((&counter["state"], &counter["restarts"]), (&json!("running"), &json!(1)));
+    let actor = json!({
+        "name": counter["children"][0]["name"], "state": "running", "restarts": 1, "waiting": 0, "children": [], "more": 0,
+    });
+    assert_eq!(counter["children"], json!([actor]));
+    let status: Value = door.get("/v1/status").await.json().await.unwrap();
+    let kind = status["kinds"].as_array().unwrap().iter().find(|kind| kind["kind"] == "test.counter").unwrap();
+    // The one that panicked was not handled; a time is recorded after the answer.
+    assert!((1..=2).contains(&kind["handling"]["samples"].as_u64().unwrap()), "{kind}");
+    assert!(kind["handling"]["p50_us"].as_f64().unwrap() > 0.0, "{kind}");
+}

@@ -1,5 +1,6 @@
 //! `village bench`: figures of this machine, each beside its peer in the same run.
 
+mod blob;
 mod commits;
 mod failover;
 mod local;
@@ -23,6 +24,8 @@ pub(crate) enum Bench {
     Failover(failover::Failover),
     /// How fast writes are that three nodes keep, beside etcd.
     Commits(commits::Commits),
+    /// How fast a large blob comes from another node, beside OpenSSL.
+    Blob(blob::Blob),
     /// How fast and how safe durable writes are.
     Store(store::Store),
     /// Be a node that a bench uses.
@@ -41,6 +44,7 @@ impl Bench {
             Self::Remote(remote) => unless_stopped(Box::pin(remote.run(global.json))).await,
             Self::Failover(failover) => failover.run(global.json).await,
             Self::Commits(commits) => unless_stopped(Box::pin(commits.run(global.json))).await,
+            Self::Blob(blob) => unless_stopped(Box::pin(blob.run(global.json))).await,
             Self::Store(store) => store.run(global.json).await,
             Self::Node(node) => node.run().await,
         }

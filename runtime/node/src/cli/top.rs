@@ -1,4 +1,4 @@
-//! `village top`: nodes and kinds, live.
+//! `village top`: nodes, kinds, groups, happenings and the supervision tree, live.
 
 mod screen;
 mod view;
@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
-use self::view::View;
+use self::view::{Look, Page, View};
 use super::{
     Exit, Failure, Global, Outcome,
     client::Client,
@@ -21,19 +21,20 @@ use super::{
 
 /// How long the keyboard is waited for before it is seen whether the view has ended.
 const KEY: Duration = Duration::from_millis(100);
-/// Size of a view that is printed.
-const PLAIN: (u16, u16) = (110, 60);
+/// Columns of a view that is printed.
+const PLAIN: u16 = 110;
 
 /// Arguments of `village top`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   village top
   village top --once
-  village top --json | jq '.status.kinds[] | select(.waiting > 0)'
+  village top --json | jq '.status.kinds[] | {kind, p99: .handling.p99_us}'
 
-Keys: arrows, PageUp and PageDown scroll the kinds; s changes their order; q, Esc or Ctrl-C ends it.")]
+Keys: 1 kinds, 2 groups, 3 supervision tree, Tab the next; arrows, PageUp and PageDown scroll; s changes the order of the
+kinds; q, Esc or Ctrl-C ends it. How long messages take is measured on the node that answers, for some of them.")]
 pub(crate) struct Top {
-    /// Print one view as text, as it is done when the output is no terminal.
+    /// Print all pages once as text, as it is done when the output is no terminal.
     #[arg(long)]
     once: bool,
     /// How often it looks.
@@ -49,12 +50,15 @@ impl Top {
     pub(crate) async fn run(self, global: &Global) -> Outcome {
         let mut client = Client::open(global)?;
         let mut view = View::default();
-        let [status, cluster] = view::fetch(&client).await?;
+        let first = Look::fetch(&client, Page::All).await?;
         if global.json {
-            output::json(&json!({ "status": status, "cluster": cluster }));
+            let Look { status, cluster, history, supervision } = first;
+            output::json(&json!({
+                "status": status, "cluster": cluster, "history": history["data"], "supervision": supervision["data"],
+            }));
             return Ok(());
         }
-        view.update(Ok([status, cluster]));
+        view.update(Ok(first));
         if self.once || !is_terminal() || !std::io::stdin().is_terminal() {
             output::say(screen::plain(&view, PLAIN));
             return Ok(());
@@ -74,11 +78,18 @@ impl Top {
             }
             tokio::select! {
                 key = keys.recv() => match key {
-                    Some(key) if !is_end(&key) => view.press(key.code),
+                    Some(key) if !is_end(&key) => {
+                        let page = view.page;
+                        view.press(key.code);
+                        if view.page != page {
+                            // What it shows may not have been asked for.
+                            tick.reset_immediately();
+                        }
+                    }
                     _ => break Ok(()),
                 },
                 _ = tick.tick() => {
-                    let looked = view::fetch(&client).await;
+                    let looked = Look::fetch(&client, view.page).await;
                     if looked.is_err() && let Ok(another) = Client::open(global) {
                         // The node may be back under another address.
                         client = another;
