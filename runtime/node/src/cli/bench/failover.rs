@@ -96,6 +96,7 @@ impl Failover {
         for run in 0..self.runs {
             // A node that was lost several times is let back in with a delay, so each run has nodes without a past.
             let mut nodes = Nodes::start(&self.dir, VOTERS, 1).await?;
+            output::note(paint(DIM, format_args!("{} nodes started", nodes.ids().len())));
             for (fault, times) in &mut report.lines {
                 let (time, moved) = suffer(&mut nodes, *fault, run as usize).await?;
                 times.push(time);
