@@ -11,7 +11,7 @@ use crate::nodes::Nodes;
 const RSS: u64 = 300 << 20;
 const FLOOD_MS: u64 = 8000;
 /// More than any process may hold in memory.
-const BLOB: u64 = 512 << 20;
+const BLOB: u64 = 1 << 30;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn flood_is_refused_and_others_are_served() {
