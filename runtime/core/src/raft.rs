@@ -259,7 +259,7 @@ pub(crate) struct GroupConfig {
     pub(crate) group: GroupId,
     /// This node.
     pub(crate) node: NodeId,
-    /// Interval of the leader's beats, and the time that a peer has to answer one.
+    /// Interval of the leader's beats.
     pub(crate) heartbeat: Duration,
     /// Shortest time without a leader after which a node stands for election.
     pub(crate) election_min: Duration,
@@ -309,11 +309,17 @@ impl GroupConfig {
         }
     }
 
+    /// Time that a peer has to answer a beat.
+    fn answer_limit(&self) -> Duration {
+        self.heartbeat * 2 / 3
+    }
+
     fn openraft(&self) -> Result<openraft::Config, String> {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         openraft::Config {
             cluster_name: self.group.to_string(),
-            heartbeat_interval: ms(self.heartbeat),
+            // openraft looks at its timers every 1.5 times this: once a beat.
+            heartbeat_interval: ms(self.answer_limit()),
             // See `group::beat`.
             enable_heartbeat: false,
             election_timeout_min: ms(self.election_min),

@@ -94,7 +94,7 @@ impl Group {
             let status = self.levelled(to, &mut watch).await?;
             let _silence = Silence::begin(self);
             // A beat may be on its way for as long as its answer is waited for.
-            tokio::time::sleep(self.inner.config.election_max + self.inner.config.heartbeat).await;
+            tokio::time::sleep(self.inner.config.election_max + self.inner.config.answer_limit()).await;
             self.pass_to(to, &status, &mut watch).await
         };
         let passed = passed.await;
