@@ -85,7 +85,8 @@ impl SledIndex {
     pub(super) fn open(dir: &Path, cache: u64) -> Result<Self, IndexError> {
         // No flusher thread: the content can be made again, and an idle node must not touch the disk.
         let config = sled::Config::new().path(dir).cache_capacity(cache).flush_every_ms(None);
-        let db = open_when_free(&config)?;
+        let end = Instant::now() + LOCK_WAIT;
+        let db = open_when_free(&config, || pause_until(end))?;
         let mut index = Self { db, file: dir.join("db"), meta: Meta::default() };
         match guard(|| index.verify()) {
             Ok(meta) => {
@@ -276,18 +277,25 @@ impl Index for SledIndex {
 }
 
 /// Opens the database. Nobody else can have it, by the store's own lock: but sled's threads keep the lock of one that was just
-/// closed for a moment, and so does a process that this one is about to start.
-#[allow(clippy::disallowed_methods, reason = "opening blocks anyway, for as long as all of the index takes to read")]
-fn open_when_free(config: &sled::Config) -> Result<sled::Db, IndexError> {
-    let end = Instant::now() + LOCK_WAIT;
+/// closed for a moment, and so does a process that this one is about to start. So it is tried again for as long as `wait`
+/// says so.
+fn open_when_free(config: &sled::Config, mut wait: impl FnMut() -> bool) -> Result<sled::Db, IndexError> {
     loop {
         match guard(|| Ok(config.open()?)) {
-            Err(error) if error.detail.contains("could not acquire lock") && Instant::now() < end => {
-                std::thread::sleep(LOCK_PAUSE);
-            }
+            Err(error) if error.detail.contains("could not acquire lock") && wait() => {}
             opened => return opened,
         }
     }
+}
+
+/// Waits a moment, unless it is past `end`.
+#[allow(clippy::disallowed_methods, reason = "opening blocks anyway, for as long as all of the index takes to read")]
+fn pause_until(end: Instant) -> bool {
+    let goes_on = Instant::now() < end;
+    if goes_on {
+        std::thread::sleep(LOCK_PAUSE);
+    }
+    goes_on
 }
 
 /// Turns a panic inside sled into an error: sled 0.34 asserts on much of what it reads.
@@ -368,9 +376,6 @@ fn chunk_keys(key: &[u8], len: usize) -> impl Iterator<Item = Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Barrier;
-    use std::thread;
-
     use super::super::{Batch, TreeId};
     use super::*;
 
@@ -411,17 +416,26 @@ mod tests {
         let file = File::open(&before.file).unwrap();
         Box::new(before).close();
         file.lock().unwrap();
-        let begun = Barrier::new(2);
-        thread::scope(|scope| {
-            let opened = scope.spawn(|| {
-                begun.wait();
-                SledIndex::open(dir.path(), CACHE).map(drop)
-            });
-            begun.wait();
-            thread::yield_now();
-            file.unlock().unwrap();
-            opened.join().unwrap().unwrap();
+        let config = sled::Config::new().path(dir.path());
+        let mut waits = 0;
+        let opened = open_when_free(&config, || {
+            waits += 1;
+            file.unlock().is_ok()
         });
+        assert_eq!((opened.map(drop).map_err(|error| error.detail), waits), (Ok(()), 1));
+    }
+
+    #[test]
+    fn a_lock_that_stays_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let _before = SledIndex::open(dir.path(), CACHE).unwrap();
+        let mut left = 3;
+        let config = sled::Config::new().path(dir.path());
+        let opened = open_when_free(&config, || {
+            left -= 1;
+            left > 0
+        });
+        assert!(opened.is_err_and(|error| error.detail.contains("could not acquire lock")) && left == 0);
     }
 
     #[test]
