@@ -31,7 +31,7 @@ use crate::join::JoinToken;
 use crate::link::lane::Lane;
 use crate::link::peers::PeersMsg;
 use crate::membership::liveness::LivenessConfig;
-use crate::node_id::NodeId;
+use crate::node_id::{NodeId, Run};
 use crate::raft::{Group, Role};
 use crate::router::Router;
 use crate::supervisor::SupervisorHandle;
@@ -195,6 +195,16 @@ impl Cluster {
         };
         self.0.control.decide(ControlCommand::CreateToken { token: record, now_ms }).await?;
         Ok(token)
+    }
+
+    /// See [`Village::has_ended`](crate::Village::has_ended).
+    pub(crate) fn has_ended(&self, run: Run) -> bool {
+        self.0.control.replica.read(|state| {
+            state.member(run.node).is_some_and(|member| {
+                let is_down = member.state == MemberState::Down;
+                member.incarnation > run.incarnation || (member.incarnation == run.incarnation && is_down)
+            })
+        })
     }
 
     /// All tokens, without their secrets.

@@ -186,16 +186,17 @@ impl Home {
         }
     }
 
-    /// Lets a message to a slot in, or says what its sender should know.
+    /// Lets a message to a slot in, or says that it had no effect and may be sent again.
     pub(crate) fn admit(&self, slot: u8) -> Result<(), CallError> {
         if self.acts(slot) {
             return Ok(());
         }
-        let to = self.of(slot).filter(|node| *node != self.view.me);
-        if to.is_none() && self.rule == Rule::Owner && !self.view.holds_lease() {
-            return Err(CallError::NoQuorum { detail: "this node has lost touch with the others".to_owned() });
-        }
-        Err(CallError::Moved { to })
+        Err(CallError::Moved { to: self.of(slot).filter(|node| *node != self.view.me) })
+    }
+
+    /// True while this node may not act for what it owns, because it does not hear enough of the others.
+    pub(crate) fn has_lost_touch(&self) -> bool {
+        self.rule == Rule::Owner && !self.view.holds_lease()
     }
 
     /// Where messages to a slot go; `None` while nobody can take them.
@@ -213,6 +214,11 @@ impl Home {
     /// True for a kind whose slots follow the leaders of their groups.
     pub(crate) fn follows_leader(&self) -> bool {
         self.rule == Rule::Leader
+    }
+
+    /// True for a kind whose state is on one node only.
+    pub(crate) fn stays(&self) -> bool {
+        self.stays
     }
 
     /// Takes over who owns the slots in a membership. `gap`: memberships in between were not seen, so that an owner may have

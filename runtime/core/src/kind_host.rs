@@ -213,13 +213,13 @@ where
         }
         state.starting += 1;
         let gauge = Arc::new(Gauge::new(self.directory.mailbox()));
-        let passivate = {
+        let passivate: Arc<dyn Fn() + Send + Sync> = {
             let (myself, entry) = (myself.clone(), Arc::downgrade(&entry));
-            move || {
+            Arc::new(move || {
                 if let Some(entry) = entry.upgrade() {
                     let _ = myself.send_message(HostMsg::Passivate(entry));
                 }
-            }
+            })
         };
         let mut cx = ActorCx {
             kind: A::NAME,
@@ -227,12 +227,12 @@ where
             village: self.village.clone(),
             store: self.village.store().clone(),
             gauge: gauge.clone(),
-            passivate: Arc::new(passivate),
+            passivate,
         };
         let (factory, metrics, myself) = (self.factory.clone(), self.directory.metrics.clone(), myself.clone());
         let directory = self.directory.clone();
         let spawn = async move {
-            let started = match cx.village.state_of(&directory.home, entry.slot_id).await {
+            let started = match cx.village.state_of(&directory.home, entry.slot_id, &cx.passivate).await {
                 Ok(store) => {
                     cx.store = store;
                     let made = Made { gauge, metrics, directory, entry: entry.clone() };

@@ -90,7 +90,7 @@ pub use identity::{Identity, IdentityError, PublicKey};
 pub use join::{JoinToken, JoinUrl};
 pub use kind::{Durability, Kind, KindOptions, Overflow, Placement};
 pub use mail::{Idem, Mail, MsgCx, Reply, Wire};
-pub use node_id::NodeId;
+pub use node_id::{NodeId, Run};
 pub use placement::{Labels, SlotId};
 pub use principal::{Principal, PrincipalKind};
 pub use registry::{Expose, MessageInfo, SchemaError};

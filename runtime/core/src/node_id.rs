@@ -32,6 +32,16 @@ impl std::str::FromStr for NodeId {
 #[error("a node id has 16 hex digits")]
 pub struct BadNodeId;
 
+/// One run of a node's program: what tells whether it is still the one that began something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Run {
+    /// The node.
+    pub node: NodeId,
+    /// Which of its starts this is, from 1.
+    #[serde(default)]
+    pub incarnation: u64,
+}
+
 /// Counts the starts of this node: its incarnation, from 1.
 pub(crate) async fn next_incarnation(store: &dyn Store) -> Result<u64, StoreError> {
     let stored = store.get(TreeId::NODE, STARTS_KEY)?;

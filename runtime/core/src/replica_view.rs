@@ -261,7 +261,7 @@ mod tests {
 
         async fn entity(&self, key: &str) -> Entity<Sum> {
             let shard = Arc::new(Shard::alone(self.state.clone(), self.store.clone(), self.feeds.clone()));
-            Entity::recover(Arc::new(shard.activate().await.unwrap()), KIND, key).await.unwrap()
+            Entity::recover(Arc::new(shard.activate(&(Arc::new(|| {}) as _)).await.unwrap()), KIND, key).await.unwrap()
         }
 
         fn machine(&self) -> ShardMachine {
@@ -308,7 +308,7 @@ mod tests {
         a.commit(5).await.unwrap();
         // Another kind's.
         let shard = Arc::new(Shard::alone(bench.state.clone(), bench.store.clone(), bench.feeds.clone()));
-        let other = Arc::new(shard.activate().await.unwrap());
+        let other = Arc::new(shard.activate(&(Arc::new(|| {}) as _)).await.unwrap());
         Entity::<Sum>::recover(other, "test.summer", "a").await.unwrap().commit(1).await.unwrap();
         b.commit_all(vec![1, 2]).await.unwrap();
         bench.witness.wait_for(&restored("b", 2, 3)).await;

@@ -288,9 +288,14 @@ impl Router {
         let mut pause = PAUSE.0;
         loop {
             let seen = self.news_count.load(Ordering::SeqCst);
-            let once = tokio::time::timeout_at(deadline, self.send_once(to, message, ask)).await;
+            let located = self.locate(to);
+            let is_sent = located.is_ok();
+            let once = match located {
+                Ok(node) => tokio::time::timeout_at(deadline, self.send_to(node, to, message, ask)).await,
+                Err(error) => Ok(Err(error)),
+            };
             let error = match once.unwrap_or(Err(CallError::Timeout)) {
-                Err(error) if Self::may_repeat(to, message, &error) => error,
+                Err(error) if Self::may_repeat(to, message, &error, is_sent) => error,
                 result => return result,
             };
             let give_up = if is_nobody(&error, to) { deadline.min(started + NOBODY) } else { deadline };
@@ -311,8 +316,13 @@ impl Router {
         }
     }
 
-    async fn send_once(&self, to: Destination<'_>, message: &Message, ask: bool) -> Result<Bytes, CallError> {
-        let node = self.locate(to)?;
+    async fn send_to(
+        &self,
+        node: NodeId,
+        to: Destination<'_>,
+        message: &Message,
+        ask: bool,
+    ) -> Result<Bytes, CallError> {
         if node == self.view.me {
             return self.send_here(to, message, ask).await;
         }
@@ -360,12 +370,17 @@ impl Router {
             });
         };
         if node == self.view.me {
-            to.home.admit(to.slot)?;
+            to.home.admit(to.slot).map_err(|moved| {
+                if !to.home.has_lost_touch() {
+                    return moved;
+                }
+                CallError::NoQuorum { detail: "this node has lost touch with the others".to_owned() }
+            })?;
         }
         Ok(node)
     }
 
-    fn may_repeat(to: Destination<'_>, message: &Message, error: &CallError) -> bool {
+    fn may_repeat(to: Destination<'_>, message: &Message, error: &CallError, is_sent: bool) -> bool {
         let repeatable = to.route.durable && message.cx.idem().is_some();
         match error {
             CallError::Moved { .. }
@@ -373,6 +388,8 @@ impl Router {
             | CallError::NotPlaced { .. }
             | CallError::Unreachable { sent: false, .. } => true,
             CallError::Overloaded { .. } => to.route.waits,
+            // This node itself knows nobody: a leader is elected, or it has just come or is no longer alone.
+            CallError::NoQuorum { .. } if !is_sent => true,
             CallError::NoQuorum { .. }
             | CallError::Unreachable { sent: true, .. }
             | CallError::NoReply
@@ -402,8 +419,8 @@ impl Router {
 fn is_nobody(error: &CallError, to: Destination<'_>) -> bool {
     match error {
         CallError::NoQuorum { .. } | CallError::NotPlaced { .. } | CallError::SlotUnavailable { .. } => true,
-        // Another leader is elected, if there is a majority on this side.
-        CallError::Unreachable { .. } => to.home.follows_leader(),
+        // Another leader is elected, if there is a majority on this side; what one node keeps comes back with it.
+        CallError::Unreachable { .. } => to.home.follows_leader() || to.home.stays(),
         _ => false,
     }
 }
@@ -413,6 +430,12 @@ fn plain(error: CallError, to: Destination<'_>) -> CallError {
     match error {
         CallError::Unreachable { node, .. } if to.home.follows_leader() => CallError::NoQuorum {
             detail: format!("node {node}, the last known leader of the actor's group, cannot be reached"),
+        },
+        CallError::Unreachable { node, sent: false } if to.home.stays() => CallError::SlotUnavailable {
+            kind: to.route.name.to_owned(),
+            detail: format!(
+                "node {node}, which alone keeps it, cannot be reached; it is there again when that node is"
+            ),
         },
         CallError::Moved { .. } => {
             CallError::SlotUnavailable { kind: to.route.name.to_owned(), detail: "it is changing nodes".to_owned() }

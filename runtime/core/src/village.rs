@@ -31,14 +31,14 @@ use crate::control::{ControlMachine, HostedRecord};
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::directory::Directory;
 use crate::error::CallError;
-use crate::groups::store::Shard;
+use crate::groups::store::{End, Shard};
 use crate::history::{Happening, History, What};
 use crate::home::{Home, View};
 use crate::hosted_kind::{ActorInfo, CallOptions, HostedKind, KindInfo, LocalKind};
 use crate::identity::{Identity, IdentityError};
 use crate::kind::{Durability, KIND_NAME_MAX, Kind};
 use crate::mail::Mail;
-use crate::node_id::{NodeId, next_incarnation};
+use crate::node_id::{NodeId, Run, next_incarnation};
 use crate::raft::{self, GroupId, StateView};
 use crate::registry::{self, Expose, ExposeError, MessageInfo};
 use crate::replica_view::{ReplicaView, Views};
@@ -57,7 +57,7 @@ const BLOB_GC_EVERY: Duration = Duration::from_hours(1);
 pub struct Village(Arc<Inner>);
 
 struct Inner {
-    node: NodeId,
+    run: Run,
     since: Instant,
     data_dir: Option<PathBuf>,
     config: watch::Sender<Arc<toml::Table>>,
@@ -93,7 +93,7 @@ struct Running {
 
 impl fmt::Debug for Village {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Village({})", self.0.node)
+        write!(f, "Village({})", self.0.run.node)
     }
 }
 
@@ -304,11 +304,12 @@ impl VillageBuilder {
         };
         let mut messages = self.described()?;
         let tasks = Arc::new(Tasks::default());
+        let run = Run { node, incarnation: next_incarnation(&*store).await? };
         let router = Arc::new(Router::new(Arc::new(View::new(node)), tasks.clone()));
         let (cluster, shards) =
-            self.join_cluster(&config, identity, (&store, &blobs, &metrics), (&router, &tasks)).await?;
+            self.join_cluster(&config, (identity, run), (&store, &blobs, &metrics), (&router, &tasks)).await?;
         let village = Village(Arc::new(Inner {
-            node,
+            run,
             since: Instant::now(),
             data_dir: self.data_dir,
             config: watch::Sender::new(Arc::new(self.config)),
@@ -375,7 +376,7 @@ impl VillageBuilder {
     async fn join_cluster(
         &mut self,
         config: &RuntimeConfig,
-        identity: Identity,
+        (identity, run): (Identity, Run),
         (store, blobs, metrics): (&Arc<dyn Store>, &Blobs, &Metrics),
         (router, tasks): (&Arc<Router>, &Arc<Tasks>),
     ) -> Result<(Option<Cluster>, Vec<Arc<Shard>>), StartError> {
@@ -394,7 +395,7 @@ impl VillageBuilder {
         let kinds =
             self.kinds.iter().map(|((name, version), _)| HostedRecord { name: (*name).to_owned(), version: *version });
         let parts = Parts {
-            incarnation: next_incarnation(&**store).await?,
+            incarnation: run.incarnation,
             identity,
             node: config.node.clone(),
             join: config.join.clone(),
@@ -515,15 +516,15 @@ impl Village {
         self.0.guests.entry(K::NAME).or_insert_with(make).clone()
     }
 
-    /// The store that has the state of a slot.
-    pub(crate) async fn state_of(&self, home: &Home, slot: u8) -> Result<Arc<dyn Store>, CallError> {
+    /// The store that has the state of a slot, for an activation that `end` ends.
+    pub(crate) async fn state_of(&self, home: &Home, slot: u8, end: &End) -> Result<Arc<dyn Store>, CallError> {
         home.admit(slot)?;
         if !home.follows_leader() {
             return Ok(self.0.store.clone());
         }
         let group = home.view.group(slot);
         let shard = self.0.shards.get(group).ok_or(CallError::Moved { to: None })?;
-        let store = shard.activate().await.ok_or(CallError::Moved { to: home.view.leader(group) })?;
+        let store = shard.activate(end).await.ok_or(CallError::Moved { to: home.view.leader(group) })?;
         // Behind whatever an earlier activation still has under way.
         store.commit(Batch::new(), Level::Async).await?;
         Ok(Arc::new(store))
@@ -692,7 +693,23 @@ impl Village {
     /// This node's id.
     #[must_use]
     pub fn node_id(&self) -> NodeId {
-        self.0.node
+        self.0.run.node
+    }
+
+    /// This run of this node.
+    #[must_use]
+    pub fn run(&self) -> Run {
+        self.0.run
+    }
+
+    /// Whether a run has certainly ended: its node has started again, or the members agreed that it is down. False while
+    /// that is not known here; a node that was removed without having been down before is never known.
+    #[must_use]
+    pub fn has_ended(&self, run: Run) -> bool {
+        if run.node == self.node_id() {
+            return run.incarnation < self.run().incarnation;
+        }
+        self.cluster().is_some_and(|cluster| cluster.has_ended(run))
     }
 
     /// How long this node has been up.

@@ -331,6 +331,7 @@ async fn small_values_are_agreed_on() {
 async fn node_that_leaves_in_good_order_fails_no_request() {
     let dir = tempfile::tempdir().unwrap();
     let [a, b, c] = three(&dir).await;
+    assert!(!a.has_ended(c.run()));
     let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
     let client: Addr<Counter> = a.addr("client");
     let load = async {
@@ -351,6 +352,47 @@ async fn node_that_leaves_in_good_order_fails_no_request() {
     let (acked, ()) = tokio::join!(load, leave);
     assert_eq!(client.ask(CounterMsg::Get).await, Ok(acked));
     assert!(b.health().ready);
+    until("the end of its run known", async || b.has_ended(c.run()).then_some(())).await;
+    assert!(!a.has_ended(b.run()) && !a.has_ended(a.run()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn asks_wait_while_the_village_changes_under_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let a = start(&dir, "a", None).await;
+    ready(&a).await;
+    let cluster = a.cluster().unwrap();
+    let token = cluster.new_token(2, Duration::from_mins(1), "test").await.unwrap().to_string();
+    let keys: Vec<_> = (0..40).map(|n| format!("k{n}")).collect();
+    let asked = async |village: &Village| {
+        let asks = keys.iter().map(async |key| {
+            let idem = Idem::of(&[village.run().node.to_string().as_bytes(), key.as_bytes()]);
+            village.addr::<Echo>(key).ask(|r| r).await.map_err(|error| format!("echo {key}: {error:?}"))?;
+            let count = village.addr::<Counter>(key);
+            count.call().idem(idem).ask(|r| CounterMsg::Add(1, r)).await.map_err(|error| format!("{key}: {error:?}"))
+        });
+        futures::future::join_all(asks).await.into_iter().collect::<Result<Vec<_>, _>>()
+    };
+    assert!(asked(&a).await.is_ok());
+    for (name, members) in [("b", 2), ("c", 3)] {
+        let joined = async {
+            let village = start(&dir, name, Some((&token, cluster.addr()))).await;
+            ready(&village).await;
+            (asked(&village).await, village)
+        };
+        let meanwhile = async {
+            loop {
+                asked(&a).await?;
+                if cluster.status().members.iter().filter(|member| member.state == "up").count() == members {
+                    return Ok::<_, String>(());
+                }
+            }
+        };
+        let ((first, village), meanwhile) = tokio::join!(joined, meanwhile);
+        assert_eq!(first.map(drop), Ok(()), "through {name}");
+        assert_eq!(meanwhile, Ok(()), "while {name} joined");
+        assert_eq!(village.run().incarnation, 1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

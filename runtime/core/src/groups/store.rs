@@ -1,5 +1,8 @@
 //! The store of a replicated actor: what it commits is an entry of its group's log.
 //!
+//! An activation whose commits are fenced is of no use any more, also where the node still leads or leads again: it is ended,
+//! and the next mail starts one that may commit.
+//!
 //! Reads see this node's copy. They are not stale after a commit of the same activation, and an empty commit does for those
 //! at the start: it is an entry too, so it comes after everything an earlier activation had under way.
 
@@ -55,12 +58,13 @@ impl Shard {
     }
 
     /// The store for an activation that starts now; none when another node leads.
-    pub(crate) async fn activate(self: &Arc<Self>) -> Option<ShardStore> {
+    pub(crate) async fn activate(self: &Arc<Self>, end: &End) -> Option<ShardStore> {
+        let store = |term| ShardStore { shard: self.clone(), term, end: end.clone() };
         if self.is_direct().await {
-            return Some(ShardStore { shard: self.clone(), term: None });
+            return Some(store(None));
         }
         let status = self.group.as_ref()?.status();
-        (status.role == Role::Leader).then(|| ShardStore { shard: self.clone(), term: Some(status.term) })
+        (status.role == Role::Leader).then(|| store(Some(status.term)))
     }
 
     async fn commit(&self, term: Option<u64>, batch: Batch, level: Level) -> Result<Lsn, StoreError> {
@@ -97,12 +101,16 @@ impl Shard {
     }
 }
 
+/// Asks for the end of an activation.
+pub(crate) type End = Arc<dyn Fn() + Send + Sync>;
+
 /// See the module.
 #[derive(Clone)]
 pub(crate) struct ShardStore {
     shard: Arc<Shard>,
     /// When the activation began; none before the group was founded.
     term: Option<u64>,
+    end: End,
 }
 
 impl Store for ShardStore {
@@ -116,7 +124,14 @@ impl Store for ShardStore {
 
     fn commit(&self, batch: Batch, level: Level) -> BoxFuture<'static, Result<Lsn, StoreError>> {
         let this = self.clone();
-        async move { this.shard.commit(this.term, batch, level).await }.boxed()
+        let commit = async move {
+            let committed = this.shard.commit(this.term, batch, level).await;
+            if matches!(committed, Err(StoreError::Fenced)) {
+                (this.end)();
+            }
+            committed
+        };
+        commit.boxed()
     }
 
     fn max_batch(&self) -> usize {
