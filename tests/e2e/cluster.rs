@@ -136,6 +136,52 @@ async fn what_was_acknowledged_outlives_every_node_in_turn() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_request_whose_node_is_killed_in_the_middle_is_taken_over_by_its_repetition() -> Result<()> {
+    /// As many as one message between nodes takes.
+    const DOCUMENTS: usize = 80;
+    let place = place()?;
+    let fleet = place.up_nodes(3, &["--no-restart"]).await?;
+    for node in &fleet.nodes {
+        node.until_cluster("healthy", 3).await?;
+    }
+    let text = "The ferry leaves at noon, and comes back at night when nobody waits for it. ".repeat(32);
+    let documents: Vec<_> = (0..DOCUMENTS).map(|n| json!({ "id": format!("d{n}"), "text": text })).collect();
+    let body = json!({ "documents": documents });
+    let put = async |node: &Api| {
+        let request = node.request(reqwest::Method::POST, "/v1/memory/documents").header("idempotency-key", "many");
+        request.json(&body).send().await
+    };
+    let [n1, n2, n3] = &fleet.nodes[..] else { anyhow::bail!("{:?}", fleet.nodes) };
+    // The keeper of the key lives, so what it gets next comes behind the claim.
+    let claimed = async || {
+        let keepers = futures::future::join_all(fleet.nodes.iter().map(|node| node.get("/v1/actors/edge.idem"))).await;
+        let lives = |keeper: &Result<Value>| keeper.as_ref().is_ok_and(|kind| kind.get("live") != Some(&0.into()));
+        keepers.iter().any(lives).then_some(())
+    };
+    let killed = async {
+        eventually("the claim", claimed).await?;
+        let meanwhile = put(n2).await?;
+        ensure!(meanwhile.status() == 409, "{meanwhile:?}");
+        fleet.kill9(0)
+    };
+    let (first, killed) = tokio::join!(put(n1), killed);
+    killed?;
+    ensure!(first.is_err(), "it was not in the middle: {first:?}");
+
+    let repeated = async || put(n2).await.ok().filter(|answer| answer.status().is_success());
+    let second = eventually("the claim is taken over", repeated).await?;
+    ensure!(!second.headers().contains_key("idempotency-replayed"), "nobody had answered");
+    let second: Value = second.json().await?;
+    let results = second.get("results").and_then(Value::as_array).with_context(|| second.to_string())?;
+    ensure!(results.len() == DOCUMENTS, "{} results", results.len());
+    let third = put(n3).await?.error_for_status()?;
+    ensure!(third.headers().contains_key("idempotency-replayed") && third.json::<Value>().await? == second);
+    let stats = n3.get("/v1/memory/stats").await?;
+    ensure!(stats.pointer("/collections/0/documents") == Some(&DOCUMENTS.into()), "{stats}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_node_that_dies_is_started_again_and_none_outlives_its_parent() -> Result<()> {
     let place = place()?;
     let mut fleet = place.up_nodes(3, &[]).await?;

@@ -1,8 +1,11 @@
 //! `edge.idem`: which idempotency keys were used, and what was answered.
 //!
-//! Key: `{tenant}:{shard 0..63}`. Durable: answers, for 24 h, replicated ([`kept`]); that a request is *running* is known in
-//! memory only, until the request's deadline. Lost in a crash: the running claims. Their repetitions run again, and the
-//! runtime's idempotency key, which the edge derives from the same header, keeps the effect of durable actors exactly once.
+//! Key: `{tenant}:{shard 0..63}`. Durable: answers and the claims of requests that have none yet, for 24 h, replicated
+//! ([`kept`]). Lost in a crash: how long a claim has been held; it is held for its full time again.
+//!
+//! A claim is held until it is given back, its request's deadline has passed, or the run of the node that made it has ended.
+//! Then a repetition takes it over: it runs again, and the runtime's idempotency key, which the edge derives from the same
+//! header, keeps the effect of durable actors exactly once. A key stays bound to its request also without an answer.
 
 mod kept;
 
@@ -10,7 +13,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use aivillage_runtime::{
-    Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Durability, Kind, KindOptions, Mail, MsgCx, Reply, clock,
+    Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, CallError, Durability, Kind, KindOptions, Mail, MsgCx,
+    Reply, Run, clock,
 };
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -20,7 +24,7 @@ use kept::Kept;
 
 /// Activations that share the keys of a tenant.
 pub(crate) const SHARDS: u8 = 64;
-/// Claims one shard holds at once; more requests than that never run, admission is far below 64 times this.
+/// Claims one shard knows to be held at once; more requests than that never run, admission is far below 64 times this.
 const MAX_RUNNING: usize = 16_384;
 /// A claim holds this much longer than its request, whose answer may still be on its way.
 const GRACE: Duration = Duration::from_secs(2);
@@ -38,13 +42,18 @@ pub enum IdemMsg {
         hash: [u8; 32],
         /// Names the execution; a repeated message with the same is the same claim.
         claim: [u8; 16],
+        /// Who executes.
+        by: Run,
         /// What to do.
         reply: Reply<Begun>,
     },
-    /// Stores the answer of a claim; durable before the reply. The first answer stays.
+    /// Stores the answer of a claim; durable before the reply. The first answer stays. Refused with `claim_lost` when
+    /// another execution has the claim by now.
     Complete {
         /// The claimed key.
         key: [u8; 32],
+        /// The execution that ended.
+        claim: [u8; 16],
         /// The answer.
         answer: Answer,
         /// Sent when it is stored.
@@ -57,7 +66,7 @@ pub enum IdemMsg {
         /// The execution that ended.
         claim: [u8; 16],
     },
-    /// Removes expired answers, those from this key on; without one all.
+    /// Removes expired answers and claims, those from this key on; without one all.
     Sweep(Option<[u8; 32]>),
 }
 
@@ -65,7 +74,10 @@ pub enum IdemMsg {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Begun {
     /// The key is claimed, the request runs now.
-    New,
+    New {
+        /// When it was claimed first, Unix milliseconds; the same for every execution of the request.
+        first_ms: u64,
+    },
     /// It ran before; this was the answer.
     Replay(Answer),
     /// It is running.
@@ -88,6 +100,29 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
+/// A claim on a key, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Claim {
+    /// The execution.
+    name: [u8; 16],
+    /// Who executes.
+    by: Run,
+    /// SHA-256 of the request's query and body.
+    hash: [u8; 32],
+    /// When the key was claimed first, Unix milliseconds.
+    first_ms: u64,
+    /// How long it holds, by the clock of whoever looks after it: those of two nodes may differ.
+    hold_ms: u64,
+    /// It was given back without an answer.
+    is_released: bool,
+}
+
+impl Claim {
+    fn expired(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.first_ms) >= kept::KEEP_MS
+    }
+}
+
 /// The actor's key for a scope: a tenant's keys are spread over 64 activations.
 pub(crate) fn shard(tenant: &str, key: [u8; 32]) -> String {
     let [first, ..] = key;
@@ -106,24 +141,25 @@ pub struct Idem;
 impl Kind for Idem {
     const NAME: &'static str = "edge.idem";
     type Body = IdemMsg;
+    const VERSION: u16 = 2;
 
     fn options() -> KindOptions {
-        // Longer than any request may run, so that no claim is forgotten while its request runs.
+        // Longer than any request may run: the next activation would hold its claim for its full time again.
         KindOptions::default().durable(Durability::Replicated).mailbox(4_096).idle(Duration::from_mins(30))
     }
 }
 
-/// The answers, and the running claims.
+/// The answers and claims, and how long those claims hold that this activation has seen.
 #[derive(Debug)]
 pub struct Claims {
     cx: ActorCx,
     kept: Kept,
-    running: HashMap<[u8; 32], Claim>,
+    held: HashMap<[u8; 32], Held>,
 }
 
-/// A running execution.
+/// How long a claim holds.
 #[derive(Debug)]
-struct Claim {
+struct Held {
     name: [u8; 16],
     until: Instant,
 }
@@ -136,7 +172,7 @@ impl Actor for Idem {
     async fn pre_start(&self, me: ActorRef<Self::Msg>, cx: ActorCx) -> Result<Claims, ActorProcessingErr> {
         let kept = Kept::open(cx.store().clone(), cx.key()).await?;
         cx.tell_self(&me, IdemMsg::Sweep(None));
-        Ok(Claims { cx, kept, running: HashMap::new() })
+        Ok(Claims { cx, kept, held: HashMap::new() })
     }
 
     async fn handle(
@@ -146,9 +182,13 @@ impl Actor for Idem {
         claims: &mut Claims,
     ) -> Result<(), ActorProcessingErr> {
         match mail.body {
-            IdemMsg::Begin { key, hash, claim, reply } => reply.complete(claims.begin(key, hash, claim, &mail.cx)),
-            IdemMsg::Complete { key, answer, reply } => reply.complete(claims.complete(key, answer).await),
-            IdemMsg::Abandon { key, claim } => claims.abandon(key, claim),
+            IdemMsg::Begin { key, hash, claim, by, reply } => {
+                reply.complete(claims.begin(key, hash, (claim, by), &mail.cx).await);
+            }
+            IdemMsg::Complete { key, claim, answer, reply } => {
+                reply.complete(claims.complete(key, claim, answer).await);
+            }
+            IdemMsg::Abandon { key, claim } => claims.abandon(key, claim).await,
             IdemMsg::Sweep(from) => claims.sweep(&me, from).await,
         }
         Ok(())
@@ -156,40 +196,83 @@ impl Actor for Idem {
 }
 
 impl Claims {
-    fn begin(&mut self, key: [u8; 32], hash: [u8; 32], name: [u8; 16], cx: &MsgCx) -> Result<Begun, CallError> {
-        let now = Instant::now();
-        match self.running.get(&key) {
-            Some(running) if running.name == name => return Ok(Begun::New),
-            Some(running) if running.until > now => return Ok(Begun::InProgress),
-            _ => {}
-        }
-        if let Some(answer) = self.kept.get(key, clock::unix_ms())? {
+    async fn begin(
+        &mut self,
+        key: [u8; 32],
+        hash: [u8; 32],
+        (name, by): ([u8; 16], Run),
+        cx: &MsgCx,
+    ) -> Result<Begun, CallError> {
+        let (now, now_ms) = (Instant::now(), clock::unix_ms());
+        if let Some(answer) = self.kept.get(key, now_ms)? {
             return Ok(if answer.hash == hash { Begun::Replay(answer) } else { Begun::Mismatch });
         }
-        if self.running.len() >= MAX_RUNNING {
-            self.running.retain(|_, claim| claim.until > now);
+        let mut first_ms = now_ms;
+        if let Some(earlier) = self.kept.claim(key, now_ms)? {
+            first_ms = earlier.first_ms;
+            if earlier.hash != hash {
+                return Ok(Begun::Mismatch);
+            }
+            if earlier.name == name && !earlier.is_released {
+                return Ok(Begun::New { first_ms });
+            }
+            if self.is_held(key, &earlier, now) {
+                return Ok(Begun::InProgress);
+            }
         }
-        if self.running.len() >= MAX_RUNNING {
+        if self.held.len() >= MAX_RUNNING {
+            self.held.retain(|_, held| held.until > now);
+        }
+        if self.held.len() >= MAX_RUNNING {
             return Err(CallError::Overloaded { retry_after_ms: 1_000 });
         }
-        let until = cx.deadline().unwrap_or_else(|| now + NO_DEADLINE) + GRACE;
-        self.running.insert(key, Claim { name, until });
-        Ok(Begun::New)
+        let hold = cx.deadline().map_or(NO_DEADLINE, |deadline| deadline.saturating_duration_since(now)) + GRACE;
+        let hold_ms = u64::try_from(hold.as_millis()).unwrap_or(u64::MAX);
+        let claim = Claim { name, by, hash, first_ms, hold_ms, is_released: false };
+        self.kept.set_claim(key, &claim).await?;
+        self.held.insert(key, Held { name, until: now + hold });
+        Ok(Begun::New { first_ms })
     }
 
-    async fn complete(&mut self, key: [u8; 32], answer: Answer) -> Result<(), CallError> {
+    /// Whether the execution that has a claim may still be under way.
+    fn is_held(&mut self, key: [u8; 32], claim: &Claim, now: Instant) -> bool {
+        if claim.is_released || self.cx.village().has_ended(claim.by) {
+            return false;
+        }
+        if let Some(held) = self.held.get(&key).filter(|held| held.name == claim.name) {
+            return held.until > now;
+        }
+        // Of an earlier activation, or known no more: from now on is never too short.
+        self.held.insert(key, Held { name: claim.name, until: now + Duration::from_millis(claim.hold_ms) });
+        true
+    }
+
+    async fn complete(&mut self, key: [u8; 32], name: [u8; 16], answer: Answer) -> Result<(), CallError> {
         let now = clock::unix_ms();
         if self.kept.get(key, now)?.is_none() {
+            let is_lost = |claim: Claim| claim.name != name && !claim.is_released;
+            if self.kept.claim(key, now)?.is_some_and(is_lost) {
+                const WHY: &str = "the claim had ended before the answer came, and another execution has it";
+                return Err(AppError::new("claim_lost", WHY).into());
+            }
             self.kept.put(key, now, answer).await?;
         }
-        self.running.remove(&key);
+        self.held.remove(&key);
         Ok(())
     }
 
-    fn abandon(&mut self, key: [u8; 32], name: [u8; 16]) {
-        if self.running.get(&key).is_some_and(|claim| claim.name == name) {
-            self.running.remove(&key);
+    async fn abandon(&mut self, key: [u8; 32], name: [u8; 16]) {
+        if let Err(error) = self.release(key, name).await {
+            tracing::debug!(%error, "idempotency key not given back, repetitions get 409 until it expires");
         }
+    }
+
+    async fn release(&mut self, key: [u8; 32], name: [u8; 16]) -> Result<(), CallError> {
+        let claim = self.kept.claim(key, clock::unix_ms())?;
+        let Some(claim) = claim.filter(|claim| claim.name == name && !claim.is_released) else { return Ok(()) };
+        self.kept.set_claim(key, &Claim { is_released: true, ..claim }).await?;
+        self.held.remove(&key);
+        Ok(())
     }
 
     /// One step of a sweep; between two of them other mail is handled.
@@ -205,7 +288,7 @@ impl Claims {
 #[cfg(test)]
 mod tests {
     use aivillage_runtime::testing::{asked, sent};
-    use aivillage_runtime::{Addr, Village};
+    use aivillage_runtime::{Addr, NodeId, Village};
 
     use super::*;
 
@@ -218,67 +301,102 @@ mod tests {
         Answer { hash: [hash; 32], status: 200, headers, body: (0..=255).collect() }
     }
 
-    async fn begin(idem: &Addr<Idem>, hash: u8, claim: u8) -> Begun {
-        let begin = |reply| IdemMsg::Begin { key: [1; 32], hash: [hash; 32], claim: [claim; 16], reply };
+    /// Of a node that nobody knows.
+    const ELSEWHERE: Run = Run { node: NodeId(7), incarnation: 1 };
+
+    async fn begin_by(idem: &Addr<Idem>, hash: u8, claim: u8, by: Run) -> Begun {
+        let begin = |reply| IdemMsg::Begin { key: [1; 32], hash: [hash; 32], claim: [claim; 16], by, reply };
         idem.ask(begin).await.unwrap()
+    }
+
+    async fn begin(idem: &Addr<Idem>, hash: u8, claim: u8) -> Begun {
+        begin_by(idem, hash, claim, ELSEWHERE).await
+    }
+
+    async fn complete(idem: &Addr<Idem>, claim: u8, answer: Answer) -> Result<(), CallError> {
+        idem.ask(|reply| IdemMsg::Complete { key: [1; 32], claim: [claim; 16], answer, reply }).await
+    }
+
+    /// When a new claim was made first.
+    fn first(begun: &Begun) -> u64 {
+        match begun {
+            Begun::New { first_ms } => *first_ms,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[tokio::test]
     async fn a_key_runs_once_and_is_replayed() {
         let village = village().await;
         let idem = village.addr::<Idem>("local:1");
-        assert_eq!(begin(&idem, 1, 1).await, Begun::New);
+        let begun = begin(&idem, 1, 1).await;
+        first(&begun);
         assert_eq!(begin(&idem, 1, 2).await, Begun::InProgress);
-        assert_eq!(begin(&idem, 1, 1).await, Begun::New, "the same message again");
-        let complete = |answer| idem.ask(|reply| IdemMsg::Complete { key: [1; 32], answer, reply });
-        complete(answer(1)).await.unwrap();
+        assert_eq!(begin(&idem, 2, 2).await, Begun::Mismatch);
+        assert_eq!(begin(&idem, 1, 1).await, begun, "the same message again");
+        complete(&idem, 1, answer(1)).await.unwrap();
         assert_eq!(begin(&idem, 1, 3).await, Begun::Replay(answer(1)));
         assert_eq!(begin(&idem, 2, 3).await, Begun::Mismatch);
-        complete(answer(2)).await.unwrap();
+        complete(&idem, 1, answer(2)).await.unwrap();
         assert_eq!(begin(&idem, 1, 3).await, Begun::Replay(answer(1)), "the first answer stays");
     }
 
     #[tokio::test]
-    async fn an_abandoned_key_runs_again() {
+    async fn an_abandoned_key_runs_again_for_the_same_request_only() {
         let village = village().await;
         let idem = village.addr::<Idem>("local:1");
-        assert_eq!(begin(&idem, 1, 1).await, Begun::New);
+        let begun = begin(&idem, 1, 1).await;
         idem.tell(IdemMsg::Abandon { key: [1; 32], claim: [2; 16] }).await.unwrap();
         assert_eq!(begin(&idem, 1, 2).await, Begun::InProgress, "it was not its claim");
         idem.tell(IdemMsg::Abandon { key: [1; 32], claim: [1; 16] }).await.unwrap();
-        assert_eq!(begin(&idem, 1, 2).await, Begun::New);
+        assert_eq!(begin(&idem, 2, 2).await, Begun::Mismatch);
+        assert_eq!(begin(&idem, 1, 2).await, begun);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_claim_of_an_edge_that_died_ends_with_its_deadline() {
+    async fn a_claim_of_an_edge_that_is_not_heard_of_ends_with_its_deadline() {
         let village = village().await;
         let idem = village.addr::<Idem>("local:1");
-        let first = |reply| IdemMsg::Begin { key: [1; 32], hash: [1; 32], claim: [1; 16], reply };
-        idem.call().deadline(Duration::from_secs(1)).ask(first).await.unwrap();
+        let first = |reply| IdemMsg::Begin { key: [1; 32], hash: [1; 32], claim: [1; 16], by: ELSEWHERE, reply };
+        let begun = idem.call().deadline(Duration::from_secs(1)).ask(first).await.unwrap();
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(begin(&idem, 1, 2).await, Begun::InProgress);
         tokio::time::advance(GRACE).await;
-        assert_eq!(begin(&idem, 1, 2).await, Begun::New);
+        assert_eq!(begin(&idem, 1, 2).await, begun);
+    }
+
+    #[tokio::test]
+    async fn a_claim_of_a_run_that_has_ended_is_taken_over_and_its_late_answer_refused() {
+        let village = village().await;
+        let idem = village.addr::<Idem>("local:1");
+        let begun = begin_by(&idem, 1, 1, Run { incarnation: 0, ..village.run() }).await;
+        assert_eq!(begin_by(&idem, 2, 2, village.run()).await, Begun::Mismatch);
+        assert_eq!(begin_by(&idem, 1, 2, village.run()).await, begun);
+        assert_eq!(begin(&idem, 1, 3).await, Begun::InProgress, "this run goes on");
+        assert_eq!(complete(&idem, 1, answer(1)).await.unwrap_err().code(), "claim_lost");
+        complete(&idem, 2, answer(1)).await.unwrap();
+        assert_eq!(begin(&idem, 1, 3).await, Begun::Replay(answer(1)));
     }
 
     #[test]
     fn messages_are_the_same_on_another_node() {
         let open = |body| match body {
-            IdemMsg::Begin { key: [1, ..], hash: [255, ..], claim: [3, ..], reply } => reply,
+            IdemMsg::Begin { key: [1, ..], hash: [255, ..], claim: [3, ..], by: ELSEWHERE, reply } => reply,
             other => panic!("{other:?}"),
         };
-        let begin = |reply| IdemMsg::Begin { key: [1; 32], hash: [255; 32], claim: [3; 16], reply };
-        for begun in [Begun::New, Begun::Replay(answer(200)), Begun::InProgress, Begun::Mismatch] {
+        let begin = |reply| IdemMsg::Begin { key: [1; 32], hash: [255; 32], claim: [3; 16], by: ELSEWHERE, reply };
+        for begun in [Begun::New { first_ms: u64::MAX }, Begun::Replay(answer(200)), Begun::InProgress, Begun::Mismatch]
+        {
             assert_eq!(asked::<Idem, _>(begin, open, begun.clone()), Ok(begun));
         }
         let open = |body| match body {
-            IdemMsg::Complete { key: [9, ..], answer: got, reply } => {
+            IdemMsg::Complete { key: [9, ..], claim: [4, ..], answer: got, reply } => {
                 assert_eq!(got, answer(9));
                 reply
             }
             other => panic!("{other:?}"),
         };
-        let complete = |reply| IdemMsg::Complete { key: [9; 32], answer: answer(9), reply };
+        let complete = |reply| IdemMsg::Complete { key: [9; 32], claim: [4; 16], answer: answer(9), reply };
         assert_eq!(asked::<Idem, _>(complete, open, ()), Ok(()));
         let abandon = sent::<Idem>(&IdemMsg::Abandon { key: [1; 32], claim: [2; 16] }).unwrap();
         assert!(matches!(abandon, IdemMsg::Abandon { key, claim } if key == [1; 32] && claim == [2; 16]));

@@ -6,6 +6,8 @@
 //! The work is done by a [`Worker`] on the node that was asked. A job whose worker is silent for too long, or belongs to an
 //! earlier run of this node's program, becomes `failed` with code `interrupted`: never silently lost. Every change is told on
 //! the topic `jobs.{id}`. [`JobTable`] lists the jobs of all shards.
+//!
+//! When the request that opened a job is repeated after its worker was lost, the job goes on with the worker of the repetition.
 
 mod record;
 mod table;
@@ -16,8 +18,8 @@ use std::time::Duration;
 
 use aivillage_runtime::store::{Batch, Level, StoreError, TreeId};
 use aivillage_runtime::{
-    Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, CallError, Durability, Kind, KindOptions, Mail, NodeId,
-    Reply, clock,
+    Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, CallError, Durability, Kind, KindOptions, Mail, Reply, Run,
+    clock,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -54,24 +56,27 @@ const PAGE: usize = 64;
 /// What a [`JobActor`] understands.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum JobMsg {
-    /// Makes the record of a job that begins; durable before the reply. A repeated one is the same job.
+    /// Makes the record of a job that begins; durable before the reply. A repeated one is the same job, with another worker
+    /// if it has lost its own.
     Open {
         /// Names the job, a `UUIDv7`.
         id: Uuid,
         /// What it is going to do.
         plan: Plan,
-        /// Who does it.
-        worker: WorkerId,
-        /// The new job.
-        reply: Reply<Job>,
+        /// Who offers to do it.
+        worker: Run,
+        /// The job, and whether that worker has it.
+        reply: Reply<(Job, bool)>,
     },
     /// The work goes on; tells whether it should.
     Report {
         /// Which job.
         id: Uuid,
+        /// Who works on it.
+        worker: Run,
         /// How far it is.
         progress: Progress,
-        /// False when the job has ended.
+        /// False when the job has ended, or is another worker's.
         reply: Reply<bool>,
     },
     /// The work has ended. The first end stays.
@@ -104,20 +109,11 @@ pub enum JobMsg {
     Sweep,
 }
 
-/// Who does the work of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WorkerId {
-    /// The node.
-    pub node: NodeId,
-    /// The run of the program there; another one after each start.
-    pub run: Uuid,
-}
-
 /// A record of [`TREE`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Stored {
     job: Job,
-    worker: WorkerId,
+    worker: Run,
 }
 
 /// The shard of a job: its last bits are random.
@@ -143,14 +139,12 @@ pub(crate) fn topic(id: &str) -> String {
 
 /// The behaviour; its data is [`Jobs`].
 #[derive(Debug)]
-pub struct JobActor {
-    /// This run of the program.
-    pub(crate) run: Uuid,
-}
+pub struct JobActor;
 
 impl Kind for JobActor {
     const NAME: &'static str = "edge.job";
     type Body = JobMsg;
+    const VERSION: u16 = 2;
 
     fn options() -> KindOptions {
         KindOptions::default().durable(Durability::Replicated)
@@ -162,7 +156,6 @@ impl Kind for JobActor {
 pub struct Jobs {
     cx: ActorCx,
     shelf: Shelf,
-    own: WorkerId,
     /// All jobs in the order of creation, with what changes while they run.
     known: BTreeMap<Uuid, Option<Box<Running>>>,
     /// A [`JobMsg::Check`] is on its way.
@@ -184,8 +177,7 @@ impl Actor for JobActor {
 
     async fn pre_start(&self, me: ActorRef<Self::Msg>, cx: ActorCx) -> Result<Jobs, ActorProcessingErr> {
         let shelf = Shelf::open(cx.store().clone(), cx.key()).await?;
-        let own = WorkerId { node: cx.village().node_id(), run: self.run };
-        let mut jobs = Jobs { cx, shelf, own, known: BTreeMap::new(), checking: false };
+        let mut jobs = Jobs { cx, shelf, known: BTreeMap::new(), checking: false };
         jobs.load()?;
         jobs.check(&me).await;
         jobs.sweep().await;
@@ -203,7 +195,7 @@ impl Actor for JobActor {
                 reply.complete(jobs.open(id, plan, worker).await);
                 jobs.check_later(&me);
             }
-            JobMsg::Report { id, progress, reply } => reply.send(jobs.report(id, progress).await),
+            JobMsg::Report { id, worker, progress, reply } => reply.send(jobs.report(id, worker, progress).await),
             JobMsg::Finish { id, outcome, reply } => reply.complete(jobs.finish(id, outcome).await),
             JobMsg::Cancel(id, reply) => reply.complete(jobs.cancel(id).await),
             JobMsg::Get(id, reply) => reply.complete(jobs.get(id)),
@@ -252,9 +244,9 @@ impl Jobs {
         }
     }
 
-    async fn open(&mut self, id: Uuid, plan: Plan, worker: WorkerId) -> Result<Job, CallError> {
-        if self.known.contains_key(&id) {
-            return self.get(id);
+    async fn open(&mut self, id: Uuid, plan: Plan, worker: Run) -> Result<(Job, bool), CallError> {
+        if let Some(stored) = self.find(id)? {
+            return self.open_again(id, stored, worker).await;
         }
         if self.known.len() >= MAX_JOBS {
             let ended = self.known.iter().find(|(_, running)| running.is_none()).map(|(id, _)| *id);
@@ -264,11 +256,29 @@ impl Jobs {
         let tenant = self.cx.key().rsplit_once(':').map_or(self.cx.key(), |(tenant, _)| tenant);
         let stored = Stored { job: Job::new(id, tenant, plan, &now()), worker };
         self.save(id, stored.clone()).await?;
-        Ok(stored.job)
+        Ok((stored.job, true))
     }
 
-    async fn report(&mut self, id: Uuid, progress: Progress) -> bool {
+    /// The request that opened a job has come again: its client has no answer yet.
+    async fn open_again(&mut self, id: Uuid, mut stored: Stored, worker: Run) -> Result<(Job, bool), CallError> {
+        let is_lost = match self.known.get(&id) {
+            Some(Some(running)) => self.is_lost(running) || self.cx.village().has_ended(stored.worker),
+            _ => stored.job.is_interrupted(),
+        };
+        if is_lost {
+            stored.worker = worker;
+            stored.job.begin_again(&now());
+            self.save(id, stored.clone()).await?;
+        }
+        let has_it = stored.worker == worker && !stored.job.state.is_final();
+        Ok((stored.job, has_it))
+    }
+
+    async fn report(&mut self, id: Uuid, worker: Run, progress: Progress) -> bool {
         let Some(Some(running)) = self.known.get_mut(&id) else { return false };
+        if running.stored.worker != worker {
+            return false;
+        }
         let at = Instant::now();
         running.heard = at;
         let job = &mut running.stored.job;
@@ -306,36 +316,37 @@ impl Jobs {
 
     /// Ends the jobs whose worker is lost.
     async fn interrupt(&mut self) -> Result<(), CallError> {
-        let lost = |running: &Running| {
-            let worker = running.stored.worker;
-            let earlier = worker.node == self.own.node && worker.run != self.own.run;
-            earlier || running.heard.elapsed() >= LOST
-        };
         let runs = self.known.iter().filter_map(|(id, running)| Some((*id, running.as_deref()?)));
-        let lost: Vec<Uuid> = runs.filter(|(_, running)| lost(running)).map(|(id, _)| id).collect();
+        let lost: Vec<Uuid> = runs.filter(|(_, running)| self.is_lost(running)).map(|(id, _)| id).collect();
         for id in lost {
             const WHY: &str = "the node stopped before the job was done; start it again";
-            self.end(id, |job| job.fail("interrupted", WHY, &now())).await?;
+            self.end(id, |job| job.fail(record::INTERRUPTED, WHY, &now())).await?;
         }
         Ok(())
     }
 
+    fn is_lost(&self, running: &Running) -> bool {
+        let (worker, own) = (running.stored.worker, self.cx.village().run());
+        (worker.node == own.node && worker != own) || running.heard.elapsed() >= LOST
+    }
+
     fn get(&self, id: Uuid) -> Result<Job, CallError> {
-        let job = self.find(id)?;
-        job.ok_or_else(|| AppError::new("not_found", "there is no such job").into())
+        let stored = self.find(id)?;
+        let stored = stored.ok_or_else(|| AppError::new("not_found", "there is no such job"))?;
+        Ok(stored.job)
     }
 
     fn read(&self, ids: &[Uuid]) -> Result<Vec<Job>, StoreError> {
-        ids.iter().filter_map(|id| self.find(*id).transpose()).collect()
+        ids.iter().filter_map(|id| Some(self.find(*id).transpose()?.map(|stored| stored.job))).collect()
     }
 
-    fn find(&self, id: Uuid) -> Result<Option<Job>, StoreError> {
+    fn find(&self, id: Uuid) -> Result<Option<Stored>, StoreError> {
         match self.known.get(&id) {
             None => Ok(None),
-            Some(Some(running)) => Ok(Some(running.stored.job.clone())),
+            Some(Some(running)) => Ok(Some(running.stored.clone())),
             Some(None) => {
                 let bytes = self.shelf.get(TREE, &[id.as_bytes()])?.ok_or_else(|| unreadable(&"it is gone"))?;
-                read(&bytes).map(|stored| Some(stored.job))
+                read(&bytes).map(Some)
             }
         }
     }
@@ -427,15 +438,16 @@ fn uuid_floor(unix_ms: u64) -> Uuid {
 mod tests {
     use aivillage_memory::Document;
     use aivillage_runtime::testing::{asked, sent};
-    use aivillage_runtime::{Addr, Principal, PrincipalKind, Village};
+    use aivillage_runtime::{Addr, NodeId, Principal, PrincipalKind, Village};
 
     use super::*;
 
-    const RUN: Uuid = Uuid::from_u128(1);
+    /// Of a node that nobody knows.
+    const ELSEWHERE: Run = Run { node: NodeId(7), incarnation: 1 };
     const MAX: Uuid = Uuid::from_u128(u128::MAX);
 
     async fn village() -> Village {
-        let builder = Village::builder().host(|_: &ActorCx| JobActor { run: RUN }).host(|_: &ActorCx| JobTable);
+        let builder = Village::builder().host(|_: &ActorCx| JobActor).host(|_: &ActorCx| JobTable);
         builder.start().await.unwrap()
     }
 
@@ -452,35 +464,34 @@ mod tests {
         village.addr("local:0")
     }
 
-    async fn open(jobs: &Addr<JobActor>, id: Uuid, worker: WorkerId) -> Job {
+    async fn open(jobs: &Addr<JobActor>, id: Uuid, worker: Run) -> (Job, bool) {
         jobs.ask(|reply| JobMsg::Open { id, plan: plan(), worker, reply }).await.unwrap()
+    }
+
+    async fn report(jobs: &Addr<JobActor>, id: Uuid, worker: Run, done: u64) -> bool {
+        let progress = Progress { done, total: 9, ..Progress::default() };
+        jobs.ask(|reply| JobMsg::Report { id, worker, progress, reply }).await.unwrap()
     }
 
     async fn get(jobs: &Addr<JobActor>, id: Uuid) -> Job {
         jobs.ask(|reply| JobMsg::Get(id, reply)).await.unwrap()
     }
 
-    fn elsewhere(run: Uuid) -> WorkerId {
-        WorkerId { node: NodeId(7), run }
-    }
-
     #[tokio::test]
     async fn a_job_is_opened_once_and_its_first_end_stays() {
         let village = village().await;
-        let (jobs, id, worker) = (jobs(&village), id(0), elsewhere(RUN));
-        let job = open(&jobs, id, worker).await;
-        assert_eq!((job.state, job.tenant.as_str()), (JobState::Running, "local"));
-        assert_eq!(open(&jobs, id, worker).await, job);
-        let report = |done| {
-            let progress = Progress { done, total: 9, ..Progress::default() };
-            jobs.ask(|reply| JobMsg::Report { id, progress, reply })
-        };
-        assert!(report(3).await.unwrap());
+        let (jobs, id) = (jobs(&village), id(0));
+        let (job, has_it) = open(&jobs, id, ELSEWHERE).await;
+        assert_eq!((job.state, job.tenant.as_str(), has_it), (JobState::Running, "local", true));
+        assert_eq!(open(&jobs, id, ELSEWHERE).await, (job.clone(), true));
+        assert_eq!(open(&jobs, id, village.run()).await, (job, false), "its worker goes on");
+        assert!(report(&jobs, id, ELSEWHERE, 3).await);
         assert_eq!(get(&jobs, id).await.progress.done, 3);
         let finish = |outcome| jobs.ask(|reply| JobMsg::Finish { id, outcome, reply });
         finish(Outcome::Done(json!({"created": 9}))).await.unwrap();
         finish(Outcome::Failed { code: "late".into(), detail: String::new() }).await.unwrap();
-        assert!(!report(4).await.unwrap());
+        assert!(!report(&jobs, id, ELSEWHERE, 4).await);
+        assert!(!open(&jobs, id, ELSEWHERE).await.1, "there is nothing more to do");
         let job = jobs.ask(|reply| JobMsg::Cancel(id, reply)).await.unwrap();
         assert_eq!((job.state, job.progress.done, job.problem), (JobState::Succeeded, 9, None));
     }
@@ -489,18 +500,40 @@ mod tests {
     async fn a_cancelled_job_tells_its_worker_to_stop() {
         let village = village().await;
         let (jobs, id) = (jobs(&village), id(0));
-        open(&jobs, id, elsewhere(RUN)).await;
+        open(&jobs, id, ELSEWHERE).await;
         let job = jobs.ask(|reply| JobMsg::Cancel(id, reply)).await.unwrap();
         assert_eq!((job.state, job.problem.unwrap().code.as_str()), (JobState::Cancelled, "cancelled"));
-        let progress = Progress::default();
-        assert!(!jobs.ask(|reply| JobMsg::Report { id, progress, reply }).await.unwrap());
+        assert!(!report(&jobs, id, ELSEWHERE, 0).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_that_lost_its_worker_goes_on_when_its_request_is_repeated() {
+        let village = village().await;
+        let (jobs, earlier) = (jobs(&village), Run { incarnation: 0, ..village.run() });
+        let (lost, interrupted) = (id(0), id(1));
+        for id in [lost, interrupted] {
+            open(&jobs, id, ELSEWHERE).await;
+        }
+        tokio::time::advance(LOST).await;
+        let (job, has_it) = open(&jobs, lost, earlier).await;
+        assert_eq!((job.state, has_it), (JobState::Running, true), "nobody has ended it yet");
+        assert!(!report(&jobs, lost, ELSEWHERE, 1).await, "the one that was lost");
+        jobs.tell(JobMsg::Check).await.unwrap();
+        for id in [lost, interrupted] {
+            assert_eq!(get(&jobs, id).await.state, JobState::Failed);
+            let (job, has_it) = open(&jobs, id, village.run()).await;
+            assert_eq!((job.state, job.problem, has_it), (JobState::Running, None, true));
+            assert!(report(&jobs, id, village.run(), 1).await);
+        }
+        jobs.tell(JobMsg::Check).await.unwrap();
+        assert_eq!(get(&jobs, lost).await.state, JobState::Running);
     }
 
     #[tokio::test]
     async fn a_job_of_an_earlier_run_of_this_node_is_interrupted_at_once() {
         let village = village().await;
         let (jobs, id) = (jobs(&village), id(0));
-        let earlier = WorkerId { node: village.node_id(), run: Uuid::from_u128(2) };
+        let earlier = Run { incarnation: 0, ..village.run() };
         open(&jobs, id, earlier).await;
         jobs.tell(JobMsg::Check).await.unwrap();
         let job = get(&jobs, id).await;
@@ -512,12 +545,11 @@ mod tests {
         let village = village().await;
         let (jobs, silent, loud) = (jobs(&village), id(0), id(1));
         for id in [silent, loud] {
-            open(&jobs, id, elsewhere(RUN)).await;
+            open(&jobs, id, ELSEWHERE).await;
         }
         for _ in 0..LOST.as_secs() {
             tokio::time::advance(Duration::from_secs(1)).await;
-            let progress = Progress::default();
-            assert!(jobs.ask(|reply| JobMsg::Report { id: loud, progress, reply }).await.unwrap());
+            assert!(report(&jobs, loud, ELSEWHERE, 0).await);
         }
         jobs.tell(JobMsg::Check).await.unwrap();
         assert_eq!(get(&jobs, silent).await.problem.unwrap().code, "interrupted");
@@ -529,7 +561,7 @@ mod tests {
         let village = village().await;
         let (jobs, old, new, runs) = (jobs(&village), uuid_floor(1_000), id(0), uuid_floor(2_000));
         for id in [old, new, runs] {
-            open(&jobs, id, elsewhere(RUN)).await;
+            open(&jobs, id, ELSEWHERE).await;
         }
         for id in [old, new] {
             jobs.ask(|reply| JobMsg::Finish { id, outcome: Outcome::Done(json!(1)), reply }).await.unwrap();
@@ -548,12 +580,12 @@ mod tests {
         let ids: Vec<Uuid> = (0..=MAX_JOBS as u64).map(id).collect();
         let (newest, full) = ids.split_last().unwrap();
         for id in full {
-            open(&jobs, *id, elsewhere(RUN)).await;
+            open(&jobs, *id, ELSEWHERE).await;
         }
-        let refused = jobs.ask(|reply| JobMsg::Open { id: *newest, plan: plan(), worker: elsewhere(RUN), reply }).await;
+        let refused = jobs.ask(|reply| JobMsg::Open { id: *newest, plan: plan(), worker: ELSEWHERE, reply }).await;
         assert!(matches!(refused, Err(CallError::Overloaded { .. })), "{refused:?}");
         jobs.ask(|reply| JobMsg::Cancel(full[3], reply)).await.unwrap();
-        open(&jobs, *newest, elsewhere(RUN)).await;
+        open(&jobs, *newest, ELSEWHERE).await;
         assert!(jobs.ask(|reply| JobMsg::Get(full[3], reply)).await.is_err());
     }
 
@@ -561,7 +593,7 @@ mod tests {
     async fn a_result_that_is_too_large_fails_the_job_and_says_so() {
         let village = village().await;
         let (jobs, id) = (jobs(&village), id(0));
-        open(&jobs, id, elsewhere(RUN)).await;
+        open(&jobs, id, ELSEWHERE).await;
         let outcome = Outcome::Done(json!("x".repeat(MAX_RECORD)));
         jobs.ask(|reply| JobMsg::Finish { id, outcome, reply }).await.unwrap();
         let job = get(&jobs, id).await;
@@ -574,7 +606,7 @@ mod tests {
         let village = village().await;
         let ids: Vec<Uuid> = (0..40).map(|n| Uuid::from_u128(id(n).as_u128() + u128::from(n))).collect();
         for id in &ids {
-            open(&village.addr(shard("local", *id)), *id, elsewhere(RUN)).await;
+            open(&village.addr(shard("local", *id)), *id, ELSEWHERE).await;
         }
         let page = async |tenant: &str, before, limit| {
             let table = village.addr::<JobTable>(tenant);
@@ -600,14 +632,14 @@ mod tests {
             };
         }
         let id = Uuid::max();
-        let worker = elsewhere(Uuid::max());
+        let worker = ELSEWHERE;
         let mut job = Job::new(id, "local", plan(), "t");
         job.finish(Outcome::Done(json!({"big": u64::MAX, "list": [null, 1.5, {}]})), "t2");
         let job = || job.clone();
         let (progress, outcome) = (Progress { done: u64::MAX, ..Progress::default() }, Outcome::Done(json!([1, null])));
-        check!(JobActor, JobMsg::Open { id: MAX, reply, .. } => reply, |reply| JobMsg::Open { id, plan: plan(), worker, reply }, job());
-        check!(JobActor, JobMsg::Report { id: MAX, progress: Progress { done: u64::MAX, .. }, reply } => reply,
-            |reply| JobMsg::Report { id, progress, reply }, true);
+        check!(JobActor, JobMsg::Open { id: MAX, reply, .. } => reply, |reply| JobMsg::Open { id, plan: plan(), worker, reply }, (job(), true));
+        check!(JobActor, JobMsg::Report { id: MAX, worker: ELSEWHERE, progress: Progress { done: u64::MAX, .. }, reply } => reply,
+            |reply| JobMsg::Report { id, worker, progress, reply }, true);
         check!(JobActor, JobMsg::Finish { outcome: Outcome::Done(_), reply, .. } => reply,
             |reply| JobMsg::Finish { id, outcome, reply }, ());
         check!(JobActor, JobMsg::Cancel(MAX, reply) => reply, |reply| JobMsg::Cancel(id, reply), job());

@@ -39,10 +39,9 @@ use aivillage_runtime::{ActorCx, VillageBuilder};
 
 /// Hosts the kinds that the edge owns; a village that an [`Edge`] is started on must have been built with this.
 pub fn install(builder: VillageBuilder) -> VillageBuilder {
-    let run = uuid::Uuid::now_v7();
     builder
-        .host(move |_: &ActorCx| job::JobActor { run })
-        .host(move |_: &ActorCx| job::Worker { run })
+        .host(|_: &ActorCx| job::JobActor)
+        .host(|_: &ActorCx| job::Worker)
         .host(|_: &ActorCx| job::JobTable)
         .host(|_: &ActorCx| idem::Idem)
 }

@@ -25,6 +25,7 @@ use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use tokio::time::Instant;
 use tracing::Instrument;
+use uuid::Uuid;
 
 use crate::door::Door;
 use crate::error::{ApiError, Code};
@@ -61,6 +62,8 @@ pub(crate) struct Caller {
     pub(crate) deadline: Instant,
     /// Derived from `Idempotency-Key`: the effect is exactly once even if the edge dies between call and reply.
     pub(crate) idem: Option<Idem>,
+    /// Derived from it too: the job that the request starts, if it starts one. Its repetitions find it.
+    pub(crate) job: Option<Uuid>,
 }
 
 impl Caller {
@@ -168,7 +171,7 @@ pub(crate) async fn inner(State(door): State<Arc<Door>>, request: Request, next:
     }
 }
 
-async fn admit(door: &Door, visit: &Visit, request: Request, next: Next) -> Result<Response, ApiError> {
+async fn admit(door: &Arc<Door>, visit: &Visit, request: Request, next: Next) -> Result<Response, ApiError> {
     door.hosts.check(request.uri(), request.headers())?;
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
     door.limit_address(peer)?;
@@ -179,12 +182,11 @@ async fn admit(door: &Door, visit: &Visit, request: Request, next: Next) -> Resu
         return Ok(next.run(request).await);
     }
     let principal = door.authenticate(request.headers(), peer)?;
-    let _place = door.admission.enter().await.inspect_err(|_| door.metrics.shed("in_flight"))?;
+    let place = door.admission.enter().await.inspect_err(|_| door.metrics.shed("in_flight"))?;
     let limit = deadline::limit(request.headers(), visit.route.max_time(&door.config))?;
-    let caller =
-        Caller { principal: Arc::new(principal), trace: visit.trace, deadline: Instant::now() + limit, idem: None };
-    let deadline = caller.deadline;
-    let handled = idempotency::run(door, visit, caller, request, next);
+    let deadline = Instant::now() + limit;
+    let caller = Caller { principal: Arc::new(principal), trace: visit.trace, deadline, idem: None, job: None };
+    let handled = idempotency::run(door, visit, (caller, place), request, next);
     match tokio::time::timeout_at(deadline, handled).await {
         Ok(result) => result,
         Err(_) => Err(ApiError::new(Code::ActorTimeout, format!("no answer within {} ms", limit.as_millis()))),
@@ -205,7 +207,7 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
         !bytes.is_empty() && bytes.len() <= 128 && bytes.iter().all(u8::is_ascii_graphic)
     };
     headers.get(REQUEST_ID).filter(usable).cloned().unwrap_or_else(|| {
-        let id = uuid::Uuid::now_v7().hyphenated().to_string();
+        let id = Uuid::now_v7().hyphenated().to_string();
         HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("unknown"))
     })
 }

@@ -1,31 +1,35 @@
-//! The answers of one shard of idempotency keys, in the store of its group.
+//! The answers of one shard of idempotency keys, and the claims that wait for one, in the store of its group.
 //!
 //! | tree | key | value |
 //! |---|---|---|
+//! | [`CLAIMS`] | shard, key | [`Claim`] |
 //! | [`ANSWERS`] | shard, key | [`Head`] |
 //! | [`PARTS`] | shard, key, `part u32 BE` | part of a body that is too large for the head |
 //!
 //! Shard: first 8 bytes of BLAKE3 of the actor's key. Values are postcard. Parts are written before their head, which makes
-//! them count; parts that no head names were left by an interruption and are swept.
+//! them count; parts that no head names were left by an interruption and are swept. An answer takes the place of its claim.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use aivillage_runtime::store::{Batch, Level, Store, StoreError, TreeId};
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::Answer;
+use super::{Answer, Claim};
 use crate::shelf::Shelf;
 
 /// Answers, with small bodies.
 const ANSWERS: TreeId = TreeId(66);
 /// Parts of large bodies.
 const PARTS: TreeId = TreeId(67);
+/// Claims of keys that have no answer yet.
+const CLAIMS: TreeId = TreeId(69);
 /// Bytes of a part, and of a body that needs none: a replicated commit takes 256 KiB.
 const PART: usize = 64 * 1024;
-/// How long an answer is kept.
+/// How long an answer is kept, and a claim without one.
 pub(super) const KEEP_MS: u64 = 24 * 60 * 60 * 1_000;
 /// Records looked at in one step of a sweep.
 const SWEEP: usize = 64;
@@ -69,7 +73,19 @@ impl Kept {
         Ok(Some(Answer { hash: head.hash, status: head.status, headers: head.headers, body }))
     }
 
-    /// Keeps an answer; it is durable when this returns.
+    /// The claim of a key, unless it has expired.
+    pub(super) fn claim(&self, key: [u8; 32], now_ms: u64) -> Result<Option<Claim>, StoreError> {
+        Ok(self.stored_claim(&key)?.filter(|claim| !claim.expired(now_ms)))
+    }
+
+    /// Writes the claim of a key. The members of a group agree on it; on a node alone a loss of power may lose it, which
+    /// ends the claim's request too.
+    pub(super) async fn set_claim(&self, key: [u8; 32], claim: &Claim) -> Result<(), StoreError> {
+        let bytes = postcard::to_allocvec(claim).map_err(|error| unreadable(&error))?;
+        self.0.commit(Batch::new().put(CLAIMS, self.0.key(&[&key]), bytes), Level::Async).await
+    }
+
+    /// Keeps an answer, and ends its claim; it is durable when this returns.
     pub(super) async fn put(&self, key: [u8; 32], now_ms: u64, answer: Answer) -> Result<(), StoreError> {
         let Answer { hash, status, headers, body } = answer;
         let (mut inline, mut parts) = (body, 0_u32);
@@ -82,19 +98,23 @@ impl Kept {
         }
         let head = Head { at_ms: now_ms, hash, status, headers, body: ByteBuf::from(inline), parts };
         let bytes = postcard::to_allocvec(&head).map_err(|error| unreadable(&error))?;
-        self.0.commit(Batch::new().put(ANSWERS, self.0.key(&[&key]), bytes), Level::Disk).await
+        let batch = Batch::new().put(ANSWERS, self.0.key(&[&key]), bytes).delete(CLAIMS, self.0.key(&[&key]));
+        self.0.commit(batch, Level::Disk).await
     }
 
     /// Removes what has expired or is left over among the next few keys; the key to go on with, if there are more.
     pub(super) async fn sweep(&self, from: Option<[u8; 32]>, now_ms: u64) -> Result<Option<[u8; 32]>, StoreError> {
         let from = from.unwrap_or_default();
-        let (heads, parts) = (self.keys(ANSWERS, &from)?, self.keys(PARTS, &from)?);
-        // Up to the shorter of the two pages both are known.
+        let [claims, heads, parts] = [self.keys(CLAIMS, &from)?, self.keys(ANSWERS, &from)?, self.keys(PARTS, &from)?];
+        // Up to the shortest of the pages all are known.
         let last = |keys: &[[u8; 32]]| keys.last().filter(|_| keys.len() == SWEEP).copied();
-        let until = [last(&heads), last(&parts)].into_iter().flatten().min();
-        let seen = heads.into_iter().chain(parts).filter(|key| until.is_none_or(|until| *key <= until));
+        let until = [last(&claims), last(&heads), last(&parts)].into_iter().flatten().min();
+        let seen = claims.into_iter().chain(heads).chain(parts).filter(|key| until.is_none_or(|until| *key <= until));
         let mut batch = Batch::new();
         for key in seen.collect::<BTreeSet<_>>() {
+            if self.stored_claim(&key)?.is_some_and(|claim| claim.expired(now_ms)) {
+                batch = batch.delete(CLAIMS, self.0.key(&[&key]));
+            }
             let kept = self.head(&key)?.filter(|head| !head.expired(now_ms)).map(|head| head.parts);
             if kept.is_none() {
                 batch = batch.delete(ANSWERS, self.0.key(&[&key]));
@@ -110,7 +130,15 @@ impl Kept {
     }
 
     fn head(&self, key: &[u8; 32]) -> Result<Option<Head>, StoreError> {
-        let stored = self.0.get(ANSWERS, &[key])?;
+        self.record(ANSWERS, key)
+    }
+
+    fn stored_claim(&self, key: &[u8; 32]) -> Result<Option<Claim>, StoreError> {
+        self.record(CLAIMS, key)
+    }
+
+    fn record<T: DeserializeOwned>(&self, tree: TreeId, key: &[u8; 32]) -> Result<Option<T>, StoreError> {
+        let stored = self.0.get(tree, &[key])?;
         stored.map(|bytes| postcard::from_bytes(&bytes).map_err(|error| unreadable(&error))).transpose()
     }
 
@@ -145,8 +173,14 @@ fn unreadable(error: &dyn std::fmt::Display) -> StoreError {
 #[cfg(test)]
 mod tests {
     use aivillage_runtime::store::MemoryStore;
+    use aivillage_runtime::{NodeId, Run};
 
     use super::*;
+
+    fn claim(first_ms: u64) -> Claim {
+        let by = Run { node: NodeId(7), incarnation: 1 };
+        Claim { name: [3; 16], by, hash: [7; 32], first_ms, hold_ms: 1, is_released: true }
+    }
 
     fn answer(bytes: usize) -> Answer {
         Answer { hash: [7; 32], status: 201, headers: Vec::new(), body: (0..=255).cycle().take(bytes).collect() }
@@ -157,7 +191,7 @@ mod tests {
     }
 
     fn count(store: &MemoryStore) -> usize {
-        [ANSWERS, PARTS].iter().map(|tree| store.scan(*tree, &[], usize::MAX).unwrap().len()).sum()
+        [CLAIMS, ANSWERS, PARTS].iter().map(|tree| store.scan(*tree, &[], usize::MAX).unwrap().len()).sum()
     }
 
     async fn sweep_all(kept: &Kept, now_ms: u64) {
@@ -197,6 +231,22 @@ mod tests {
         assert!(two.get([0; 32], 1).unwrap().is_some(), "another shard's");
         sweep_all(&one, KEEP_MS + 1).await;
         assert_eq!(count(&store), 1);
+    }
+
+    #[tokio::test]
+    async fn a_claim_stays_until_its_answer_comes_or_it_expires() {
+        let store = Arc::<MemoryStore>::default();
+        let one = kept(&store, "local:1").await;
+        for key in 0..200 {
+            one.set_claim([key; 32], &claim(u64::from(key % 2))).await.unwrap();
+        }
+        one.put([1; 32], 1, answer(1)).await.unwrap();
+        assert_eq!(kept(&store, "local:1").await.claim([1; 32], 1).unwrap(), None);
+        assert_eq!(kept(&store, "local:2").await.claim([3; 32], 1).unwrap(), None, "another shard's");
+        sweep_all(&one, KEEP_MS).await;
+        assert_eq!(count(&store), 100);
+        assert_eq!(kept(&store, "local:1").await.claim([3; 32], KEEP_MS).unwrap(), Some(claim(1)));
+        assert_eq!(one.claim([3; 32], KEEP_MS + 1).unwrap(), None);
     }
 
     #[tokio::test]

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+/// The code of a job whose worker was lost.
+pub(super) const INTERRUPTED: &str = "interrupted";
+
 /// What a job is going to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -129,7 +132,7 @@ impl Job {
         }
     }
 
-    /// Moves on; a final state is never left.
+    /// Moves on; a final state is left by [`Job::begin_again`] only.
     pub(super) fn change(&mut self, state: JobState, now: &str) -> bool {
         if self.state.is_final() {
             return false;
@@ -137,6 +140,17 @@ impl Job {
         self.state = state;
         now.clone_into(&mut self.updated_at);
         true
+    }
+
+    /// Its worker was lost, nothing else was wrong with it.
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.problem.as_ref().is_some_and(|problem| problem.code == INTERRUPTED)
+    }
+
+    /// Begins from the start, with another worker.
+    pub(super) fn begin_again(&mut self, now: &str) {
+        (self.state, self.problem, self.progress.done) = (JobState::Running, None, 0);
+        now.clone_into(&mut self.updated_at);
     }
 
     pub(super) fn fail(&mut self, code: &str, detail: &str, now: &str) -> bool {

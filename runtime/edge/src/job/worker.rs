@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::{BEAT, Job, JobActor, JobMsg, Outcome, Plan, Progress, REPORT, WorkerId, shard};
+use super::{BEAT, Job, JobActor, JobMsg, Outcome, Plan, Progress, REPORT, shard};
 use crate::metrics::EdgeMetrics;
 
 /// Documents one step of an ingest writes; the job reports after each.
@@ -34,7 +34,7 @@ const ERRORS: usize = 100;
 /// What a [`Worker`] understands.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum WorkerMsg {
-    /// Opens the job and begins; the record is durable before the reply.
+    /// Opens the job and begins, unless another worker has it; the record is durable before the reply.
     Start {
         /// Who started it; the work runs on this principal's behalf.
         owner: Principal,
@@ -71,10 +71,7 @@ impl Work {
 
 /// The behaviour; its data is [`Bench`].
 #[derive(Debug)]
-pub struct Worker {
-    /// This run of the program.
-    pub(crate) run: Uuid,
-}
+pub struct Worker;
 
 impl Kind for Worker {
     const NAME: &'static str = "edge.worker";
@@ -109,7 +106,7 @@ impl Actor for Worker {
         bench: &mut Bench,
     ) -> Result<(), ActorProcessingErr> {
         match mail.body {
-            WorkerMsg::Start { owner, work, reply } => reply.complete(bench.start(&me, self.run, owner, work).await),
+            WorkerMsg::Start { owner, work, reply } => reply.complete(bench.start(&me, owner, work).await),
             WorkerMsg::Ended => bench.task = None,
         }
         if bench.task.is_none() {
@@ -127,20 +124,14 @@ impl Actor for Worker {
 }
 
 impl Bench {
-    async fn start(
-        &mut self,
-        me: &ActorRef<Mail<WorkerMsg>>,
-        run: Uuid,
-        owner: Principal,
-        work: Work,
-    ) -> Result<Job, CallError> {
+    async fn start(&mut self, me: &ActorRef<Mail<WorkerMsg>>, owner: Principal, work: Work) -> Result<Job, CallError> {
         let not_found = |_| CallError::from(AppError::new("not_found", "the key of a worker is the id of its job"));
         let id = Uuid::parse_str(self.cx.key()).map_err(not_found)?;
         let record = self.cx.village().addr::<JobActor>(shard(&owner.tenant, id));
-        let (plan, worker) = (work.plan(), WorkerId { node: self.cx.village().node_id(), run });
+        let (plan, worker) = (work.plan(), self.cx.village().run());
         let open = record.call().idem(Idem::of(&[id.as_bytes(), b"open"]));
-        let job = open.ask(|reply| JobMsg::Open { id, plan, worker, reply }).await?;
-        if self.task.is_none() {
+        let (job, has_it) = open.ask(|reply| JobMsg::Open { id, plan, worker, reply }).await?;
+        if has_it && self.task.is_none() {
             let (cx, me, progress) = (self.cx.clone(), me.clone(), job.progress.clone());
             let owner = Arc::new(owner);
             // The request that started it has a deadline of its own, which does not hold here.
@@ -192,11 +183,11 @@ impl Shift {
     /// Tells the progress, and at least that it goes on, until the job has ended otherwise.
     async fn report(&self) {
         let mut changes = self.progress.subscribe();
-        let id = self.id;
+        let (id, worker) = (self.id, self.cx.village().run());
         loop {
             let progress = changes.borrow_and_update().clone();
             // While the record cannot be reached the work goes on: that may pass.
-            if let Ok(false) = self.record().ask(|reply| JobMsg::Report { id, progress, reply }).await {
+            if let Ok(false) = self.record().ask(|reply| JobMsg::Report { id, worker, progress, reply }).await {
                 return;
             }
             sleep(REPORT).await;

@@ -1,4 +1,9 @@
 //! `Idempotency-Key` (IETF draft): the first request runs, its repetitions get the stored answer byte for byte.
+//!
+//! A request with a key goes on when its client has left: who gives a key may come back for the answer, here or at another
+//! node, and must not find the request half done and given back.
+
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -8,7 +13,9 @@ use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, Limited};
 use serde_bytes::ByteBuf;
 use sha2::{Digest, Sha256};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 use uuid::Uuid;
 
 use aivillage_runtime::{Addr, Idem as RuntimeKey};
@@ -28,9 +35,9 @@ const KEPT: [HeaderName; 4] = [header::CONTENT_TYPE, header::LOCATION, header::E
 
 /// Runs the handler, at most once for each key.
 pub(super) async fn run(
-    door: &Door,
+    door: &Arc<Door>,
     visit: &Visit,
-    mut caller: Caller,
+    (mut caller, place): (Caller, OwnedSemaphorePermit),
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
@@ -47,13 +54,16 @@ pub(super) async fn run(
     caller.idem = key.first_chunk().copied().map(RuntimeKey);
 
     let keeper = door.village.addr::<Idem>(&shard(caller.tenant(), key));
-    let claim = Uuid::now_v7().into_bytes();
+    let name = Uuid::now_v7().into_bytes();
+    let mut claim = Claim { keeper: keeper.clone(), key, name, settled: false };
     // The claim ends with this deadline, also if this node is gone by then.
     let call = keeper.call().deadline(caller.deadline.saturating_duration_since(Instant::now()));
     // The name of the claim makes it safe to send this again when the keeper has moved.
-    let begun = call.idem(RuntimeKey(claim)).ask(|reply| IdemMsg::Begin { key, hash, claim, reply });
-    match begun.await? {
-        Begun::New => {}
+    let by = door.village.run();
+    let begun = call.idem(RuntimeKey(name)).ask(|reply| IdemMsg::Begin { key, hash, claim: name, by, reply }).await?;
+    claim.settled = !matches!(begun, Begun::New { .. });
+    match begun {
+        Begun::New { first_ms } => caller.job = Some(job(key, first_ms)),
         Begun::Replay(answer) => {
             door.metrics.replays.inc();
             return replay(answer);
@@ -66,12 +76,34 @@ pub(super) async fn run(
             return Err(ApiError::new(Code::IdempotencyMismatch, "this key was used with another body or query"));
         }
     }
-    let claim = Claim { keeper, key, name: claim, settled: false };
-    let response = handle(caller, Request::from_parts(parts, Body::from(bytes)), next).await;
-    settle(visit, claim, hash, response).await
+    let (visit, deadline) = (visit.clone(), caller.deadline);
+    let handled = async move {
+        let response = handle(caller, Request::from_parts(parts, Body::from(bytes)), next).await;
+        settle(&visit, claim, hash, response).await
+    };
+    let (done, answered) = oneshot::channel();
+    let going_on = async move {
+        let _place = place;
+        if let Ok(response) = tokio::time::timeout_at(deadline, handled).await {
+            // The client may have left.
+            let _ = done.send(response);
+        }
+    };
+    door.village.task("edge.once", going_on.instrument(Span::current())).detach();
+    answered.await.unwrap_or_else(|_| {
+        Err(ApiError::new(Code::Internal, "the request hit a fault of the server; its trace id is in the log"))
+    })
 }
 
-/// A key that was begun. Dropped before it is settled (the client went away, the handler panicked), it is given back.
+/// The job that a request with this key starts: `UUIDv7` of the key's first use, so that jobs stay in the order of creation,
+/// with bits that come from the key.
+fn job(key: [u8; 32], first_ms: u64) -> Uuid {
+    let mut bits = [0; 10];
+    bits.iter_mut().zip(digest(&[b"job", &key])).for_each(|(to, from)| *to = from);
+    uuid::Builder::from_unix_timestamp_millis(first_ms, &bits).into_uuid()
+}
+
+/// A key that was begun. Dropped before it is settled (no answer worth keeping, a panic), it is given back.
 struct Claim {
     keeper: Addr<Idem>,
     key: [u8; 32],
@@ -111,9 +143,9 @@ async fn settle(visit: &Visit, mut claim: Claim, hash: [u8; 32], response: Respo
         .filter_map(|name| Some((name.as_str().to_owned(), ByteBuf::from(parts.headers.get(name)?.as_bytes()))))
         .collect();
     let answer = Answer { hash, status: parts.status.as_u16(), headers, body: bytes.to_vec() };
-    let key = claim.key;
-    let call = claim.keeper.call().idem(RuntimeKey(claim.name));
-    match call.ask(|reply| IdemMsg::Complete { key, answer, reply }).await {
+    let (key, name) = (claim.key, claim.name);
+    let call = claim.keeper.call().idem(RuntimeKey(name));
+    match call.ask(|reply| IdemMsg::Complete { key, claim: name, answer, reply }).await {
         Ok(()) => claim.settled = true,
         // The effect happened and the caller must hear of it; a repetition is stopped by the runtime's own key.
         Err(error) => tracing::warn!(%error, "answer not kept for repetition"),
@@ -173,4 +205,17 @@ fn digest(parts: &[&[u8]]) -> [u8; 32] {
         hasher.update(part);
     }
     hasher.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_job_of_a_key_is_always_the_same_and_in_the_order_of_creation() {
+        let one = job([1; 32], 1_000);
+        assert_eq!((one, one.get_version_num()), (job([1; 32], 1_000), 7));
+        assert_ne!(one, job([2; 32], 1_000));
+        assert!(one < job([2; 32], 1_001) && job([2; 32], 1_000) < job([1; 32], 1_001));
+    }
 }

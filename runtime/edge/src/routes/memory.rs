@@ -82,13 +82,14 @@ pub(crate) async fn put(
         }
     };
     if documents.len() > MAX_WAITED || deadline::wants_async(&headers) {
-        return start(&door, (*caller.principal).clone(), Work::Ingest { collection, documents }).await;
+        return start(&door, &caller, Work::Ingest { collection, documents }).await;
     }
     Ok(ok(memory.put(Put { collection, documents, wait: query.wait }).await?))
 }
 
-async fn start(door: &Door, owner: Principal, work: Work) -> Answer<Response> {
-    let id = uuid::Uuid::now_v7().to_string();
+async fn start(door: &Door, caller: &Caller, work: Work) -> Answer<Response> {
+    let owner = Principal::clone(&caller.principal);
+    let id = caller.job.unwrap_or_else(uuid::Uuid::now_v7).to_string();
     let job = door.village.addr::<Worker>(&id).ask(|reply| WorkerMsg::Start { owner, work, reply }).await?;
     let location = HeaderValue::from_str(&job.links.own).unwrap_or(HeaderValue::from_static("/v1/jobs"));
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], axum::Json(job)).into_response())

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use aivillage_edge::{Edge, EdgeConfig, RunningEdge};
 use aivillage_runtime::{
@@ -92,6 +93,24 @@ impl Door {
         Self::on(|builder| builder, change).await
     }
 
+    /// On a node that joins the cluster of another; ready, and so is the other to work with it.
+    pub(crate) async fn join(other: &Door) -> Self {
+        let cluster = other.village.cluster().unwrap();
+        let token = cluster.new_token(1, Duration::from_mins(1), "test").await.unwrap();
+        let config =
+            format!("node.listen = '127.0.0.1:0'\njoin.token = '{token}'\njoin.seeds = ['{}']", cluster.addr());
+        let config: toml::Table = config.parse().unwrap();
+        let joined = Self::on(|builder| builder.config(config).clustered(), |_| {}).await;
+        let settled = || {
+            [other, &joined].iter().all(|door| {
+                let status = door.village.cluster().unwrap().status();
+                door.village.health().ready && status.health == "healthy" && status.members.len() == 2
+            })
+        };
+        eventually("two nodes that are well", async || settled().then_some(())).await;
+        joined
+    }
+
     /// On a node that has founded a cluster.
     pub(crate) async fn clustered() -> Self {
         let listen = "node.listen = '127.0.0.1:0'".parse().unwrap();
@@ -131,6 +150,19 @@ impl Door {
     pub(crate) fn key_path(&self) -> PathBuf {
         self.dir.path().join("admin.key")
     }
+}
+
+/// Looks until there is something.
+pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let looking = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), looking).await.unwrap_or_else(|_| panic!("never: {what}"))
 }
 
 /// Free ports, everything else as shipped.

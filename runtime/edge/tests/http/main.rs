@@ -11,4 +11,5 @@ mod events;
 mod harness;
 mod idempotency;
 mod memory;
+mod nodes;
 mod robustness;
