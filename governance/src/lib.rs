@@ -1,0 +1,1 @@
+//! Governance: who may do what, what content passes, and what happened.
