@@ -86,8 +86,7 @@ impl Api {
         Ok(())
     }
 
-    /// Waits until the cluster is as healthy as this and has so many members that are up; returns its status. A healthy one
-    /// can lose a node: of three and more members every group has three voters.
+    /// Waits until the cluster is as healthy as this and has so many members that are up; returns its status.
     ///
     /// # Errors
     /// When it does not become so in time.
@@ -95,11 +94,8 @@ impl Api {
         let looked = async || {
             let status = self.get("/v1/cluster").await.ok()?;
             let members = status.get("members")?.as_array()?;
-            let groups = status.get("groups")?.as_array()?;
             let is_up = members.iter().filter(|member| member.get("state") == Some(&"up".into())).count();
-            let voters = |group: &Value| group.get("voters").and_then(Value::as_array).map_or(0, Vec::len);
-            let is_spread = health != "healthy" || up < 3 || groups.iter().all(|group| voters(group) >= 3);
-            (status.get("health")? == health && is_up == up && is_spread).then_some(status)
+            (status.get("health")? == health && is_up == up).then_some(status)
         };
         eventually(&format!("{health} with {up} up, as {} sees it", self.name), looked).await
     }

@@ -26,12 +26,14 @@ use crate::control::{
     ControlCommand, ControlMachine, ControlRefused, ControlReply, KvEntry, MemberState, NodeRecord, TokenRecord,
 };
 use crate::groups::store::Shard;
+use crate::groups::target::odd;
 use crate::identity::{Identity, PublicKey};
 use crate::join::JoinToken;
 use crate::link::lane::Lane;
 use crate::link::peers::PeersMsg;
 use crate::membership::liveness::LivenessConfig;
 use crate::node_id::{NodeId, Run};
+use crate::placement::may_vote;
 use crate::raft::{Group, Role};
 use crate::router::Router;
 use crate::supervisor::SupervisorHandle;
@@ -443,6 +445,19 @@ impl Inner {
                 problems.push(format!("group {} has no leader", group.group));
             }
         }
+        problems.extend(self.too_few_voters(members, groups));
         problems
+    }
+
+    /// Groups that cannot lose as many nodes as they should, because votes are still being given out.
+    fn too_few_voters(&self, members: &[MemberStatus], groups: &[GroupStatus]) -> Vec<String> {
+        let replicas = usize::from(self.control.replica.read(|state| state.cluster().map_or(1, |it| it.replicas)));
+        let counts = |member: &&MemberStatus| member.state == "up" && member.weight > 0 && may_vote(&member.labels);
+        let up = members.iter().filter(counts).count();
+        let wanted = odd(up.min(replicas));
+        // Of a group without a copy here nothing is known.
+        let is_known = |group: &&GroupStatus| up <= replicas || !group.voters.is_empty();
+        let few = groups.iter().filter(is_known).filter(|group| group.voters.len() < wanted);
+        few.map(|group| format!("group {} has {} of {wanted} voters", group.group, group.voters.len())).collect()
     }
 }

@@ -205,8 +205,6 @@ pub struct LimitsConfig {
     pub mailbox: u32,
     /// Deadline of a call that sets none. Hot.
     pub call_timeout: Period,
-    /// Largest body of one message.
-    pub max_body: Size,
     /// Activations that may live on a node at once. Hot.
     pub max_actors: u32,
     /// Bytes a second that one other node may fetch of blobs and snapshots. 0: no limit.
@@ -215,21 +213,13 @@ pub struct LimitsConfig {
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self {
-            mailbox: 1024,
-            call_timeout: Period::from_secs(10),
-            max_body: Size::from_kib(256),
-            max_actors: 100_000,
-            blob_rate: Size(0),
-        }
+        Self { mailbox: 1024, call_timeout: Period::from_secs(10), max_actors: 100_000, blob_rate: Size(0) }
     }
 }
 
 impl LimitsConfig {
     /// Deadlines beyond this are refused: a caller that waits longer wants a job, not a call.
     pub const CALL_TIMEOUT_MAX: Period = Period::from_secs(600);
-    /// A larger body would delay every mail behind it on a link; blobs are made for that.
-    pub const BODY_MAX: Size = Size::from_mib(1);
     /// With less, a stream would seem to stand still.
     pub const BLOB_RATE_MIN: Size = Size::from_mib(1);
 
@@ -242,7 +232,6 @@ impl LimitsConfig {
             format!("{} is not in 1..=1048576", self.mailbox)
         })?;
         within("limits.call_timeout", self.call_timeout, Period::from_millis(1), Self::CALL_TIMEOUT_MAX)?;
-        within("limits.max_body", self.max_body, Size::from_kib(1), Self::BODY_MAX)?;
         let fits = self.blob_rate == Size(0) || self.blob_rate >= Self::BLOB_RATE_MIN;
         check(fits, "limits.blob_rate", || {
             format!("{} is neither 0B, for no limit, nor at least {}", self.blob_rate, Self::BLOB_RATE_MIN)
@@ -409,7 +398,6 @@ mod tests {
             [limits]
             mailbox = 1024
             call_timeout = "10s"
-            max_body = "256KiB"
             max_actors = 100000
             blob_rate = "0B"
             [supervise]
@@ -437,7 +425,6 @@ mod tests {
         for (text, message) in [
             ("limits.mailbox = 0", "limits.mailbox: 0 is not in 1..=1048576"),
             ("limits.call_timeout = '11m'", "limits.call_timeout: 11m is not between 1ms and 10m"),
-            ("limits.max_body = '2MiB'", "limits.max_body: 2MiB is not between 1KiB and 1MiB"),
             ("limits.max_actors = 0", "limits.max_actors: 0 is not at least 1"),
             ("limits.blob_rate = '1KiB'", "limits.blob_rate: 1KiB is neither 0B, for no limit, nor at least 1MiB"),
             ("supervise.window = '0s'", "supervise.window: 0s is not between 1ms and 1h"),

@@ -26,6 +26,32 @@ impl AppError {
     }
 }
 
+/// Why an ask of another node's actor has no answer, and who says so: what was certainly not handled may be sent again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) error: CallError,
+    /// The actor itself says so; it may have acted before.
+    pub(crate) is_handled: bool,
+}
+
+impl Failure {
+    pub(crate) fn by_handler(error: CallError) -> Self {
+        Self { error, is_handled: true }
+    }
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        Self { error, is_handled: false }
+    }
+}
+
+impl From<Failure> for CallError {
+    fn from(failure: Failure) -> Self {
+        failure.error
+    }
+}
+
 /// Why a `tell` or an `ask` did not succeed. Every ask ends in a reply or in one of these before its deadline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]

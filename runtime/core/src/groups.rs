@@ -16,6 +16,6 @@ mod model;
 mod plan;
 mod spread;
 pub(crate) mod store;
-mod target;
+pub(crate) mod target;
 
 pub(crate) use plan::{Change, GroupView, Node, Sizes, plan, stranded_by};

@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::error::CallError;
+use crate::error::{CallError, Failure};
 use crate::principal::Principal;
 use crate::trace_cx::TraceCx;
 use crate::wire::{Codec, WirePort};
@@ -221,7 +221,7 @@ pub struct Reply<T>(Cell<Option<Port<T>>>);
 enum Port<T> {
     Typed(oneshot::Sender<Result<T, CallError>>),
     Json { to: JsonPort, encode: fn(&T) -> Result<serde_json::Value, serde_json::Error> },
-    Wire { to: WirePort, send: fn(WirePort, Result<&T, CallError>) },
+    Wire { to: WirePort, send: fn(WirePort, Result<&T, Failure>) },
 }
 
 impl<T> fmt::Debug for Reply<T> {
@@ -273,7 +273,7 @@ impl<T> Reply<T> {
 
     /// Answers the caller with a result.
     pub fn complete<E: Into<CallError>>(mut self, result: Result<T, E>) {
-        self.put(result.map_err(Into::into));
+        self.put(result.map_err(|error| Failure::by_handler(error.into())));
     }
 
     /// Whether the caller has stopped waiting.
@@ -300,17 +300,17 @@ impl<T> Reply<T> {
         }
     }
 
-    fn put(&mut self, result: Result<T, CallError>) {
+    fn put(&mut self, result: Result<T, Failure>) {
         match self.0.take() {
             // A caller that stopped waiting dropped the other end; nobody misses the value.
-            Some(Port::Typed(port)) => drop(port.send(result)),
+            Some(Port::Typed(port)) => drop(port.send(result.map_err(CallError::from))),
             Some(Port::Json { to, encode }) => {
-                let json = result.and_then(|value| encode(&value).map_err(|e| no_json(&e)));
+                let json = result.map_err(CallError::from).and_then(|value| encode(&value).map_err(|e| no_json(&e)));
                 drop(to.send(json));
             }
             Some(Port::Wire { to, send }) => match result {
                 Ok(value) => send(to, Ok(&value)),
-                Err(error) => send(to, Err(error)),
+                Err(failure) => send(to, Err(failure)),
             },
             None => {}
         }
@@ -321,7 +321,8 @@ impl<T> Drop for Reply<T> {
     fn drop(&mut self) {
         if self.0.get_mut().is_some() {
             let cause = || DROP_CAUSE.with_borrow(Clone::clone).unwrap_or(CallError::NoReply);
-            self.put(Err(if std::thread::panicking() { CallError::Panicked } else { cause() }));
+            let error = if std::thread::panicking() { CallError::Panicked } else { cause() };
+            self.put(Err(error.into()));
         }
     }
 }
@@ -357,7 +358,7 @@ pub(crate) fn decode_wire<B: DeserializeOwned>(
     DECODING.set(port.map(Incoming::Wire));
     let decoded = codec.decode(body);
     if let (Some(Incoming::Wire(unused)), Err(error)) = (DECODING.take(), &decoded) {
-        unused.complete_bytes(Err(CallError::clone(error)));
+        unused.complete_bytes(Err(CallError::clone(error).into()));
     }
     decoded
 }
@@ -405,7 +406,8 @@ impl<T: DeserializeOwned + Send + 'static> Port<T> {
                 let value = answer.and_then(|bytes| codec.decode(&bytes));
                 drop(to.send(value.and_then(|value| encode(&value).map_err(|e| no_json(&e)))));
             }),
-            Self::Wire { to, .. } => Box::new(move |answer| to.complete_bytes(answer)),
+            // The actor that sent the message on has handled it.
+            Self::Wire { to, .. } => Box::new(move |answer| to.complete_bytes(answer.map_err(Failure::by_handler))),
         }
     }
 }

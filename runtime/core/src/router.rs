@@ -16,7 +16,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::cluster::control::Replica;
-use crate::error::CallError;
+use crate::error::{CallError, Failure};
 use crate::home::{Home, View};
 use crate::hosted_kind::HostedKind;
 use crate::kind::Kind;
@@ -223,7 +223,7 @@ impl Router {
         let to = To { node: true, kind: service, version: 1, key: "" };
         let deadline = Instant::now() + limit;
         let answer = tokio::time::timeout_at(deadline, lane.ask(&to, &Envelope::default(), body)).await;
-        answer.unwrap_or(Err(CallError::Timeout))
+        answer.map_err(|_| CallError::Timeout)?.map_err(CallError::from)
     }
 
     /// Tells a service of another node.
@@ -292,11 +292,11 @@ impl Router {
             let is_sent = located.is_ok();
             let once = match located {
                 Ok(node) => tokio::time::timeout_at(deadline, self.send_to(node, to, message, ask)).await,
-                Err(error) => Ok(Err(error)),
+                Err(error) => Ok(Err(error.into())),
             };
-            let error = match once.unwrap_or(Err(CallError::Timeout)) {
-                Err(error) if Self::may_repeat(to, message, &error, is_sent) => error,
-                result => return result,
+            let error = match once.unwrap_or_else(|_| Err(CallError::Timeout.into())) {
+                Err(failure) if Self::may_repeat(to, message, &failure, is_sent) => failure.error,
+                result => return result.map_err(CallError::from),
             };
             let give_up = if is_nobody(&error, to) { deadline.min(started + NOBODY) } else { deadline };
             let wait = error.retry_after().filter(|_| matches!(error, CallError::Overloaded { .. })).unwrap_or(pause);
@@ -316,13 +316,7 @@ impl Router {
         }
     }
 
-    async fn send_to(
-        &self,
-        node: NodeId,
-        to: Destination<'_>,
-        message: &Message,
-        ask: bool,
-    ) -> Result<Bytes, CallError> {
+    async fn send_to(&self, node: NodeId, to: Destination<'_>, message: &Message, ask: bool) -> Result<Bytes, Failure> {
         if node == self.view.me {
             return self.send_here(to, message, ask).await;
         }
@@ -330,10 +324,10 @@ impl Router {
         let wire = To { node: false, kind: to.route.id, version: to.route.version, key: to.key };
         if !ask {
             self.check_shed(node, to)?;
-            return lane.tell(&wire, &message.envelope, &message.body).await.map(|()| Bytes::new());
+            return Ok(lane.tell(&wire, &message.envelope, &message.body).await.map(|()| Bytes::new())?);
         }
         let result = lane.ask(&wire, &message.envelope, &message.body).await;
-        if let Err(CallError::Moved { to: Some(leader) }) = result
+        if let Err(Failure { error: CallError::Moved { to: Some(leader) }, .. }) = result
             && to.home.follows_leader()
             && leader != node
         {
@@ -343,7 +337,7 @@ impl Router {
     }
 
     /// A replicated actor on this node: the message is kept as bytes in case its leader changes.
-    async fn send_here(&self, to: Destination<'_>, message: &Message, ask: bool) -> Result<Bytes, CallError> {
+    async fn send_here(&self, to: Destination<'_>, message: &Message, ask: bool) -> Result<Bytes, Failure> {
         let kind = self.kinds.get().and_then(|kinds| kinds.get(&to.route.id));
         let kind = kind.ok_or_else(|| CallError::UnknownKind { kind: to.route.name.to_owned() })?;
         if !ask {
@@ -354,7 +348,7 @@ impl Router {
         let port = WirePort::here(answer, to.route.codec);
         // What it says of a failure comes through the port too.
         let _ = kind.receive(to.key, to.route.version, message.cx.clone(), &message.body, Some(port));
-        answered.await.unwrap_or(Err(CallError::NoReply))
+        answered.await.unwrap_or_else(|_| Err(CallError::NoReply.into()))
     }
 
     fn locate(&self, to: Destination<'_>) -> Result<NodeId, CallError> {
@@ -380,14 +374,15 @@ impl Router {
         Ok(node)
     }
 
-    fn may_repeat(to: Destination<'_>, message: &Message, error: &CallError, is_sent: bool) -> bool {
+    fn may_repeat(to: Destination<'_>, message: &Message, failure: &Failure, is_sent: bool) -> bool {
         let repeatable = to.route.durable && message.cx.idem().is_some();
-        match error {
-            CallError::Moved { .. }
-            | CallError::Draining
-            | CallError::NotPlaced { .. }
-            | CallError::Unreachable { sent: false, .. } => true,
-            CallError::Overloaded { .. } => to.route.waits,
+        // What a handler passes on says nothing of what it has done before.
+        let unhandled = !failure.is_handled || repeatable;
+        match failure.error {
+            // Also from a handler: its commit was fenced, so it has none.
+            CallError::Moved { .. } => true,
+            CallError::Draining | CallError::NotPlaced { .. } | CallError::Unreachable { sent: false, .. } => unhandled,
+            CallError::Overloaded { .. } => to.route.waits && unhandled,
             // This node itself knows nobody: a leader is elected, or it has just come or is no longer alone.
             CallError::NoQuorum { .. } if !is_sent => true,
             CallError::NoQuorum { .. }
@@ -533,7 +528,7 @@ impl Dispatch for Router {
 
 fn refuse(port: Option<WirePort>, error: CallError) {
     if let Some(port) = port {
-        port.complete_bytes(Err(error));
+        port.complete_bytes(Err(error.into()));
     }
 }
 

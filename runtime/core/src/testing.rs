@@ -34,6 +34,7 @@ pub fn asked<K: Kind, T: Send + 'static>(
     let (port, mut answered) = oneshot::channel();
     let body = decode_wire(K::CODEC, &bytes, Some(WirePort::here(port, K::CODEC)))?;
     open(body).send(answer);
-    deliver(answered.try_recv().unwrap_or(Err(CallError::NoReply)));
+    let answer = answered.try_recv().map_err(|_| CallError::NoReply)?;
+    deliver(answer.map_err(CallError::from));
     heard.try_recv().unwrap_or(Err(CallError::NoReply))
 }

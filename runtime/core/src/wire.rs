@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
-use crate::error::CallError;
+use crate::error::{CallError, Failure};
 use crate::link::lane::LanePort;
 
 /// How the messages of a kind and their answers are written on the wire.
@@ -95,7 +95,7 @@ fn decode_error(error: &dyn std::error::Error) -> CallError {
 }
 
 /// Receives an answer as bytes.
-pub(crate) type BytesPort = oneshot::Sender<Result<Bytes, CallError>>;
+pub(crate) type BytesPort = oneshot::Sender<Result<Bytes, Failure>>;
 
 /// Where the answer to a message that came as bytes goes. Dropped unsent, it tells `NoReply`.
 #[derive(Debug)]
@@ -120,10 +120,10 @@ impl WirePort {
     }
 
     /// Answers with a value or an error.
-    pub(crate) fn complete<T: Serialize>(mut self, result: Result<&T, CallError>) {
+    pub(crate) fn complete<T: Serialize>(mut self, result: Result<&T, Failure>) {
         let codec = self.codec;
         let mut bytes = Scratch::take();
-        let encoded = result.and_then(|value| codec.encode_into(value, &mut bytes));
+        let encoded = result.and_then(|value| codec.encode_into(value, &mut bytes).map_err(Failure::by_handler));
         match self.to.take() {
             Some(Way::Lane(port)) => port.complete(encoded.map(|()| bytes.as_slice())),
             // A caller that stopped waiting dropped the other end.
@@ -133,13 +133,13 @@ impl WirePort {
     }
 
     /// Answers with what is encoded already.
-    pub(crate) fn complete_bytes(mut self, result: Result<Bytes, CallError>) {
+    pub(crate) fn complete_bytes(mut self, result: Result<Bytes, Failure>) {
         self.put(result);
     }
 
-    fn put(&mut self, result: Result<Bytes, CallError>) {
+    fn put(&mut self, result: Result<Bytes, Failure>) {
         match self.to.take() {
-            Some(Way::Lane(port)) => port.complete(result.as_deref().map_err(CallError::clone)),
+            Some(Way::Lane(port)) => port.complete(result.as_deref().map_err(Failure::clone)),
             Some(Way::Here(port)) => drop(port.send(result)),
             None => {}
         }
@@ -166,6 +166,6 @@ impl WirePort {
 
 impl Drop for WirePort {
     fn drop(&mut self) {
-        self.put(Err(CallError::NoReply));
+        self.put(Err(CallError::NoReply.into()));
     }
 }

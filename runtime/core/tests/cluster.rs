@@ -225,6 +225,19 @@ async fn three(dir: &tempfile::TempDir) -> [Village; 3] {
 
 /// Three nodes, each group with three voters, none leading too much.
 async fn three_seen(dir: &tempfile::TempDir, seen: &[Seen; 3]) -> [Village; 3] {
+    let villages = three_joined(dir, seen).await;
+    let cluster = villages[0].cluster().unwrap();
+    until("no node leading too many groups", async || {
+        let status = cluster.status();
+        let spread = status.members.iter().all(|member| member.leads.iter().filter(|group| **group > 0).count() <= 3);
+        (spread && status.health == "healthy").then_some(())
+    })
+    .await;
+    villages
+}
+
+/// Three nodes that have just found each other.
+async fn three_joined(dir: &tempfile::TempDir, seen: &[Seen; 3]) -> [Village; 3] {
     let a = start_seen(dir, "a", None, &seen[0]).await;
     ready(&a).await;
     // Written while there is one node.
@@ -237,13 +250,6 @@ async fn three_seen(dir: &tempfile::TempDir, seen: &[Seen; 3]) -> [Village; 3] {
     for village in [&a, &b, &c] {
         ready(village).await;
     }
-    until("three voters in each group and no node leading too many", async || {
-        let status = cluster.status();
-        let voters = status.groups.iter().all(|group| group.voters.len() == 3);
-        let spread = status.members.iter().all(|member| member.leads.iter().filter(|group| **group > 0).count() <= 3);
-        (voters && spread && status.health == "healthy").then_some(())
-    })
-    .await;
     [a, b, c]
 }
 
@@ -354,6 +360,18 @@ async fn node_that_leaves_in_good_order_fails_no_request() {
     assert!(b.health().ready);
     until("the end of its run known", async || b.has_ended(c.run()).then_some(())).await;
     assert!(!a.has_ended(b.run()) && !a.has_ended(a.run()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_village_is_healthy_once_it_can_lose_a_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let villages = three_joined(&dir, &Default::default()).await;
+    for village in &villages {
+        let status = || village.cluster().unwrap().status();
+        let healthy = async || Some(status()).filter(|it| it.health == "healthy" && it.members.len() == 3);
+        let status = until("three nodes that are well", healthy).await;
+        assert!(status.groups.iter().all(|group| group.voters.len() == 3), "{:?}", status.groups);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

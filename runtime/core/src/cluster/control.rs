@@ -208,18 +208,20 @@ impl Service for ControlService {
         let forged = match Codec::Compact.decode::<ControlCommand>(&body) {
             Ok(ControlCommand::UpdateNode { record, .. }) => record.id != from,
             Ok(_) => false,
-            Err(error) => return port.complete_bytes(Err(error)),
+            Err(error) => return port.complete_bytes(Err(error.into())),
         };
         if forged {
             let reason = "a member speaks for itself only".to_owned();
-            return port.complete_bytes(Err(CallError::Denied { reason }));
+            return port.complete_bytes(Err(CallError::Denied { reason }.into()));
         }
         let control = self.control.clone();
         let deciding = async move {
             let decided = match control.propose(body).await {
                 Ok(decided) => decided,
                 Err(Some(DecideError::NoQuorum { unsure: true, .. })) => return drop(port),
-                Err(_) => return port.complete_bytes(Err(CallError::Moved { to: control.group.status().leader })),
+                Err(_) => {
+                    return port.complete_bytes(Err(CallError::Moved { to: control.group.status().leader }.into()));
+                }
             };
             port.complete(Ok(&decided));
         };

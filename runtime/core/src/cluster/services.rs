@@ -75,7 +75,7 @@ impl Service for RaftService {
         let group = self.group.clone();
         let serving = async move {
             let answer = group.serve(from, body).await;
-            port.complete_bytes(answer.map_err(|error| CallError::Denied { reason: error.to_string() }));
+            port.complete_bytes(answer.map_err(|error| CallError::Denied { reason: error.to_string() }.into()));
         };
         self.tasks.spawn("raft", serving).detach();
     }

@@ -168,7 +168,7 @@ mod tests {
         let limits = loaded(text, &env, &["limits.mailbox=3"]).unwrap().value.limits;
         assert_eq!((limits.mailbox, limits.max_actors), (3, 2));
         assert_eq!(limits.call_timeout.to_string(), "1s");
-        assert_eq!(limits.max_body.to_string(), "256KiB");
+        assert_eq!(limits.blob_rate.to_string(), "0B");
     }
 
     #[test]
@@ -182,7 +182,7 @@ mod tests {
     fn an_unknown_key_in_the_file_is_shown_with_its_place_and_the_nearest_name() {
         let error = loaded("[limits]\nmax_actors = 7\n  mailbx = 10 # typo\n", &[], &[]).unwrap_err();
         let expected = "\
-cluster.toml:3:3: unknown field `mailbx`, expected one of `mailbox`, `call_timeout`, `max_body`, `max_actors`, `blob_rate`; did you mean `mailbox`?
+cluster.toml:3:3: unknown field `mailbx`, expected one of `mailbox`, `call_timeout`, `max_actors`, `blob_rate`; did you mean `mailbox`?
   |
 3 |   mailbx = 10 # typo
   |   ^^^^^^";
@@ -240,7 +240,7 @@ cluster.toml:1:24: unknown variant `jsn`, expected one of `auto`, `text`, `json`
             (
                 vec![("VILLAGE__LIMITS__MAILBX", "5")],
                 vec![],
-                "VILLAGE__LIMITS__MAILBX: unknown field `mailbx`, expected one of `mailbox`, `call_timeout`, `max_body`, \
+                "VILLAGE__LIMITS__MAILBX: unknown field `mailbx`, expected one of `mailbox`, `call_timeout`, \
                  `max_actors`, `blob_rate` in `limits`; did you mean `mailbox`?",
             ),
             (

@@ -247,27 +247,27 @@ mod tests {
     fn hot_keys_take_effect_and_cold_ones_wait_for_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cluster.toml");
-        std::fs::write(&path, "[limits]\nmailbox = 5\nmax_body = '2KiB'\n").unwrap();
+        std::fs::write(&path, "[limits]\nmailbox = 5\nblob_rate = '2MiB'\n").unwrap();
         let mut watch = follow(&path);
         let mut values = watch.subscribe();
         assert!(!watch.has_changed());
 
-        replace(&path, "[limits]\nmailbox = 6\nmax_body = '3KiB'\n[node]\ndata = 'elsewhere'\n");
+        replace(&path, "[limits]\nmailbox = 6\nblob_rate = '3MiB'\n[node]\ndata = 'elsewhere'\n");
         assert!(watch.has_changed());
-        let expected = (keys(&["limits.mailbox"]), keys(&["limits.max_body", "node.data"]));
+        let expected = (keys(&["limits.mailbox"]), keys(&["limits.blob_rate", "node.data"]));
         assert_eq!(applied(watch.reload()), expected);
         assert!(values.has_changed().unwrap());
         let value = Arc::clone(&values.borrow_and_update());
-        assert_eq!((value.limits.mailbox, value.limits.max_body.to_string().as_str()), (6, "2KiB"));
+        assert_eq!((value.limits.mailbox, value.limits.blob_rate.to_string().as_str()), (6, "2MiB"));
         assert_eq!(value.node.data, Path::new("./village-data"));
         assert!(!watch.has_changed());
 
         // A key taken out of the file goes back to its default; what still waits is told again.
-        replace(&path, "[limits]\nmax_body = '3KiB'\n");
-        assert_eq!(applied(watch.reload()), (keys(&["limits.mailbox"]), keys(&["limits.max_body"])));
+        replace(&path, "[limits]\nblob_rate = '3MiB'\n");
+        assert_eq!(applied(watch.reload()), (keys(&["limits.mailbox"]), keys(&["limits.blob_rate"])));
         assert_eq!(values.borrow_and_update().limits.mailbox, 1024);
 
-        replace(&path, "[limits]\nmax_body = '2KiB'\n");
+        replace(&path, "[limits]\nblob_rate = '2MiB'\n");
         assert_eq!(applied(watch.reload()), (vec![], vec![]));
         assert!(!values.has_changed().unwrap());
     }

@@ -100,7 +100,7 @@ fn stays_away(node: &Node<'_>, now_ms: u64) -> bool {
 }
 
 /// The largest odd number up to `n`: one more voter than that helps against no failure.
-fn odd(n: usize) -> usize {
+pub(crate) fn odd(n: usize) -> usize {
     n.saturating_sub((n + 1) % 2)
 }
 

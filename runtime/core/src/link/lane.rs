@@ -21,7 +21,7 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::time::Instant;
 
 use super::record::{self, BadRecord, Envelope, Hello, MAX_BODY, MailRecord, PART, Record, To};
-use crate::error::CallError;
+use crate::error::{CallError, Failure};
 use crate::node_id::NodeId;
 
 /// Bytes of mail that may wait to be written.
@@ -121,7 +121,7 @@ struct Pending {
     generation: u32,
     /// Where its record begins in all that was ever appended; unset while it is being written.
     at: u64,
-    answer: oneshot::Sender<Result<Bytes, CallError>>,
+    answer: oneshot::Sender<Result<Bytes, Failure>>,
 }
 
 /// The two halves of an opened lane that have to be run.
@@ -264,7 +264,7 @@ impl Lane {
     ///
     /// # Cancel safety
     /// Dropped, it tells the peer that nobody waits.
-    pub(crate) async fn ask(&self, to: &To<'_>, envelope: &Envelope, body: &[u8]) -> Result<Bytes, CallError> {
+    pub(crate) async fn ask(&self, to: &To<'_>, envelope: &Envelope, body: &[u8]) -> Result<Bytes, Failure> {
         let (parts, rest) = self.send_parts(to, envelope, body).await?;
         let (answer, answered) = oneshot::channel();
         let corr = {
@@ -282,7 +282,7 @@ impl Lane {
         self.placed(corr, at);
         let result = answered.await;
         waiting.sent = false;
-        result.unwrap_or(Err(CallError::Unreachable { node: self.peer, sent: true }))
+        result.unwrap_or(Err(CallError::Unreachable { node: self.peer, sent: true }.into()))
     }
 
     /// Notes where the record of an ask stands, and ends it if the lane closed meanwhile.
@@ -410,7 +410,7 @@ impl Lane {
         self.push(|out| record::write_shed(out, kind, retry_after_ms, key));
     }
 
-    fn answer(&self, corr: u64, result: Result<&[u8], CallError>) {
+    fn answer(&self, corr: u64, result: Result<&[u8], Failure>) {
         match result {
             Ok(body) if body.len() <= PART => self.push(|out| record::write_reply(out, corr, None, body)),
             Ok(body) if body.len() <= MAX_BODY => {
@@ -421,12 +421,15 @@ impl Lane {
                 }
                 self.push(|out| record::write_reply(out, corr, Some(id), &body[last..]));
             }
-            Ok(_) => self.push(|out| record::write_fail(out, corr, &CallError::TooLarge { max: MAX_BODY as u64 })),
-            Err(error) => self.push(|out| record::write_fail(out, corr, &error)),
+            Ok(_) => {
+                let failure = Failure::by_handler(CallError::TooLarge { max: MAX_BODY as u64 });
+                self.push(|out| record::write_fail(out, corr, &failure));
+            }
+            Err(failure) => self.push(|out| record::write_fail(out, corr, &failure)),
         }
     }
 
-    fn answered(&self, corr: u64, result: Result<Bytes, CallError>) {
+    fn answered(&self, corr: u64, result: Result<Bytes, Failure>) {
         // Nobody waits for an answer that is not there any more.
         if let Some(ask) = self.asks.lock().take(corr) {
             let _ = ask.answer.send(result);
@@ -508,7 +511,7 @@ pub(crate) struct LanePort {
 }
 
 impl LanePort {
-    pub(crate) fn complete(self, result: Result<&[u8], CallError>) {
+    pub(crate) fn complete(self, result: Result<&[u8], Failure>) {
         self.forget();
         self.lane.answer(self.corr, result);
     }
@@ -615,7 +618,7 @@ fn receive(lane: &Arc<Lane>, record: Record<'_>, parts: &mut Parts, dispatch: &d
             dispatch.mail(lane.peer, &mail, body, port);
         }
         Record::Reply { corr, parts: id, body } => lane.answered(corr, Ok(parts.whole(id, body)?)),
-        Record::Fail { corr, error } => lane.answered(corr, Err(error)),
+        Record::Fail { corr, failure } => lane.answered(corr, Err(failure)),
         Record::Cancel { corr } => lane.cancelled(corr),
         Record::Part { id, bytes } => parts.add(id, bytes)?,
         Record::Shed { kind, retry_after_ms, key } => {

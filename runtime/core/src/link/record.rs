@@ -7,7 +7,7 @@
 //! | 1 TELL | head · `kind u32` · `version u16` · `key length u16` · key · body (to the end) |
 //! | 2 ASK | `corr u64`, then as TELL |
 //! | 3 REPLY | `corr u64` · \[PARTS: `id u64`\] · body |
-//! | 4 FAIL | `corr u64` · postcard of a [`CallError`] |
+//! | 4 FAIL | `corr u64` · postcard of a [`CallError`]; flag 1 HANDLED: the actor's own handler says so |
 //! | 5 CANCEL | `corr u64`: nobody waits for this answer any more |
 //! | 7 HELLO | `proto u16` · `cluster u64` · `node u64` · `incarnation u64`; the first record each way |
 //! | 8 PART | `id u64` · bytes: the next piece of a body that is too large for one record; no bytes: its sender gave up |
@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::error::CallError;
+use crate::error::{CallError, Failure};
 use crate::kind::KEY_MAX;
 use crate::mail::{Idem, MsgCx};
 use crate::principal::Principal;
@@ -58,6 +58,8 @@ const IDEM: u8 = 4;
 const NODE: u8 = 8;
 const PRINCIPAL: u8 = 16;
 const PARTS: u8 = 32;
+/// Of a FAIL.
+const HANDLED: u8 = 1;
 
 /// Where a mail goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +107,7 @@ pub(crate) struct Hello {
 pub(crate) enum Record<'a> {
     Mail(MailRecord<'a>),
     Reply { corr: u64, parts: Option<u64>, body: &'a [u8] },
-    Fail { corr: u64, error: CallError },
+    Fail { corr: u64, failure: Failure },
     Cancel { corr: u64 },
     Hello(Hello),
     Part { id: u64, bytes: &'a [u8] },
@@ -152,7 +154,7 @@ fn parse(record: &[u8]) -> Result<Record<'_>, BadRecord> {
             let corr = rest.u64()?;
             // A newer node may know errors that this one does not.
             let error = postcard::from_bytes(rest.0).unwrap_or(CallError::NoReply);
-            Record::Fail { corr, error }
+            Record::Fail { corr, failure: Failure { error, is_handled: flags & HANDLED != 0 } }
         }
         CANCEL => Record::Cancel { corr: rest.u64()? },
         HELLO => {
@@ -329,12 +331,12 @@ pub(crate) fn write_reply(out: &mut Vec<u8>, corr: u64, parts: Option<u64>, body
 }
 
 /// Writes the end of an ask without answer.
-pub(crate) fn write_fail(out: &mut Vec<u8>, corr: u64, error: &CallError) {
+pub(crate) fn write_fail(out: &mut Vec<u8>, corr: u64, Failure { error, is_handled }: &Failure) {
     let mut body = postcard::to_allocvec(error).unwrap_or_default();
     if body.len() > PART {
         body = postcard::to_allocvec(&CallError::TooLarge { max: PART as u64 }).unwrap_or_default();
     }
-    record(out, FAIL, 0, |out| {
+    record(out, FAIL, if *is_handled { HANDLED } else { 0 }, |out| {
         out.extend_from_slice(&corr.to_le_bytes());
         out.extend_from_slice(&body);
     });
@@ -449,10 +451,10 @@ mod tests {
     #[test]
     fn the_other_records_read_back() {
         let hello = Hello { proto: PROTO, cluster: 1, node: 2, incarnation: 3 };
-        let error = CallError::Overloaded { retry_after_ms: 50 };
+        let failure = Failure { error: CallError::Overloaded { retry_after_ms: 50 }, is_handled: true };
         let mut out = Vec::new();
         write_hello(&mut out, &hello);
-        write_fail(&mut out, 4, &error);
+        write_fail(&mut out, 4, &failure);
         write_cancel(&mut out, 5);
         write_part(&mut out, 6, b"piece");
         write_shed(&mut out, 7, 20, "key");
@@ -461,7 +463,7 @@ mod tests {
         write_pong(&mut out);
         let expected = [
             Record::Hello(hello),
-            Record::Fail { corr: 4, error },
+            Record::Fail { corr: 4, failure },
             Record::Cancel { corr: 5 },
             Record::Part { id: 6, bytes: b"piece" },
             Record::Shed { kind: 7, retry_after_ms: 20, key: "key" },

@@ -26,6 +26,7 @@ enum Msg {
     Drop(Reply<u64>),
     Hold(Reply<u64>),
     Boom(Reply<u64>),
+    AddAndFail(u64, CallError, Reply<u64>),
 }
 
 struct Counter;
@@ -74,6 +75,10 @@ impl Actor for Counter {
             Msg::Drop(reply) => drop(reply),
             Msg::Hold(reply) => count.held.push(reply),
             Msg::Boom(_reply) => panic!("on purpose"),
+            Msg::AddAndFail(n, error, reply) => {
+                count.sum += n;
+                reply.fail(error);
+            }
         }
         Ok(())
     }
@@ -275,4 +280,20 @@ async fn kind_that_nobody_hosts_is_unknown() {
     let village = village().await;
     let answer = village.addr::<Elsewhere>("k").ask(|r| Msg::Add(1, r)).await;
     assert_eq!(answer, Err(CallError::UnknownKind { kind: Elsewhere::NAME.to_owned() }));
+}
+
+#[tokio::test]
+async fn what_a_handler_passes_on_of_its_own_asks_does_not_repeat_it() {
+    let (a, b) = pair().await;
+    let addr = a.addr::<Counter>("k");
+    let passed_on = [
+        CallError::Draining,
+        CallError::NotPlaced { kind: "test.other".into(), missing: "gpu".into() },
+        CallError::Unreachable { node: b.node_id(), sent: false },
+        CallError::Overloaded { retry_after_ms: 1 },
+    ];
+    for (sum, error) in (1..).zip(passed_on) {
+        let answer = addr.ask(|r| Msg::AddAndFail(1, error.clone(), r)).await;
+        assert_eq!((answer, addr.ask(|r| Msg::Add(0, r)).await), (Err(error), Ok(sum)));
+    }
 }
