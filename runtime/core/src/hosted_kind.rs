@@ -240,7 +240,7 @@ where
             Ok(entry) => entry,
             Err(error) => {
                 if let Some(port) = port {
-                    port.complete_bytes(Err(error.clone()));
+                    port.complete_bytes(Err(error.clone().into()));
                 }
                 return Err(error);
             }

@@ -235,7 +235,7 @@ impl Lane {
         let written = self.out.lock().base;
         let pending: Vec<_> = self.asks.lock().pending.drain().collect();
         for ask in pending {
-            let _ = ask.answer.send(Err(CallError::Unreachable { node: self.peer, sent: ask.at < written }));
+            let _ = ask.answer.send(Err(CallError::Unreachable { node: self.peer, sent: ask.at < written }.into()));
         }
     }
 
@@ -294,7 +294,7 @@ impl Lane {
             && let Some(ask) = self.asks.lock().take(corr)
         {
             let sent = at < self.out.lock().base;
-            let _ = ask.answer.send(Err(CallError::Unreachable { node: self.peer, sent }));
+            let _ = ask.answer.send(Err(CallError::Unreachable { node: self.peer, sent }.into()));
         }
     }
 

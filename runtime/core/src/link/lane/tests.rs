@@ -86,7 +86,7 @@ async fn large_bodies_go_in_parts_both_ways() {
         assert_eq!(a.ask(&TO, &Envelope::default(), &body).await.unwrap(), body);
     }
     let too_large = a.ask(&TO, &Envelope::default(), &vec![0; MAX_BODY + 1]).await;
-    assert_eq!(too_large, Err(CallError::TooLarge { max: MAX_BODY as u64 }));
+    assert_eq!(too_large, Err(CallError::TooLarge { max: MAX_BODY as u64 }.into()));
 }
 
 #[tokio::test]
@@ -103,10 +103,10 @@ async fn closing_ends_every_ask_and_says_whether_it_went_out() {
         port = ports.recv() => port.unwrap(),
     };
     b.close();
-    assert_eq!(asked.await, Err(CallError::Unreachable { node: B, sent: true }));
+    assert_eq!(asked.await, Err(CallError::Unreachable { node: B, sent: true }.into()));
     running.await.unwrap().unwrap();
     // Nothing is taken by a lane that has closed, and an answer to nobody does no harm.
-    assert_eq!(a.ask(&TO, &envelope, ask).await, Err(CallError::Unreachable { node: B, sent: false }));
+    assert_eq!(a.ask(&TO, &envelope, ask).await, Err(CallError::Unreachable { node: B, sent: false }.into()));
     assert_eq!(a.tell(&TO, &envelope, ask).await, Err(CallError::Unreachable { node: B, sent: false }));
     port.complete(Ok(&[]));
 }
@@ -119,7 +119,7 @@ async fn ask_that_was_never_written_is_known_to_be_unsent() {
     let asked = a.ask(&TO, &envelope, b"x");
     let closed = async { a.close() };
     let (answer, ()) = tokio::join!(asked, closed);
-    assert_eq!(answer, Err(CallError::Unreachable { node: B, sent: false }));
+    assert_eq!(answer, Err(CallError::Unreachable { node: B, sent: false }.into()));
 }
 
 #[tokio::test]
