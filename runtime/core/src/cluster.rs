@@ -455,8 +455,10 @@ impl Inner {
         let counts = |member: &&MemberStatus| member.state == "up" && member.weight > 0 && may_vote(&member.labels);
         let up = members.iter().filter(counts).count();
         let wanted = odd(up.min(replicas));
-        // Of a group without a copy here nothing is known.
-        let is_known = |group: &&GroupStatus| up <= replicas || !group.voters.is_empty();
+        // Of a group without a copy here nothing is known, unless it belongs here.
+        let me = self.router.view.me.to_string();
+        let holds_all = up <= replicas && members.iter().filter(counts).any(|member| member.id == me);
+        let is_known = |group: &&GroupStatus| holds_all || !group.voters.is_empty();
         let few = groups.iter().filter(is_known).filter(|group| group.voters.len() < wanted);
         few.map(|group| format!("group {} has {} of {wanted} voters", group.group, group.voters.len())).collect()
     }
