@@ -84,6 +84,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// Counters since the store was opened.
     fn stats(&self) -> StoreStats;
+
+    /// Writes what is queued, ends, and gives its files free for whoever opens them next; afterwards all calls fail. Blocks.
+    fn close(&self) {}
 }
 
 /// Opens the store that the `[store]` section names, with its files under `dir`.

@@ -790,6 +790,9 @@ impl Village {
             running.root.stop().await;
         }
         self.0.store.checkpoint().await?;
+        let store = self.0.store.clone();
+        // Whoever still holds the village keeps the directory from nobody.
+        tokio::task::spawn_blocking(move || store.close()).await.unwrap_or_default();
         tracing::info!("village stopped");
         drained
     }

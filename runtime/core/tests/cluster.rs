@@ -375,6 +375,19 @@ async fn a_village_is_healthy_once_it_can_lose_a_node() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_village_that_was_shut_down_starts_again_in_the_same_process() {
+    let dir = tempfile::tempdir().unwrap();
+    for run in 1..=3 {
+        let village = start(&dir, "a", None).await;
+        ready(&village).await;
+        assert_eq!(village.run().incarnation, run);
+        assert_eq!(add(&village, "k", 1).await, run);
+        village.shutdown().await.unwrap();
+        assert!(village.addr::<Counter>("k").ask(CounterMsg::Get).await.is_err());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn asks_wait_while_the_village_changes_under_them() {
     let dir = tempfile::tempdir().unwrap();
     let a = start(&dir, "a", None).await;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::redo::Redo;
@@ -122,14 +122,22 @@ impl Page {
     }
 }
 
-/// The store of a node with a data directory. Dropping it waits for what is queued.
+/// The store of a node with a data directory. Dropped, it closes.
 #[derive(Debug)]
 pub struct DiskStore {
     shared: Arc<Shared>,
     room: Arc<Semaphore>,
     durability: Level,
     wake: Sender<Wake>,
-    threads: [Option<JoinHandle<()>>; 2],
+    /// None once it is closed.
+    running: Mutex<Option<Running>>,
+}
+
+/// Both threads, and the lock of the directory.
+#[derive(Debug)]
+struct Running {
+    keeper: JoinHandle<()>,
+    writer: JoinHandle<()>,
     _lock: File,
 }
 
@@ -196,12 +204,11 @@ impl DiskStore {
             checkpoint_after: config.checkpoint_after.bytes(),
         };
         let keeper = Keeper { shared: Arc::clone(&shared), woken, period: config.checkpoint.get() };
-        let threads = [
-            Some(thread(&shared, "store-ckpt", move || keeper.run())?),
-            Some(thread(&shared, "store-redo", move || writer.run())?),
-        ];
+        let keeper = thread(&shared, "store-ckpt", move || keeper.run())?;
+        let writer = thread(&shared, "store-redo", move || writer.run())?;
+        let running = Mutex::new(Some(Running { keeper, writer, _lock: lock }));
         let room = Arc::new(Semaphore::new(QUEUE_KIB));
-        Ok(Self { shared, room, durability: config.durability, wake, threads, _lock: lock })
+        Ok(Self { shared, room, durability: config.durability, wake, running })
     }
 }
 
@@ -254,17 +261,21 @@ impl Store for DiskStore {
             full: counters.full.load(Relaxed),
         }
     }
+
+    fn close(&self) {
+        let Some(running) = self.running.lock().take() else { return };
+        self.shared.closing.store(true, Relaxed);
+        // Checkpoints need the redo thread, so that one ends last.
+        let _ = self.wake.send(Wake::Close);
+        let _ = running.keeper.join();
+        let _ = self.shared.queue.send(Request::Close);
+        let _ = running.writer.join();
+    }
 }
 
 impl Drop for DiskStore {
     fn drop(&mut self) {
-        self.shared.closing.store(true, Relaxed);
-        let [keeper, writer] = &mut self.threads;
-        // Checkpoints need the redo thread, so that one ends last.
-        let _ = self.wake.send(Wake::Close);
-        let _ = keeper.take().map(JoinHandle::join);
-        let _ = self.shared.queue.send(Request::Close);
-        let _ = writer.take().map(JoinHandle::join);
+        self.close();
     }
 }
 

@@ -43,4 +43,8 @@ impl Store for Measured {
     fn stats(&self) -> StoreStats {
         self.store.stats()
     }
+
+    fn close(&self) {
+        self.store.close();
+    }
 }
