@@ -6,7 +6,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`record`] | accounts and transfers, 128 bytes each |
+//! | [`record`], `bytes` | accounts and transfers, 128 bytes each |
 //! | [`result`] | what becomes of them |
 //! | [`books`], `execute` | the state machine |
 //! | [`segment`] | the hash-chained journal |
@@ -19,6 +19,7 @@
 
 pub mod audit;
 pub mod books;
+mod bytes;
 pub mod client;
 mod execute;
 pub mod record;
@@ -42,7 +43,7 @@ use books::{Answer, Books, REMEMBER, Request};
 use record::{Account, AccountId, NewAccount, Transfer};
 use result::{AccountResult, TransferResult};
 use segment::{MAX_RECORDS, Segment};
-use shelf::{Shelf, ShelfError};
+use shelf::{Shelf, ShelfError, Wear};
 
 /// The key of the one ledger of a cluster.
 pub const KEY: &str = "main";
@@ -52,8 +53,6 @@ pub const TOPIC: &str = "gov.ledger";
 const JOURNAL_RECORDS: usize = 2_000;
 /// How soon a look for expired transfers that failed is repeated.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Segments after a checkpoint that call for a new one: with full ones, as many bytes as some 500,000 accounts have.
-const CHECKPOINT_SEGMENTS: u64 = 256;
 
 /// What a [`Ledger`] understands.
 #[derive(Debug, Serialize, Deserialize)]
@@ -73,7 +72,7 @@ pub enum LedgerMsg {
         /// None when there are no more.
         reply: Reply<Vec<Segment>>,
     },
-    /// Verifies the whole journal and that it makes these books. Takes a while: 1 s for some 500,000 transfers.
+    /// Verifies the whole journal and that it makes these books. Takes a while, beside the mailbox.
     Audit(Reply<Audited>),
     /// Commits what has gathered; sent by itself.
     Commit,
@@ -83,7 +82,24 @@ pub enum LedgerMsg {
 
 /// The behaviour; its data is [`Counter`].
 #[derive(Debug)]
-pub struct Ledger;
+pub struct Ledger {
+    /// Milliseconds since the Unix epoch.
+    clock: fn() -> u64,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::with_clock(clock::unix_ms)
+    }
+}
+
+impl Ledger {
+    /// A ledger by another clock than the wall's, Unix milliseconds.
+    #[must_use]
+    pub fn with_clock(clock: fn() -> u64) -> Self {
+        Self { clock }
+    }
+}
 
 impl Kind for Ledger {
     const NAME: &'static str = "gov.ledger";
@@ -125,10 +141,10 @@ impl Port {
 #[derive(Debug)]
 pub struct Counter {
     cx: ActorCx,
+    clock: fn() -> u64,
     shelf: Shelf,
     books: Books,
-    /// Segments since the last checkpoint.
-    tail: u64,
+    wear: Wear,
     waiting: Vec<Waiting>,
     /// A commit did not end: the store may hold more than the books show, or less.
     unsettled: bool,
@@ -143,9 +159,10 @@ impl Actor for Ledger {
 
     async fn pre_start(&self, me: ActorRef<Self::Msg>, cx: ActorCx) -> Result<Counter, ActorProcessingErr> {
         let shelf = Shelf::new(cx.store().clone(), cx.key());
-        let (books, tail) = shelf.load(REMEMBER).await?;
+        let (books, wear) = shelf.load(REMEMBER).await?;
         cx.tell_self(&me, LedgerMsg::Tick);
-        Ok(Counter { cx, shelf, books, tail, waiting: Vec::new(), unsettled: false, tick: None })
+        let (clock, waiting) = (self.clock, Vec::new());
+        Ok(Counter { cx, clock, shelf, books, wear, waiting, unsettled: false, tick: None })
     }
 
     async fn handle(
@@ -203,19 +220,19 @@ impl Counter {
     /// Carries out requests and makes what they did durable.
     async fn turn(&mut self, requests: &[Request]) -> Result<Vec<Answer>, CallError> {
         self.settle().await?;
-        let turn = self.books.turn(now_ns(), requests);
+        let turn = self.books.turn(self.now_ns(), requests);
         if let Some(segment) = &turn.segment {
             self.unsettled = true;
             self.shelf.append(segment).await?;
             self.unsettled = false;
-            self.tail += 1;
+            self.wear.tail += segment.size();
         }
         if !turn.expired.is_empty() {
             let ids: Vec<_> = turn.expired.iter().map(|id| format!("{:032x}", id.0)).collect();
             // Whoever misses it finds the same in the results of post and void.
             let _ = self.cx.village().topic(TOPIC).post(json!({ "expired": ids })).await;
         }
-        if self.tail >= CHECKPOINT_SEGMENTS {
+        if self.wear.calls_for_checkpoint() {
             self.checkpoint().await;
         }
         Ok(turn.answers)
@@ -224,7 +241,7 @@ impl Counter {
     /// Nothing depends on it but the time of the next start.
     async fn checkpoint(&mut self) {
         match self.shelf.write_checkpoint(&self.books).await {
-            Ok(()) => self.tail = 0,
+            Ok(wear) => self.wear = wear,
             Err(error) => tracing::warn!(%error, "no checkpoint of the ledger, trying again with the next commit"),
         }
     }
@@ -232,7 +249,7 @@ impl Counter {
     /// Reads the books again if they are not known to be those of the store.
     async fn settle(&mut self) -> Result<(), CallError> {
         if self.unsettled {
-            (self.books, self.tail) = self.shelf.load(REMEMBER).await?;
+            (self.books, self.wear) = self.shelf.load(REMEMBER).await?;
             self.unsettled = false;
         }
         Ok(())
@@ -288,16 +305,17 @@ impl Counter {
         if let Some((_, earlier)) = self.tick.take() {
             earlier.abort();
         }
+        let now_ns = self.now_ns();
         self.tick = next.map(|at_ns| {
-            let rest = Duration::from_nanos(at_ns.saturating_sub(now_ns())) + Duration::from_millis(1);
+            let rest = Duration::from_nanos(at_ns.saturating_sub(now_ns)) + Duration::from_millis(1);
             (at_ns, self.cx.timer(me, rest, LedgerMsg::Tick))
         });
     }
-}
 
-/// The clock, as the ledger counts.
-fn now_ns() -> u64 {
-    clock::unix_ms().saturating_mul(1_000_000)
+    /// The clock, as the ledger counts.
+    fn now_ns(&self) -> u64 {
+        (self.clock)().saturating_mul(1_000_000)
+    }
 }
 
 impl From<ShelfError> for CallError {

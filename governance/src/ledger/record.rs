@@ -18,6 +18,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::bytes::{Cut, Pen};
+
 /// Bytes of a record.
 pub const RECORD: usize = 128;
 
@@ -268,71 +270,6 @@ pub enum RecordError {
     /// Of a newer version, or damaged.
     #[error("reserved bytes of a record are not zero")]
     Reserved,
-}
-
-/// Writes the fields of one record in order.
-struct Pen {
-    bytes: [u8; RECORD],
-    at: usize,
-}
-
-impl Pen {
-    fn new() -> Self {
-        Self { bytes: [0; RECORD], at: 0 }
-    }
-
-    fn put(&mut self, field: &[u8]) {
-        let end = self.at + field.len();
-        self.bytes[self.at..end].copy_from_slice(field);
-        self.at = end;
-    }
-
-    /// What both records end with.
-    fn tail(mut self, ledger: LedgerId, code: u16, flags: u16, ts_ns: u64) -> [u8; RECORD] {
-        self.put(&ledger.0.to_le_bytes());
-        self.put(&code.to_le_bytes());
-        self.put(&flags.to_le_bytes());
-        self.put(&[0; 4]);
-        self.put(&ts_ns.to_le_bytes());
-        self.bytes
-    }
-}
-
-/// Cuts little-endian numbers off the front of foreign bytes.
-pub(super) struct Cut<'a>(pub(super) &'a [u8]);
-
-impl<'a> Cut<'a> {
-    fn record(bytes: &'a [u8]) -> Result<Self, RecordError> {
-        if bytes.len() == RECORD { Ok(Self(bytes)) } else { Err(RecordError::Length) }
-    }
-
-    pub(super) fn bytes<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
-        let (first, rest) = self.0.split_first_chunk().ok_or(RecordError::Length)?;
-        self.0 = rest;
-        Ok(*first)
-    }
-
-    fn zero(&mut self, count: usize) -> Result<(), RecordError> {
-        let (zeros, rest) = self.0.split_at_checked(count).ok_or(RecordError::Length)?;
-        self.0 = rest;
-        if zeros.iter().all(|byte| *byte == 0) { Ok(()) } else { Err(RecordError::Reserved) }
-    }
-
-    fn u128(&mut self) -> Result<u128, RecordError> {
-        self.bytes().map(u128::from_le_bytes)
-    }
-
-    pub(super) fn u64(&mut self) -> Result<u64, RecordError> {
-        self.bytes().map(u64::from_le_bytes)
-    }
-
-    pub(super) fn u32(&mut self) -> Result<u32, RecordError> {
-        self.bytes().map(u32::from_le_bytes)
-    }
-
-    pub(super) fn u16(&mut self) -> Result<u16, RecordError> {
-        self.bytes().map(u16::from_le_bytes)
-    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,8 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::record::{Account, Cut, RECORD, RecordError, Transfer};
+use super::bytes::Cut;
+use super::record::{Account, RECORD, RecordError, Transfer};
 
 /// Bytes before the records.
 const HEAD: usize = 64;
@@ -98,6 +99,12 @@ impl Segment {
         self.accounts.len() + self.transfers.len()
     }
 
+    /// How many bytes it has.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        HEAD + self.records() * RECORD + 32
+    }
+
     /// Its bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -108,7 +115,7 @@ impl Segment {
 
     fn body(&self) -> Vec<u8> {
         let count = |len| u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes();
-        let mut bytes = Vec::with_capacity(HEAD + self.records() * RECORD + 32);
+        let mut bytes = Vec::with_capacity(self.size());
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&VERSION.to_le_bytes());
         bytes.extend_from_slice(&[0; 2]);
@@ -167,6 +174,7 @@ mod tests {
         let segment = segment(MAX_RECORDS - 1);
         let bytes = segment.encode();
         assert_eq!(Segment::decode(&bytes), Ok(segment.clone()));
+        assert_eq!(bytes.len(), segment.size());
         assert!(bytes.len() + 4_096 < 256 * 1024, "{}", bytes.len());
         assert_eq!(segment.head(), Head { next: 8, hash: segment.hash });
     }

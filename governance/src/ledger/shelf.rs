@@ -28,6 +28,24 @@ const PART: usize = 64 * 1024;
 /// Segments read at a time: at most 4 MiB.
 const PAGE: usize = 16;
 
+/// Bytes of segments after a checkpoint that call for a new one, if they outweigh it: so as much is written again as is new.
+const TAIL: usize = 4 * 1024 * 1024;
+
+/// How much there is to carry out again at the next start, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Wear {
+    /// Of the segments after the checkpoint.
+    pub(super) tail: usize,
+    /// Of the checkpoint.
+    weight: usize,
+}
+
+impl Wear {
+    pub(super) fn calls_for_checkpoint(self) -> bool {
+        self.tail >= TAIL.max(self.weight)
+    }
+}
+
 /// See the module. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Shelf {
@@ -83,20 +101,22 @@ impl Shelf {
     }
 
     /// Makes the books out of the newest checkpoint and the segments after it, once what an earlier activation wrote is seen.
-    /// How many segments have followed the checkpoint is the second.
-    pub(super) async fn load(&self, remember: Duration) -> Result<(Books, u64), ShelfError> {
+    pub(super) async fn load(&self, remember: Duration) -> Result<(Books, Wear), ShelfError> {
         self.store.commit(Batch::new(), Level::Async).await?;
+        let mut wear = Wear::default();
         let mut books = match self.checkpoint()? {
-            Some(saved) => {
+            Some((saved, weight)) => {
+                wear.weight = weight;
                 let recent = self.recent(&saved)?;
                 Books::restore(remember, saved, recent)
             }
             None => Books::remembering(remember),
         };
-        let from = books.head().next;
-        self.each(from, u64::MAX, |segment| books.replay(segment))?;
-        let tail = books.head().next - from;
-        Ok((books, tail))
+        self.each(books.head().next, u64::MAX, |segment| {
+            wear.tail += segment.size();
+            books.replay(segment)
+        })?;
+        Ok((books, wear))
     }
 
     /// Looks at the segments from `from` to before `until`; each is unharmed, but need not follow the one before.
@@ -145,18 +165,20 @@ impl Shelf {
         Ok(Some((*slot, u32::from_le_bytes(parts))))
     }
 
-    fn checkpoint(&self) -> Result<Option<Saved>, StoreError> {
+    /// The newest checkpoint and its bytes.
+    fn checkpoint(&self) -> Result<Option<(Saved, usize)>, StoreError> {
         let Some((slot, parts)) = self.head_of_checkpoint()? else { return Ok(None) };
         let mut bytes = Vec::new();
         for part in 0..parts {
             let part = self.store.get(CHECKPOINTS, &self.key(&[&[slot], &part.to_be_bytes()]))?;
             bytes.extend_from_slice(&part.ok_or_else(|| bad(&"a part is missing"))?);
         }
-        postcard::from_bytes(&bytes).map(Some).map_err(|error| bad(&error))
+        let saved = postcard::from_bytes(&bytes).map_err(|error| bad(&error))?;
+        Ok(Some((saved, bytes.len())))
     }
 
     /// Writes a checkpoint of the books; after a crash in between the last one counts.
-    pub(super) async fn write_checkpoint(&self, books: &Books) -> Result<(), StoreError> {
+    pub(super) async fn write_checkpoint(&self, books: &Books) -> Result<Wear, StoreError> {
         let last = self.head_of_checkpoint()?;
         let slot = u8::from(last.is_some_and(|(slot, _)| slot == 0));
         let bytes = postcard::to_allocvec(&books.save()).map_err(|error| bad(&error))?;
@@ -174,7 +196,7 @@ impl Shelf {
             let batch = keys.fold(Batch::new(), |batch, key| batch.delete(CHECKPOINTS, key));
             self.store.commit(batch, Level::Async).await?;
         }
-        Ok(())
+        Ok(Wear { tail: 0, weight: bytes.len() })
     }
 
     /// Verifies the whole journal up to `head` and that it makes books with this digest.

@@ -94,8 +94,8 @@ proptest! {
             prop_assert!(books == acknowledged || (last_is_written && books == tried));
             // And it goes on from there.
             let shelf = Shelf::new(store, "main");
-            shelf.write_checkpoint(&books).await.unwrap();
-            prop_assert_eq!(shelf.load(REMEMBER).await.unwrap(), (books.clone(), 0));
+            let wear = shelf.write_checkpoint(&books).await.unwrap();
+            prop_assert_eq!(shelf.load(REMEMBER).await.unwrap(), (books.clone(), wear));
             prop_assert!(shelf.audit(REMEMBER, books.head(), books.digest()).is_ok());
             Ok(())
         })?;
