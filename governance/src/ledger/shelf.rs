@@ -3,17 +3,19 @@
 //! | tree | key | value |
 //! |---|---|---|
 //! | [`SEGMENTS`] | shelf, `number u64 BE` | a [`Segment`] |
-//! | [`CHECKPOINTS`] | shelf | `slot u8`, `parts u32 LE` |
+//! | [`CHECKPOINTS`] | shelf | postcard of a [`Name`] |
 //! | [`CHECKPOINTS`] | shelf, `slot u8`, `part u32 BE` | part of the postcard of a [`Saved`] |
 //!
 //! Shelf: first 8 bytes of BLAKE3 of the actor's key. Segments are the truth and are kept for ever; a checkpoint only spares
-//! carrying all of them out again. Its parts are written beside those of the last one, then what names them.
+//! carrying all of them out again, so one that is damaged is left aside. Its parts are written beside those of the last one,
+//! then what names them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use aivillage_runtime::store::{Batch, Level, Store, StoreError, TreeId};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::audit::{self, AuditError, Audited};
 use super::books::{Books, Saved};
@@ -22,7 +24,7 @@ use super::segment::{Head, Segment};
 /// The journal.
 pub(super) const SEGMENTS: TreeId = TreeId(90);
 /// The checkpoints.
-const CHECKPOINTS: TreeId = TreeId(91);
+pub(super) const CHECKPOINTS: TreeId = TreeId(91);
 /// Bytes of a part of a checkpoint.
 const PART: usize = 64 * 1024;
 /// Segments read at a time: at most 4 MiB.
@@ -30,6 +32,15 @@ const PAGE: usize = 16;
 
 /// Bytes of segments after a checkpoint that call for a new one, if they outweigh it: so as much is written again as is new.
 const TAIL: usize = 4 * 1024 * 1024;
+
+/// Where the newest checkpoint is.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Name {
+    slot: u8,
+    parts: u32,
+    /// BLAKE3 of its parts together.
+    hash: [u8; 32],
+}
 
 /// How much there is to carry out again at the next start, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -158,40 +169,43 @@ impl Shelf {
         Ok(recent)
     }
 
-    fn head_of_checkpoint(&self) -> Result<Option<(u8, u32)>, StoreError> {
-        let Some(stored) = self.store.get(CHECKPOINTS, &self.key(&[]))? else { return Ok(None) };
-        let (slot, parts) = stored.split_first().ok_or_else(|| bad(&"no slot"))?;
-        let parts = parts.try_into().map_err(|_| bad(&"its count of parts is not 4 bytes"))?;
-        Ok(Some((*slot, u32::from_le_bytes(parts))))
+    fn name_of_checkpoint(&self) -> Result<Option<Name>, StoreError> {
+        let stored = self.store.get(CHECKPOINTS, &self.key(&[]))?;
+        Ok(stored.and_then(|stored| postcard::from_bytes(&stored).ok()))
     }
 
-    /// The newest checkpoint and its bytes.
+    /// The newest checkpoint and its size; none if it is not as it was written.
     fn checkpoint(&self) -> Result<Option<(Saved, usize)>, StoreError> {
-        let Some((slot, parts)) = self.head_of_checkpoint()? else { return Ok(None) };
+        let Some(Name { slot, parts, hash }) = self.name_of_checkpoint()? else { return Ok(None) };
         let mut bytes = Vec::new();
         for part in 0..parts {
-            let part = self.store.get(CHECKPOINTS, &self.key(&[&[slot], &part.to_be_bytes()]))?;
-            bytes.extend_from_slice(&part.ok_or_else(|| bad(&"a part is missing"))?);
+            let Some(part) = self.store.get(CHECKPOINTS, &self.key(&[&[slot], &part.to_be_bytes()]))? else { break };
+            bytes.extend_from_slice(&part);
         }
-        let saved = postcard::from_bytes(&bytes).map_err(|error| bad(&error))?;
-        Ok(Some((saved, bytes.len())))
+        let unharmed = *blake3::hash(&bytes).as_bytes() == hash;
+        let saved = unharmed.then(|| postcard::from_bytes(&bytes).ok()).flatten();
+        if saved.is_none() {
+            tracing::warn!("the ledger's checkpoint is damaged, the whole journal is carried out again");
+        }
+        Ok(saved.map(|saved| (saved, bytes.len())))
     }
 
     /// Writes a checkpoint of the books; after a crash in between the last one counts.
     pub(super) async fn write_checkpoint(&self, books: &Books) -> Result<Wear, StoreError> {
-        let last = self.head_of_checkpoint()?;
-        let slot = u8::from(last.is_some_and(|(slot, _)| slot == 0));
-        let bytes = postcard::to_allocvec(&books.save()).map_err(|error| bad(&error))?;
+        let last = self.name_of_checkpoint()?;
+        let slot = u8::from(last.is_some_and(|last| last.slot == 0));
+        let bytes = postcard::to_allocvec(&books.save()).map_err(|error| unwritable(&error))?;
         let mut parts = 0_u32;
         for part in bytes.chunks(PART) {
             let key = self.key(&[&[slot], &parts.to_be_bytes()]);
             self.store.commit(Batch::new().put(CHECKPOINTS, key, part), Level::Async).await?;
             parts += 1;
         }
-        let head = [&[slot][..], &parts.to_le_bytes()].concat();
-        self.store.commit(Batch::new().put(CHECKPOINTS, self.key(&[]), head), Level::Disk).await?;
+        let name = Name { slot, parts, hash: *blake3::hash(&bytes).as_bytes() };
+        let name = postcard::to_allocvec(&name).map_err(|error| unwritable(&error))?;
+        self.store.commit(Batch::new().put(CHECKPOINTS, self.key(&[]), name), Level::Disk).await?;
         // Nothing names these any more; what an interruption leaves here is overwritten by the next checkpoint but one.
-        if let Some((slot, parts)) = last {
+        if let Some(Name { slot, parts, .. }) = last {
             let keys = (0..parts).map(|part| self.key(&[&[slot], &part.to_be_bytes()]));
             let batch = keys.fold(Batch::new(), |batch, key| batch.delete(CHECKPOINTS, key));
             self.store.commit(batch, Level::Async).await?;
@@ -214,6 +228,6 @@ fn follows_to(have: Head, want: Head) -> Result<(), AuditError> {
     if have == want { Ok(()) } else { Err(AuditError::Chain { number: have.next }) }
 }
 
-fn bad(why: &dyn std::fmt::Display) -> StoreError {
+fn unwritable(why: &dyn std::fmt::Display) -> StoreError {
     StoreError::Decode { what: "checkpoint of the ledger", detail: why.to_string() }
 }

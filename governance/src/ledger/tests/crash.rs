@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::model::any_batches;
 use super::*;
-use crate::ledger::shelf::{SEGMENTS, Shelf, ShelfError};
+use crate::ledger::shelf::{CHECKPOINTS, SEGMENTS, Shelf, ShelfError};
 
 /// A store that takes so many commits and then none any more. The one that fails first may be written all the same.
 struct Failing {
@@ -116,6 +116,22 @@ fn two_ledgers_of_one_store_do_not_mix() {
     let (other, _) = block_on(Shelf::new(store.clone(), "other").load(REMEMBER)).unwrap();
     assert_eq!(other, Books::default());
     assert_eq!(block_on(Shelf::new(store, "main").load(REMEMBER)).unwrap().0, books);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_left_aside() {
+    let (store, books) = stored();
+    let rows = store.scan(CHECKPOINTS, &[], 100).unwrap();
+    assert!(rows.len() >= 2, "its name and its parts");
+    for (key, value) in &rows {
+        for at in 0..value.len() {
+            let mut changed = value.to_vec();
+            changed[at] ^= 1;
+            block_on(store.commit(Batch::new().put(CHECKPOINTS, key.to_vec(), changed), Level::Disk)).unwrap();
+            assert_eq!(block_on(Shelf::new(store.clone(), "main").load(REMEMBER)).unwrap().0, books, "byte {at}");
+        }
+        block_on(store.commit(Batch::new().put(CHECKPOINTS, key.to_vec(), value.to_vec()), Level::Disk)).unwrap();
+    }
 }
 
 #[test]
