@@ -164,6 +164,7 @@ impl Durable for Accounts {
         match event {
             AccountEvent::SubjectCreated(id, subject) => self.create(*id, subject),
             AccountEvent::PasswordSet(id, phc) => self.change(*id, |subject| {
+                subject.password_sets += 1;
                 subject.passwords.insert(0, phc.clone());
                 subject.passwords.truncate(PASSWORD_HISTORY);
             }),

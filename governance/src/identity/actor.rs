@@ -90,6 +90,8 @@ pub struct Desk {
     view: Arc<TenantView>,
     signer: Option<Signer>,
     pending: Pending,
+    /// A commit failed: the store may hold more than the view shows.
+    is_unsettled: bool,
 }
 
 impl Actor for Identity {
@@ -104,7 +106,7 @@ impl Actor for Identity {
         let view = Arc::new(TenantView::new(cx.key(), &accounts, lives.clone()));
         verifier.show(cx.key(), Some(&view));
         let (node, tag, pending) = (self.0.clone(), TenantTag::of(cx.key()), Pending::default());
-        Ok(Desk { cx, node, lives, tag, accounts, verifier, view, signer: None, pending })
+        Ok(Desk { cx, node, lives, tag, accounts, verifier, view, signer: None, pending, is_unsettled: false })
     }
 
     async fn handle(
@@ -195,12 +197,18 @@ impl Desk {
             return Ok(());
         }
         let touched: Vec<_> = events.iter().map(AccountEvent::touches).collect();
+        let was_unsettled = std::mem::replace(&mut self.is_unsettled, true);
         self.accounts.commit_all(events).await?;
-        for touched in touched {
-            self.view.update(&self.accounts, touched);
-            if touched == Touched::Ring {
-                self.verifier.show(self.cx.key(), Some(&self.view));
+        self.is_unsettled = false;
+        if was_unsettled {
+            self.view = Arc::new(TenantView::new(self.cx.key(), &self.accounts, self.lives.clone()));
+        } else {
+            for touched in &touched {
+                self.view.update(&self.accounts, *touched);
             }
+        }
+        if was_unsettled || touched.contains(&Touched::Ring) {
+            self.verifier.show(self.cx.key(), Some(&self.view));
         }
         Ok(())
     }
@@ -280,14 +288,15 @@ impl Desk {
     /// Whether a new password is worth hashing.
     fn check_password(&self, asked: &SetPassword, lock: LockKey, by: Option<&Principal>) -> Result<(), IdentityError> {
         let subject = self.accounts.subject(asked.subject);
-        let subject = subject.ok_or_else(|| IdentityError::NotFound { what: "subject".to_owned() })?;
         // Whoever sits at an open session must not be able to take the account over with it.
         if by.is_some_and(|by| by.subject == asked.subject.to_string()) {
-            let shows = asked.current.is_some() || subject.passwords.is_empty();
+            let shows = asked.current.is_some() || subject.is_none_or(|subject| subject.passwords.is_empty());
             return if shows { self.check_lock(lock) } else { Err(IdentityError::Forbidden) };
         }
-        rights::check_grant(by, &subject.roles)?;
-        self.check_lock(lock)
+        rights::check_own(by, &self.accounts, asked.subject)?;
+        subject.ok_or_else(|| IdentityError::NotFound { what: "subject".to_owned() })?;
+        // Wrong guesses of the present password do not keep an administrator from setting another.
+        if asked.current.is_some() { self.check_lock(lock) } else { Ok(()) }
     }
 
     async fn create_key(&mut self, new: &NewKey, by: Option<&Principal>) -> Outcome<CreatedKey> {
@@ -301,8 +310,10 @@ impl Desk {
 
     async fn revoke(&mut self, id: TokenId, by: Option<&Principal>) -> Outcome<()> {
         let events = self.accounts.revoke(id)?;
-        for subject in self.accounts.owners(id) {
-            rights::check_own(by, &self.accounts, subject)?;
+        let may = |subject| rights::check_own(by, &self.accounts, subject).is_ok();
+        if !self.accounts.owners(id).all(may) {
+            // As if it did not exist: others' credentials are nobody's business.
+            return Err(IdentityError::NotFound { what: "credential".to_owned() }.into());
         }
         Ok(self.commit(events).await?)
     }

@@ -38,8 +38,8 @@ pub(super) enum Done {
     Login {
         login: Login,
         lock: LockKey,
-        /// Whose account, and the hash that was checked.
-        checked: Option<(SubjectId, String)>,
+        /// Whose account, and which of its passwords was checked.
+        checked: Option<(SubjectId, u64)>,
         is_right: bool,
         /// Its hash at the present cost, if that was another.
         rehashed: Option<String>,
@@ -142,7 +142,7 @@ impl Drop for Ending {
 /// Checks the password of a login. A caller that waits no more has nothing checked.
 pub(super) fn check_login(
     (login, lock): (Login, LockKey),
-    checked: Option<(SubjectId, String)>,
+    account: Option<(SubjectId, u64, String)>,
     salt: [u8; 16],
     reply: Answer<LoggedIn>,
 ) -> impl FnOnce(&Hasher) -> Option<Done> {
@@ -150,10 +150,11 @@ pub(super) fn check_login(
         if reply.is_closed() {
             return None;
         }
-        let phc = checked.as_ref().map(|(_, phc)| phc.as_str());
+        let phc = account.as_ref().map(|(.., phc)| phc.as_str());
         let is_right = hasher.verify(&login.password, phc);
         let is_outdated = is_right && phc.is_some_and(|phc| hasher.is_outdated(phc));
         let rehashed = if is_outdated { hasher.hash(&login.password, &salt).ok() } else { None };
+        let checked = account.map(|(id, sets, _)| (id, sets));
         Some(Done::Login { login, lock, checked, is_right, rehashed, reply })
     }
 }

@@ -85,8 +85,6 @@ pub struct SecondFactor {
     pub credential: Secret,
     /// A code of the device, or a recovery code.
     pub code: Secret,
-    /// As in [`Login`].
-    pub network: String,
 }
 
 /// A new password.

@@ -22,7 +22,7 @@ pub const PASSWORD_MAX: usize = 128;
 /// Earlier passwords that may not come again, the present one included.
 pub const PASSWORD_HISTORY: usize = 5;
 /// Most bytes of a password that is looked at: characters have up to four.
-const MAX_BYTES: usize = 4 * PASSWORD_MAX;
+pub const PASSWORD_MAX_BYTES: usize = 4 * PASSWORD_MAX;
 
 /// Cost of a hash. The default is OWASP's floor for Argon2id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,7 +143,7 @@ impl Hasher {
 /// The same characters typed on different keyboards are the same password (NIST SP 800-63B, 3.1.1.2).
 fn normal(password: &Secret) -> Option<Zeroizing<String>> {
     let text = password.expose();
-    (text.len() <= MAX_BYTES).then(|| Zeroizing::new(text.nfkc().collect()))
+    (text.len() <= PASSWORD_MAX_BYTES).then(|| Zeroizing::new(text.nfkc().collect()))
 }
 
 #[cfg(test)]
@@ -196,7 +196,7 @@ mod tests {
     fn nobody_has_a_password_and_one_too_long_is_refused_unhashed() {
         let hasher = hasher(CHEAP, "");
         assert!(!hasher.verify(&Secret::new("nobody"), None));
-        let long = Secret::new("x".repeat(MAX_BYTES + 1));
+        let long = Secret::new("x".repeat(PASSWORD_MAX_BYTES + 1));
         assert!(!hasher.verify(&long, None));
         assert_eq!(hasher.hash(&long, &[0; 16]), Err(IdentityError::Refused));
     }

@@ -49,6 +49,8 @@ pub struct Subject {
     pub made_ms: u64,
     /// PHC strings, the present one first.
     pub passwords: Vec<String>,
+    /// How often it got one; a hash that is made anew of the same one does not count.
+    pub password_sets: u64,
     /// Its second factor.
     pub totp: Option<TotpRecord>,
     /// Hashes of the recovery codes that are left.

@@ -89,6 +89,7 @@ impl Accounts {
             is_suspended: false,
             made_ms: now_ms,
             passwords: Vec::new(),
+            password_sets: 0,
             totp: None,
             recovery: Vec::new(),
         };

@@ -3,7 +3,7 @@
 use aivillage_runtime::{ActorRef, CallError, Mail, Principal, clock};
 use uuid::Uuid;
 
-use super::{Desk, Failed, Outcome, answer, random, rights};
+use super::{Desk, Outcome, answer, random, rights};
 use crate::identity::accounts::{
     AccountEvent, Accounts, Amr, Challenge, Refreshed, Shown, Subject, SubjectId, Wants, place,
 };
@@ -13,6 +13,7 @@ use crate::identity::hashing::{Done, check_login};
 use crate::identity::jwt::Claims;
 use crate::identity::lockout::LockKey;
 use crate::identity::message::{Answer, Delegate, IdentityMsg, Introspection, LoggedIn, Login, SecondFactor};
+use crate::identity::password::PASSWORD_MAX_BYTES;
 use crate::identity::secret::Secret;
 use crate::identity::totp::{self, Enrolment};
 
@@ -20,6 +21,10 @@ use crate::identity::totp::{self, Enrolment};
 const BUSY_MS: u64 = 1_000;
 /// Most bytes of a name or network that is looked at.
 const MAX_TEXT: usize = 256;
+
+fn factor_lock(subject: SubjectId) -> LockKey {
+    LockKey::of(&subject.to_string(), "factor")
+}
 
 impl Desk {
     /// Refuses an attempt that is not to be looked at yet. Those under way count as failures, or a burst would be free.
@@ -36,7 +41,9 @@ impl Desk {
     }
 
     pub(super) fn login(&mut self, me: &ActorRef<Mail<IdentityMsg>>, login: Login, reply: Answer<LoggedIn>) {
-        if login.name.len() > MAX_TEXT || login.network.len() > MAX_TEXT {
+        let texts = [&login.name, &login.network];
+        // Nobody's password is that long: not hashed, so not counted either.
+        if texts.iter().any(|text| text.len() > MAX_TEXT) || login.password.expose().len() > PASSWORD_MAX_BYTES {
             return reply.send(Err(IdentityError::Refused));
         }
         let lock = LockKey::of(&Accounts::folded(&login.name), &login.network);
@@ -47,10 +54,10 @@ impl Desk {
             return reply.fail(CallError::Overloaded { retry_after_ms: 1_000 });
         }
         let account = self.accounts.named(&login.name).filter(|(_, subject)| !subject.is_suspended);
-        let checked = account.and_then(|(id, subject)| Some((id, subject.passwords.first()?.clone())));
+        let account = account.and_then(|(id, one)| Some((id, one.password_sets, one.passwords.first()?.clone())));
         match random() {
             Ok(salt) => {
-                let work = check_login((login, lock), checked, salt, reply);
+                let work = check_login((login, lock), account, salt, reply);
                 self.pending.start((&self.cx, me), &self.node.hashing, lock, work);
             }
             Err(error) => reply.send(Err(error)),
@@ -76,12 +83,12 @@ impl Desk {
         &mut self,
         wants: Wants,
         lock: LockKey,
-        right: Option<(SubjectId, String)>,
+        right: Option<(SubjectId, u64)>,
         rehashed: Option<String>,
     ) -> Outcome<LoggedIn> {
         // The account may have changed while its password was checked.
-        let right = right
-            .filter(|(id, phc)| self.accounts.live(*id).is_some_and(|subject| subject.passwords.first() == Some(phc)));
+        let is_present = |id, sets| self.accounts.live(id).is_some_and(|subject| subject.password_sets == sets);
+        let right = right.filter(|(id, sets)| is_present(*id, *sets));
         let Some((id, _)) = right else { return self.failed(lock).await };
         let mut events: Vec<_> = rehashed.map(|phc| AccountEvent::PasswordRehashed(id, phc)).into_iter().collect();
         if self.accounts.live(id).is_some_and(Subject::has_mfa) {
@@ -138,17 +145,25 @@ impl Desk {
         Ok(LoggedIn::Mfa { challenge: minted.secret, until_ms })
     }
 
+    /// Checks a second factor; the events use it up. Failures count from all networks together: whoever comes as far has the
+    /// password, and a code has six digits only.
+    async fn check_factor(&mut self, subject: SubjectId, code: &Secret) -> Outcome<Vec<AccountEvent>> {
+        let lock = factor_lock(subject);
+        self.check_lock(lock)?;
+        let whose = (self.cx.key(), subject);
+        match self.accounts.check_factor(whose, code, &self.node.seal, clock::unix_ms()) {
+            Ok(used) => Ok([Some(used), self.cleared(lock)].into_iter().flatten().collect()),
+            Err(IdentityError::Refused) => self.failed(lock).await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
     pub(super) async fn second_factor(&mut self, shown: SecondFactor) -> Outcome<LoggedIn> {
         let now_ms = clock::unix_ms();
         let (id, challenge) = self.accounts.open_challenge(self.tag, &shown.credential, now_ms)?;
         let Challenge { subject, lock, wants, .. } = challenge.clone();
-        self.check_lock(lock)?;
-        let used = self.accounts.check_factor((self.cx.key(), subject), &shown.code, &self.node.seal, now_ms);
-        let used = match used {
-            Err(IdentityError::Refused) => return self.failed(lock).await,
-            used => used?,
-        };
-        let mut events = vec![used, AccountEvent::ChallengeClosed(id)];
+        let mut events = self.check_factor(subject, &shown.code).await?;
+        events.push(AccountEvent::ChallengeClosed(id));
         events.extend(self.cleared(lock));
         let shown = Shown { amr: [Amr::Pwd, Amr::Otp, Amr::Mfa].into(), auth_ms: now_ms };
         self.grant(events, subject, wants, shown).await
@@ -159,17 +174,10 @@ impl Desk {
         let (id, session) = self.accounts.find_session(self.tag, &shown.credential, &self.lives, now_ms)?;
         let subject = session.subject;
         let until_ms = session.made_ms.saturating_add(self.lives.session_ms);
-        let lock = LockKey::of(&subject.to_string(), "factor");
-        self.check_lock(lock)?;
-        let used = self.accounts.check_factor((self.cx.key(), subject), &shown.code, &self.node.seal, now_ms);
-        let used = match used {
-            Err(IdentityError::Refused) => return self.failed(lock).await,
-            used => used?,
-        };
+        let used = self.check_factor(subject, &shown.code).await?;
         let raise = |accounts: &Accounts, minted: &Minted| accounts.raise_session(id, minted, &self.lives, now_ms);
         let (minted, mut events) = self.mint(BearerKind::Session, raise)?;
-        events.push(used);
-        events.extend(self.cleared(lock));
+        events.extend(used);
         self.commit(events).await?;
         Ok(LoggedIn::Session { secret: minted.secret, until_ms })
     }
@@ -295,14 +303,14 @@ impl Desk {
         by: Option<&Principal>,
     ) -> Outcome<Vec<Secret>> {
         rights::check_own(by, &self.accounts, id)?;
-        let lock = LockKey::of(&id.to_string(), "factor");
+        let lock = factor_lock(id);
         self.check_lock(lock)?;
         let (codes, hashes) = totp::recovery_codes(&id.to_string(), &random()?);
         let (whose, seal) = ((self.cx.key(), id), &self.node.seal);
         match self.accounts.confirm_totp(whose, (code, hashes), seal, clock::unix_ms()) {
             Ok(events) => self.commit(events).await?,
             Err(IdentityError::Refused) => return self.failed(lock).await,
-            Err(error) => return Err(Failed::Told(error)),
+            Err(error) => return Err(error.into()),
         }
         Ok(codes)
     }

@@ -141,6 +141,8 @@ async fn every_refusal_has_its_reason() {
     assert_eq!(bench.refusal(&other, 0), Refusal::Token(BadToken::Claims));
     bench.watch.clear().await;
     assert_eq!(bench.refusal(&key.secret, 0), Refusal::NotReady);
+    bench.watch.applied(TENANT, 7, AccountEvent::Suspended(id(1), true)).await;
+    assert_eq!(bench.refusal(&key.secret, 0), Refusal::NotReady);
     let unseen = bench.access(family.id, MINUTE);
     assert_eq!(bench.refusal(&unseen, MINUTE), Refusal::NotReady);
     bench.watch.restored(TENANT, 9, &bench.accounts).await;

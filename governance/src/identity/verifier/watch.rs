@@ -31,8 +31,13 @@ impl Watch {
         self.tenants.insert(tenant.to_owned(), (accounts, view));
     }
 
-    fn apply(&mut self, tenant: &str, event: &AccountEvent) {
+    fn apply(&mut self, tenant: &str, seq: u64, event: &AccountEvent) {
         let Some((accounts, view)) = self.tenants.get_mut(tenant) else {
+            if seq > 1 {
+                // What came before is not known here: nothing is let in on half a story.
+                self.unread.insert(tenant.to_owned());
+                return self.verifier.show(tenant, None);
+            }
             let mut accounts = Accounts::default();
             accounts.apply(event);
             return self.take(tenant, accounts);
@@ -63,8 +68,8 @@ impl ReplicaView for Watch {
         self.take(tenant, accounts.clone());
     }
 
-    async fn applied(&mut self, tenant: &str, _seq: u64, event: AccountEvent) {
-        self.apply(tenant, &event);
+    async fn applied(&mut self, tenant: &str, seq: u64, event: AccountEvent) {
+        self.apply(tenant, seq, &event);
     }
 }
 
