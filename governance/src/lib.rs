@@ -2,3 +2,4 @@
 
 pub mod constitution;
 pub mod ledger;
+pub mod identity;
