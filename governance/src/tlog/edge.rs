@@ -1,5 +1,6 @@
 //! The hashes that are in no full tile on disk yet: the right edge of each level of tiles.
 
+use super::error::LogError;
 use super::hash::Hash;
 use super::path::{TilePath, WIDTH};
 
@@ -22,7 +23,10 @@ struct Level {
 impl Edge {
     /// The edge of a tree of `size` entries, a multiple of 256, whose complete tiles are all on disk. `root_of` gives the
     /// root of a complete tile.
-    pub(crate) fn load<E>(size: u64, mut root_of: impl FnMut(u8, u64) -> Result<Hash, E>) -> Result<Self, E> {
+    pub(crate) fn load(
+        size: u64,
+        mut root_of: impl FnMut(u8, u64) -> Result<Hash, LogError>,
+    ) -> Result<Self, LogError> {
         let mut edge = Self { levels: Default::default() };
         let mut count = size;
         for (below, level) in edge.levels.iter_mut().enumerate() {

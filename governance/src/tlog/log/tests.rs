@@ -33,7 +33,7 @@ fn grown(sim: &Sim, size: u64) -> Log<Sim> {
     while log.size() < size {
         let first = log.size();
         log.append(&entries(first, size.min(first + 100))).unwrap();
-        if first % 300 == 0 {
+        if first.is_multiple_of(300) {
             log.sign().unwrap();
         }
     }

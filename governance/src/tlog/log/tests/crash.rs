@@ -31,17 +31,18 @@ fn work(sim: &Sim, seed: u64) -> Told {
     told
 }
 
-fn check(sim: &Sim, told: &Told) {
-    let mut log = open(sim, 300).unwrap();
-    assert!(log.size() >= told.acknowledged, "{} of {} are left", log.size(), told.acknowledged);
-    assert_eq!(all(&log), entries(0, log.size()));
+/// What is found must hold what was told; `replay` names the crash.
+fn check(sim: &Sim, told: &Told, replay: &str) {
+    let mut log = open(sim, 300).unwrap_or_else(|error| panic!("{replay}: {error}"));
+    assert!(log.size() >= told.acknowledged, "{replay}: {} of {} are left", log.size(), told.acknowledged);
+    assert_eq!(all(&log), entries(0, log.size()), "{replay}");
     log.append(&entries(log.size(), log.size() + 700)).unwrap();
     log.sign().unwrap();
     for signed in &told.signed {
         let proof = log.consistency(signed.size, log.size()).unwrap();
-        assert_eq!(verify_consistency(&proof, signed.size, signed.root, log.size(), log.root()), Ok(()));
+        assert_eq!(verify_consistency(&proof, signed.size, signed.root, log.size(), log.root()), Ok(()), "{replay}");
     }
-    assert_eq!(log.audit().unwrap().findings, []);
+    assert_eq!(log.audit().unwrap().findings, [], "{replay}");
 }
 
 #[test]
@@ -55,8 +56,11 @@ fn crash_at_any_operation_loses_nothing_acknowledged_and_forks_nothing() {
             sim.set(Fault::CrashAt(op));
             let told = work(&sim, seed);
             for found in 0..4 {
-                println!("seed {seed}, crash at {op}, found {found}");
-                check(&sim.after_crash(seed ^ op << 8 ^ found << 32), &told);
+                check(
+                    &sim.after_crash(seed ^ op << 8 ^ found << 32),
+                    &told,
+                    &format!("seed {seed}, op {op}, found {found}"),
+                );
             }
         }
     }
@@ -71,6 +75,6 @@ fn crash_while_recovering_is_recovered_from() {
         let again = sim.after_crash(7);
         again.set(Fault::CrashAt(op));
         let _ = open(&again, 300);
-        check(&again.after_crash(op), &told);
+        check(&again.after_crash(op), &told, &format!("op {op} of the recovery"));
     }
 }
