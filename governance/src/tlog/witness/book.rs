@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::checkpoint::{BadCheckpoint, Checkpoint};
 use super::super::error::LogError;
-use super::super::files::{Disk, Files, folder, replace};
+use super::super::files::{DRAFT, Disk, Files, folder, replace};
 use super::super::note::{BadNote, Cosigner, Note, SignatureLine, VerifierKey};
 use super::super::request::{AddCheckpoint, Refusal};
 use super::super::tree::verify_consistency;
@@ -67,14 +67,16 @@ impl<F: Files> Book<F> {
     pub fn open(files: F, cosigner: Cosigner, logs: Vec<VerifierKey>) -> Result<Self, LogError> {
         let logs = logs.into_iter().map(|key| (key.name().to_owned(), key)).collect();
         let mut book = Self { files, cosigner, logs, latest: BTreeMap::new() };
-        for name in book.files.list(LATEST).map_err(|e| LogError::io("list", LATEST, &e))? {
+        let names = book.files.list(LATEST).map_err(|e| LogError::io("list", LATEST, &e))?;
+        for name in names.into_iter().filter(|name| !name.ends_with(DRAFT)) {
             let note = book.read(&name)?;
             let body: Checkpoint = note.text().parse().map_err(|e: BadCheckpoint| damaged(&name, &e))?;
-            if latest(&body.origin) == name {
-                // Our own cosignature is on it: it vouches for the file also when the log is known no more.
-                note.verify([book.cosigner.public()]).map_err(|e| damaged(&name, &e))?;
-                book.latest.insert(body.origin.clone(), (body, note));
+            if latest(&body.origin) != name {
+                return Err(damaged(&name, &"it is of another log than its name says"));
             }
+            // Our own cosignature is on it: it vouches for the file also when the log is known no more.
+            note.verify([book.cosigner.public()]).map_err(|e| damaged(&name, &e))?;
+            book.latest.insert(body.origin.clone(), (body, note));
         }
         Ok(book)
     }
@@ -163,7 +165,7 @@ impl<F: Files> Book<F> {
             let text = String::from_utf8(bytes).map_err(|e| damaged(file, &e))?;
             pair(&text).filter(|_| file.ends_with(&name(&text))).ok_or_else(|| damaged(file, &"it holds no pair"))
         };
-        names.iter().filter(|name| folder(name) == EVIDENCE && !name.contains('.')).map(read).collect()
+        names.iter().filter(|name| !name.ends_with(DRAFT)).map(read).collect()
     }
 }
 

@@ -47,7 +47,7 @@ fn check(sim: &Sim, told: &Told, replay: &str) {
 
 #[test]
 fn crash_at_any_operation_loses_nothing_acknowledged_and_forks_nothing() {
-    let seeds = std::env::var("TLOG_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(3);
+    let seeds = std::env::var("TLOG_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(2);
     for seed in 0..seeds {
         let whole = Sim::default();
         work(&whole, seed);
