@@ -5,6 +5,9 @@ use std::io;
 use aivillage_runtime::{AppError, CallError};
 use serde::{Deserialize, Serialize};
 
+use super::bundle::MAX_ENTRY;
+use super::entry::EntryError;
+
 /// Why a log did not do what was asked. After all but `Stopped`, `Damaged` and `Fork` it goes on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
@@ -114,6 +117,15 @@ impl LogError {
             Self::TooFewWitnesses { .. } => "tlog_too_few_witnesses",
             Self::BadCosignature { .. } => "tlog_bad_cosignature",
             Self::Stopped { .. } => "tlog_stopped",
+        }
+    }
+}
+
+impl From<EntryError> for LogError {
+    fn from(error: EntryError) -> Self {
+        match error {
+            EntryError::TooLarge(bytes) => Self::TooLarge { bytes, max: MAX_ENTRY },
+            error => Self::BadEntry { detail: error.to_string() },
         }
     }
 }

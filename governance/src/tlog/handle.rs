@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
-use aivillage_runtime::{CallError, Reply};
+use aivillage_runtime::Reply;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
@@ -346,18 +346,6 @@ impl LogHandle {
         self.ask(Command::Close).await
     }
 }
-
-impl From<super::entry::EntryError> for LogError {
-    fn from(error: super::entry::EntryError) -> Self {
-        match error {
-            super::entry::EntryError::TooLarge(bytes) => Self::TooLarge { bytes, max: super::bundle::MAX_ENTRY },
-            error => Self::BadEntry { detail: error.to_string() },
-        }
-    }
-}
-
-/// So that `Reply::complete` takes our errors.
-const _: fn(LogError) -> CallError = CallError::from;
 
 #[cfg(test)]
 mod tests;
