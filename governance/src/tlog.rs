@@ -5,7 +5,7 @@
 //!
 //! | look for | in |
 //! |---|---|
-//! | hashes, roots, proofs: pure | [`Hash`], [`Frontier`], [`tree`] |
+//! | hashes, roots, proofs: pure | [`struct@Hash`], [`Frontier`], [`tree`] |
 //! | signed notes, checkpoints, cosignatures, proof files | [`note`], [`Checkpoint`], [`TlogProof`] |
 //! | what an entry says, pseudonyms | [`entry`] |
 //! | the log on disk, its recovery, its audit | [`Log`], [`audit`](mod@audit) |
