@@ -1,5 +1,13 @@
 //! Governance: who may do what, what content passes, and what happened.
+//!
+//! | look for | in |
+//! |---|---|
+//! | the rules that bind everybody, signed | [`constitution`] |
+//! | who somebody is: accounts, credentials | [`identity`] |
+//! | money and quota, double entry | [`ledger`] |
+//! | what happened, provable to anyone | [`tlog`] |
 
 pub mod constitution;
-pub mod ledger;
 pub mod identity;
+pub mod ledger;
+pub mod tlog;
