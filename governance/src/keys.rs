@@ -10,6 +10,8 @@
 //! | names: tenant, subject, purpose, key | [`scope`] |
 //! | secrets, wrapping one key by another | [`secret`] |
 //! | the root and its epochs, the file they are kept in | [`root`], [`keystore`] |
+//! | the wrapped keys of a tenant, as state made of events | [`ring`] |
+//! | sealing without a mailbox | [`handle`] |
 //!
 //! **Shredding.** A subject's keys leave the [`KeyRing`] at once and a tombstone refuses everything sealed to it later. What
 //! backups and old log segments hold of them is wrapped under the tenant's KEK, and that under epoch keys. With the next epoch
@@ -22,14 +24,18 @@
 pub mod config;
 pub mod envelope;
 pub mod error;
+pub mod handle;
 pub mod keystore;
+pub mod ring;
 pub mod root;
 pub mod scope;
 pub mod secret;
 
 pub use config::{KeysConfig, SealKind};
 pub use error::CryptError;
+pub use handle::VaultHandle;
 pub use keystore::{Keystore, KeystoreError, Unlock};
+pub use ring::{KeyRing, RingEvent};
 pub use root::Root;
 pub use scope::{DekId, Purpose, Scope, SubjectTag, TenantId};
 pub use secret::Secret;
