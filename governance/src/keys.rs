@@ -12,6 +12,8 @@
 //! | the root and its epochs, the file they are kept in | [`root`], [`keystore`] |
 //! | the wrapped keys of a tenant, as state made of events | [`ring`] |
 //! | sealing without a mailbox | [`handle`] |
+//! | the actor | [`vault`] |
+//! | proof of an erasure | [`certificate`] |
 //!
 //! **Shredding.** A subject's keys leave the [`KeyRing`] at once and a tombstone refuses everything sealed to it later. What
 //! backups and old log segments hold of them is wrapped under the tenant's KEK, and that under epoch keys. With the next epoch
@@ -21,6 +23,7 @@
 //! **What this does not do.** A backup of the key file itself, kept beside a backup of the state, opens what both are of: keep
 //! only the newest. A copy-on-write file system or a flash disk may keep old blocks of the key file for a while.
 
+pub mod certificate;
 pub mod config;
 pub mod envelope;
 pub mod error;
@@ -30,7 +33,9 @@ pub mod ring;
 pub mod root;
 pub mod scope;
 pub mod secret;
+pub mod vault;
 
+pub use certificate::{CertificateError, ErasureCertificate, SignedCertificate};
 pub use config::{KeysConfig, SealKind};
 pub use error::CryptError;
 pub use handle::VaultHandle;
@@ -39,3 +44,4 @@ pub use ring::{KeyRing, RingEvent};
 pub use root::Root;
 pub use scope::{DekId, Purpose, Scope, SubjectTag, TenantId};
 pub use secret::Secret;
+pub use vault::{KeyVault, KeyVaultMsg, Vault};
