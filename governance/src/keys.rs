@@ -13,6 +13,7 @@
 //! | the wrapped keys of a tenant, as state made of events | [`ring`] |
 //! | sealing without a mailbox | [`handle`] |
 //! | the actor | [`vault`] |
+//! | a store whose values are sealed | [`store`] |
 //! | proof of an erasure | [`certificate`] |
 //!
 //! **Shredding.** A subject's keys leave the [`KeyRing`] at once and a tombstone refuses everything sealed to it later. What
@@ -33,6 +34,7 @@ pub mod ring;
 pub mod root;
 pub mod scope;
 pub mod secret;
+pub mod store;
 pub mod vault;
 
 pub use certificate::{CertificateError, ErasureCertificate, SignedCertificate};
@@ -44,4 +46,5 @@ pub use ring::{KeyRing, RingEvent};
 pub use root::Root;
 pub use scope::{DekId, Purpose, Scope, SubjectTag, TenantId};
 pub use secret::Secret;
+pub use store::EncryptedStore;
 pub use vault::{KeyVault, KeyVaultMsg, Vault};
