@@ -9,7 +9,7 @@
 
 use std::fmt;
 
-use aws_lc_rs::hkdf::{HKDF_SHA256, Prk};
+use aws_lc_rs::hmac::{Context, HMAC_SHA256, Key};
 
 use super::error::CryptError;
 use super::secret::Secret;
@@ -100,13 +100,14 @@ impl Root {
     }
 }
 
-/// HKDF-Expand, RFC 5869 section 2.3; the chain key is uniformly random, so nothing has to be extracted first.
+/// HKDF-Expand to 32 bytes, RFC 5869 section 2.3: `T(1) = HMAC(PRK, info | 0x01)`. The chain key is uniformly random, so nothing
+/// has to be extracted first. `aws_lc_rs::hkdf` would keep a copy of the chain key that nobody overwrites.
 fn derive(chain: &Secret, info: &[u8]) -> Secret {
-    let prk = Prk::new_less_safe(HKDF_SHA256, chain.bytes());
+    let mut mac = Context::with_key(&Key::new(HMAC_SHA256, chain.bytes()));
+    mac.update(info);
+    mac.update(&[1]);
     let mut out = Secret::zero();
-    let info = [info];
-    let okm = prk.expand(&info, HKDF_SHA256).expect("32 bytes are within the limit of HKDF-SHA256");
-    okm.fill(out.bytes_mut()).expect("the output has the length that was asked for");
+    out.bytes_mut().copy_from_slice(mac.sign().as_ref());
     out
 }
 

@@ -24,8 +24,9 @@ pub const WRAPPED: usize = 12 + 32 + 16;
 /// ```compile_fail,E0277
 /// fn write(secret: &aivillage_governance::keys::Secret) -> Vec<u8> { postcard::to_allocvec(secret).unwrap() }
 /// ```
-/// ```compile_fail,E0599
-/// fn copy(secret: &aivillage_governance::keys::Secret) -> aivillage_governance::keys::Secret { secret.clone().into() }
+/// ```compile_fail,E0277
+/// use aivillage_governance::keys::Secret;
+/// fn copy(secret: Secret) -> Secret { Clone::clone(&secret) }
 /// ```
 #[allow(missing_debug_implementations, reason = "a secret is never shown")]
 pub struct Secret(Box<Zeroizing<[u8; 32]>>);

@@ -61,8 +61,13 @@ impl Stored {
         let damaged = |why: &str| KeystoreError::Damaged { path: path.clone(), why: why.to_owned() };
         let (sealing, chain) = match (&self.root, unlock) {
             (Kept::Clear(key), Unlock::File) => {
-                let mut key = unhex(key).ok_or_else(|| damaged("the key is not 32 bytes in hex"))?;
-                (Sealing::File, Secret::take(&mut key))
+                let mut chain = Secret::zero();
+                // Straight to its place: an array that is handed on leaves copies behind.
+                let written = (key.len() == 64).then(|| HEXLOWER.decode_mut(key.as_bytes(), chain.bytes_mut()));
+                if !matches!(written, Some(Ok(32))) {
+                    return Err(damaged("the key is not 32 bytes in hex"));
+                }
+                (Sealing::File, chain)
             }
             (Kept::Clear(_), Unlock::Passphrase(..)) => return Err(KeystoreError::NotSealed { path }),
             (Kept::Argon2id { .. }, Unlock::File) => return Err(KeystoreError::NeedsPassphrase { path }),
@@ -87,8 +92,7 @@ impl Stored {
 }
 
 fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let bytes = Zeroizing::new(HEXLOWER.decode(text.as_bytes()).ok()?);
-    bytes[..].try_into().ok()
+    HEXLOWER.decode(text.as_bytes()).ok()?.try_into().ok()
 }
 
 /// Reads the file; none if there is no such file.

@@ -1,3 +1,6 @@
+#[cfg(target_os = "linux")]
+mod traces;
+
 use std::fs;
 
 use proptest::prelude::*;
