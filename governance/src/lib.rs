@@ -4,10 +4,12 @@
 //! |---|---|
 //! | the rules that bind everybody, signed | [`constitution`] |
 //! | who somebody is: accounts, credentials | [`identity`] |
+//! | encryption at rest, keys that can be destroyed | [`keys`] |
 //! | money and quota, double entry | [`ledger`] |
 //! | what happened, provable to anyone | [`tlog`] |
 
 pub mod constitution;
 pub mod identity;
+pub mod keys;
 pub mod ledger;
 pub mod tlog;
