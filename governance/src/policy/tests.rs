@@ -1,6 +1,7 @@
 //! What must hold for the whole of it.
 
 mod faults;
+mod node;
 mod same;
 mod stories;
 
