@@ -184,6 +184,10 @@ fn measure(count: usize, requests: usize, figures: &mut Figures) {
     let started = Instant::now();
     let bundle = Arc::new(Bundle::load(&sources).expect("a bundle"));
     put("load, ms", json!(started.elapsed().as_millis()));
+    let changed = sources.with("bench.cedar", policies(count).replace("l3", "l4")).expect("a bundle");
+    let started = Instant::now();
+    drop(Bundle::load_after(&changed, Some(&bundle)).expect("a bundle"));
+    put("reload with one in seven changed, ms", json!(started.elapsed().as_millis()));
     let handle = PdpHandle::new(100_000);
     handle.publish(bundle.clone(), 1);
     let plain = Plain::new(count);

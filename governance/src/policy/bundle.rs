@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::cases::{self, Case, Failure};
 use super::decide::Decision;
 use super::hierarchy::Hierarchy;
-use super::read::{self, Found};
+use super::read::{self, Check, Found};
 use super::request::Request;
 use super::slices::{self, Action, Slice, Slices};
 use super::sources::{INVARIANTS, Sources};
@@ -114,12 +114,25 @@ impl Bundle {
     /// # Errors
     /// See [`BundleError`]; all faults of all files are told together.
     pub fn load(sources: &Sources) -> Result<Self, BundleError> {
+        Self::load_after(sources, None)
+    }
+
+    /// The same beside the bundle that is at work: what passed then with the same schema is not checked again.
+    ///
+    /// # Errors
+    /// As [`Bundle::load`].
+    pub fn load_after(sources: &Sources, before: Option<&Self>) -> Result<Self, BundleError> {
         let schema = read::schema(sources).map_err(BundleError::Invalid)?;
-        let validator = Validator::new(schema.clone());
+        let same_schema = |before: &&Self| before.sources.of_type("cedarschema").eq(sources.of_type("cedarschema"));
+        let before = before.filter(same_schema);
+        let passed = |policy: &PolicyText| {
+            before.is_some_and(|before| before.policy(&policy.id).is_some_and(|old| old.text == policy.text))
+        };
+        let check = Check { validator: Validator::new(schema.clone()), passed: &passed };
         let mut issues = Vec::new();
         let mut found = Vec::new();
         for (file, text) in sources.of_type("cedar") {
-            found.extend(read::policies(file, text, &validator, &mut issues));
+            found.extend(read::policies(file, text, &check, &mut issues));
         }
         let text = sources.file("entities.json").unwrap_or("[]");
         let hierarchy = Hierarchy::read("entities.json", text, &schema).unwrap_or_else(|faults| {

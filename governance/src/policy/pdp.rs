@@ -285,7 +285,7 @@ fn status(handle: &PdpHandle, problem: Option<String>) -> PdpStatus {
 
 /// Puts the folder to work unless it is at work already.
 async fn reload(village: &Village, handle: &PdpHandle, folder: Wanted) -> Result<PdpStatus, CallError> {
-    let bundle = Arc::new(load(village, move || folder.sources()).await?);
+    let bundle = Arc::new(load(village, handle, move || folder.sources()).await?);
     // Again when another reload was between.
     loop {
         let next = match handle.snapshot() {
@@ -317,7 +317,7 @@ fn version_of(epoch: u64) -> u64 {
 
 /// Puts a bundle to work; says why not.
 async fn load_version(cx: &ActorCx, handle: &PdpHandle, version: u64, wanted: Wanted) -> Option<String> {
-    match load(cx.village(), move || wanted.sources()).await {
+    match load(cx.village(), handle, move || wanted.sources()).await {
         Ok(bundle) => {
             handle.publish(Arc::new(bundle), epoch_of(version));
             None
@@ -329,9 +329,15 @@ async fn load_version(cx: &ActorCx, handle: &PdpHandle, version: u64, wanted: Wa
 /// Loads on a thread of its own.
 async fn load(
     village: &Village,
+    handle: &PdpHandle,
     sources: impl FnOnce() -> Result<Sources, SourcesError> + Send + 'static,
 ) -> Result<Bundle, LoadError> {
-    village.blocking("policy.load", move || Ok(Bundle::load(&sources()?)?)).await?
+    let before = handle.snapshot();
+    let work = move || {
+        let before = before.as_ref().map(|snapshot| &**snapshot.bundle());
+        Ok(Bundle::load_after(&sources()?, before)?)
+    };
+    village.blocking("policy.load", work).await?
 }
 
 /// Why there is no bundle.
@@ -357,7 +363,7 @@ async fn apply(village: &Village, handle: &PdpHandle, sources: Sources, expect: 
         let message = "this node runs alone: change the files of its policy folder and reload";
         return Err(AppError::new("policy_not_replicated", message).into());
     };
-    let bundle = load(village, move || Ok(sources)).await?;
+    let bundle = load(village, handle, move || Ok(sources)).await?;
     let packed = bundle.sources().pack().map_err(LoadError::from)?;
     let command = PolicyMachine::put(expect, bundle.hash(), packed);
     let answer = cluster.command(NS, command).await.map_err(|error| undecided(&error))?;

@@ -58,8 +58,15 @@ fn blamed<'a>(files: &[(&'a str, &'a str)], error: &dyn Diagnostic) -> (&'a str,
     pointed.or(files.last().copied()).unwrap_or(("schema.cedarschema", ""))
 }
 
+/// How policies are checked.
+pub(super) struct Check<'a> {
+    pub(super) validator: Validator,
+    /// Passed the same check with the same schema before, if it has the same text.
+    pub(super) passed: &'a dyn Fn(&PolicyText) -> bool,
+}
+
 /// The policies of one file; `issues` gets what is wrong with it.
-pub(super) fn policies(file: &str, text: &str, validator: &Validator, issues: &mut Vec<Issue>) -> Vec<Found> {
+pub(super) fn policies(file: &str, text: &str, check: &Check<'_>, issues: &mut Vec<Issue>) -> Vec<Found> {
     let tenant = match tenant_of(file) {
         Ok(tenant) => tenant,
         Err(message) => {
@@ -80,7 +87,7 @@ pub(super) fn policies(file: &str, text: &str, validator: &Validator, issues: &m
         return Vec::new();
     }
     let found = named(file, text, tenant, &set);
-    check(file, text, &found, validator, issues);
+    check.all(file, text, &found, issues);
     found
 }
 
@@ -95,53 +102,58 @@ fn tenant_of(file: &str) -> Result<Option<&str>, &'static str> {
 
 /// Gives each policy the id of its `@id`, or that of its place.
 fn named(file: &str, text: &str, tenant: Option<&str>, set: &PolicySet) -> Vec<Found> {
-    let mut from = 0;
+    let (mut from, mut line) = (0, 1);
     let mut found = Vec::new();
     for (number, policy) in set.policies().enumerate() {
         let source = policy.to_cedar().unwrap_or_default();
         let at = text.get(from..).and_then(|rest| rest.find(&source)).map_or(from, |ahead| from + ahead);
+        line += text.get(from..at).map_or(0, |between| between.matches('\n').count());
+        let begins = line;
+        line += source.matches('\n').count();
         from = at + source.len();
         let id = match (policy.annotation("id"), tenant) {
             (Some(id), None) if !id.is_empty() => id.to_owned(),
             (Some(id), Some(tenant)) if !id.is_empty() => format!("tenants/{tenant}/{id}"),
             _ => format!("{}#{}", file.trim_end_matches(".cedar"), number + 1),
         };
-        let (line, _) = place(text, at);
         let article = policy.annotation("article").map(str::to_owned);
         let policy = policy.new_id(PolicyId::new(&id));
         let forbids = policy.effect() == Effect::Forbid;
-        let text = PolicyText { id, file: file.to_owned(), line, forbids, article, text: source };
+        let text = PolicyText { id, file: file.to_owned(), line: begins, forbids, article, text: source };
         found.push(Found { policy, text, at, tenant: tenant.map(str::to_owned) });
     }
     found
 }
 
-fn check(file: &str, text: &str, found: &[Found], validator: &Validator, issues: &mut Vec<Issue>) {
-    let before = issues.len();
-    for found in found {
-        if found.text.forbids && found.text.article.is_none() {
-            issues.push(Issue::new(
-                file,
-                text,
-                found.at,
-                "a forbid cites the article it enforces: add `@article(\"...\")`",
-            ));
+impl Check<'_> {
+    fn all(&self, file: &str, text: &str, found: &[Found], issues: &mut Vec<Issue>) {
+        let before = issues.len();
+        for found in found {
+            if found.text.forbids && found.text.article.is_none() {
+                issues.push(Issue::new(
+                    file,
+                    text,
+                    found.at,
+                    "a forbid cites the article it enforces: add `@article(\"...\")`",
+                ));
+            }
+            if let Some(foreign) = found.tenant.as_deref().and_then(|tenant| foreign(tenant, &found.policy)) {
+                let message = format!("policies of a tenant are about its own resources, `{foreign}` is another's");
+                issues.push(Issue::new(file, text, found.at, message));
+            }
         }
-        if let Some(foreign) = found.tenant.as_deref().and_then(|tenant| foreign(tenant, &found.policy)) {
-            let message = format!("policies of a tenant are about its own resources, `{foreign}` is another's");
-            issues.push(Issue::new(file, text, found.at, message));
+        let unknown = found.iter().filter(|found| !(self.passed)(&found.text));
+        match PolicySet::from_policies(unknown.map(|found| found.policy.clone())) {
+            Err(error) => issues.push(issue(file, text, &error)),
+            Ok(set) => {
+                let result = self.validator.validate_with_level(&set, ValidationMode::Strict, DEREFERENCES);
+                issues.extend(result.validation_errors().map(|error| issue(file, text, error)));
+            }
         }
+        // Several request types may find the same fault.
+        issues.get_mut(before..).unwrap_or_default().sort();
+        issues.dedup();
     }
-    match PolicySet::from_policies(found.iter().map(|found| found.policy.clone())) {
-        Err(error) => issues.push(issue(file, text, &error)),
-        Ok(set) => {
-            let result = validator.validate_with_level(&set, ValidationMode::Strict, DEREFERENCES);
-            issues.extend(result.validation_errors().map(|error| issue(file, text, error)));
-        }
-    }
-    // Several request types may find the same fault.
-    issues.get_mut(before..).unwrap_or_default().sort();
-    issues.dedup();
 }
 
 /// The resource of another tenant that a policy's scope names.

@@ -84,6 +84,37 @@ fn a_fault_is_told_with_file_line_and_column() {
 }
 
 #[test]
+fn beside_another_bundle_what_changed_is_checked_and_with_another_schema_all() {
+    let with = |text: &str| Sources::embedded().with("a.cedar", text).unwrap();
+    let policy =
+        |of: &str| format!("@id(\"mine\") permit (principal, action, resource is App::{of}) when {{ context.mfa }};");
+    let schema = |of: &str| {
+        let types = include_str!("../../../policies/schema.cedarschema");
+        let things = &types[types.find("entity Tenant").unwrap()..types.find("// What is true of the one").unwrap()];
+        let things = things
+            .replace(
+                "Tenant, System, Namespace, Actor, Tool, Topic, Job, Collection, Document, Model, \
+             Proposal, Case, Key, AuditEntry",
+                of,
+            )
+            .replace("[Namespace, Tenant]", "[AiVillage::Tenant]");
+        let things = things.replace(": Tenant", ": AiVillage::Tenant").replace("<Tenant>", "<AiVillage::Tenant>");
+        let action = format!(
+            "action \"app.see\" appliesTo {{ principal: [AiVillage::User], resource: [{of}], context: AiVillage::Facts }};"
+        );
+        format!("namespace App {{ {things} {action} }}")
+    };
+    let photos = with(&policy("Photo")).with("app.cedarschema", schema("Photo")).unwrap();
+    let before = Bundle::load(&photos).unwrap();
+    let after = |sources: &Sources| Bundle::load_after(sources, Some(&before)).map(|bundle| bundle.hash());
+    assert_eq!(after(&photos).unwrap(), photos.hash());
+    let worse = photos.clone().with("a.cedar", policy("Photo").replace("mfa", "mfb")).unwrap();
+    assert!(matches!(after(&worse), Err(BundleError::Invalid(_))));
+    let videos = photos.with("app.cedarschema", schema("Video")).unwrap();
+    assert!(matches!(after(&videos), Err(BundleError::Invalid(_))));
+}
+
+#[test]
 fn all_faults_are_told_together_and_no_more_than_a_hundred() {
     let sources = Sources::embedded().with("a.cedar", "permit (").unwrap().with("b.cedar", "forbid (").unwrap();
     let Err(BundleError::Invalid(issues)) = Bundle::load(&sources) else { panic!("loaded") };

@@ -14,10 +14,10 @@ use crate::policy::{Bundle, Decision, Request, Sources, read};
 /// All policies of `sources` in one set; those of a tenant say themselves whose resources they are about.
 fn all_policies(sources: &Sources) -> (Schema, PolicySet) {
     let schema = read::schema(sources).unwrap();
-    let validator = cedar_policy::Validator::new(schema.clone());
+    let check = read::Check { validator: cedar_policy::Validator::new(schema.clone()), passed: &|_| false };
     let mut all = PolicySet::new();
     for (file, text) in sources.of_type("cedar") {
-        for found in read::policies(file, text, &validator, &mut Vec::new()) {
+        for found in read::policies(file, text, &check, &mut Vec::new()) {
             let policy = match &found.tenant {
                 Some(tenant) => confined(&found.policy, tenant),
                 None => found.policy,
