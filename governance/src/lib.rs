@@ -6,10 +6,12 @@
 //! | who somebody is: accounts, credentials | [`identity`] |
 //! | encryption at rest, keys that can be destroyed | [`keys`] |
 //! | money and quota, double entry | [`ledger`] |
+//! | who may do what | [`policy`] |
 //! | what happened, provable to anyone | [`tlog`] |
 
 pub mod constitution;
 pub mod identity;
 pub mod keys;
 pub mod ledger;
+pub mod policy;
 pub mod tlog;
