@@ -1,1 +1,4 @@
 //! Governance: who may do what, what content passes, and what happened.
+
+pub mod dlp;
+pub mod limits;
