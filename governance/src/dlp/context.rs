@@ -154,9 +154,11 @@ struct Heard {
     /// Words between it and the candidate, counted from one.
     distance: usize,
     topics: Topics,
+    /// A number between the two, and a word between that and the candidate: it spoke of that number.
+    is_taken: bool,
 }
 
-/// The context of one candidate.
+/// The context of one candidate; on each side the nearest word first.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     before: Vec<Heard>,
@@ -168,14 +170,11 @@ impl Window {
     pub(super) fn around(text: &[u8], span: &Range<usize>, deaf: &[Range<usize>]) -> Self {
         let low = span.start.saturating_sub(REACH_BYTES);
         let high = text.len().min(span.end.saturating_add(REACH_BYTES));
-        let mut before: Vec<_> = words_before(text, low, span.start).collect();
-        before.reverse();
+        let before: Vec<_> = words_before(text, low, span.start).collect();
         let behind: Vec<_> = words_behind(text, span.end, high).collect();
-        let first = before.len();
-        Window {
-            before: heard(text, &before, deaf, |place| first - place),
-            behind: heard(text, &behind, deaf, |place| place + 1),
-        }
+        let second_before = |place: usize| place.checked_sub(1);
+        let second_behind = |place: usize| Some(place + 1);
+        Window { before: heard(text, &before, deaf, second_before), behind: heard(text, &behind, deaf, second_behind) }
     }
 
     /// A word of these topics is at most `reach` words away.
@@ -186,31 +185,46 @@ impl Window {
 
     /// The label nearest before the candidate, else nearest behind it, is one of these topics.
     pub(super) fn is_labelled(&self, topics: Topics, reach: usize) -> bool {
-        let label = |heard: &&Heard| heard.topics.meets(LABELS);
-        let nearest = self.before.iter().rev().find(label).or_else(|| self.behind.iter().find(label));
+        let label = |heard: &&Heard| heard.topics.meets(LABELS) && !heard.is_taken;
+        let nearest = self.before.iter().find(label).or_else(|| self.behind.iter().find(label));
         nearest.is_some_and(|heard| heard.distance <= reach && heard.topics.meets(topics))
+    }
+
+    /// The label nearest before the candidate is one of these topics.
+    pub(super) fn is_preceded(&self, topics: Topics) -> bool {
+        let nearest = self.before.iter().find(|heard| heard.topics.meets(LABELS) && !heard.is_taken);
+        nearest.is_some_and(|heard| heard.topics.meets(topics))
     }
 }
 
-fn heard(text: &[u8], words: &[Range<usize>], deaf: &[Range<usize>], distance: impl Fn(usize) -> usize) -> Vec<Heard> {
+/// What the words say, the nearest first. `second` is the place of the word that follows in the text.
+fn heard(
+    text: &[u8],
+    words: &[Range<usize>],
+    deaf: &[Range<usize>],
+    second: impl Fn(usize) -> Option<usize>,
+) -> Vec<Heard> {
     let is_deaf = |word: &Range<usize>| !deaf.is_empty() && inside(deaf, word.start);
-    let word = |range: &Range<usize>| {
-        if is_deaf(range) { None } else { text.get(range.clone()).and_then(Word::of) }
-    };
+    let word = |range: &Range<usize>| if is_deaf(range) { None } else { text.get(range.clone()).and_then(Word::of) };
     let mut found = Vec::new();
+    let (mut has_word, mut is_taken) = (false, false);
     for (place, range) in words.iter().enumerate() {
-        let Some(first) = word(range) else { continue };
-        let Some(meaning) = MEANINGS.get(first.as_bytes()) else { continue };
-        let mut topics = meaning.alone;
-        if meaning.begins_pair
-            && let Some(pair) = words.get(place + 1).and_then(word).and_then(|next| first.joined(next))
-            && let Some(meaning) = MEANINGS.get(pair.as_bytes())
-        {
-            topics = topics.or(meaning.alone);
+        let first = word(range);
+        let meaning = first.and_then(|first| MEANINGS.get(first.as_bytes()));
+        if let (Some(first), Some(meaning)) = (first, meaning) {
+            let next = second(place).and_then(|place| words.get(place)).filter(|_| meaning.begins_pair);
+            let pair = next.and_then(word).and_then(|next| first.joined(next));
+            let pair = pair.and_then(|pair| MEANINGS.get(pair.as_bytes())).map_or(Topics::NONE, |pair| pair.alone);
+            let topics = meaning.alone.or(pair);
+            if topics != Topics::NONE {
+                found.push(Heard { distance: place + 1, topics, is_taken });
+            }
         }
-        if topics != Topics::NONE {
-            found.push(Heard { distance: distance(place), topics });
-        }
+        let is_number =
+            meaning.is_none() && text.get(range.clone()).is_some_and(|word| word.iter().any(u8::is_ascii_digit));
+        is_taken |= is_number && has_word;
+        // A list goes on: the label speaks of all its numbers.
+        has_word |= !is_number && first.is_some_and(|word| !matches!(word.as_bytes(), b"and" | b"or"));
     }
     found
 }
@@ -249,12 +263,17 @@ fn words_before(text: &[u8], low: usize, high: usize) -> impl Iterator<Item = Ra
     std::iter::from_fn(next).take(REACH)
 }
 
-/// Words that begin at or behind `low`, the nearest first.
+/// Words that begin at or behind `low`, the nearest first. A sentence's end ends them: what comes next names its own numbers.
 fn words_behind(text: &[u8], low: usize, high: usize) -> impl Iterator<Item = Range<usize>> {
     let mut at = low;
     let byte = move |at: usize| text.get(at).copied().unwrap_or(b' ');
     let next = move || {
         while at < high && !is_word(byte(at)) {
+            let is_end = matches!(byte(at), b'.' | b'!' | b'?') && byte(at + 1).is_ascii_whitespace();
+            if is_end || byte(at) == b'\n' {
+                at = high;
+                return None;
+            }
             at += 1;
         }
         let start = at;
@@ -304,6 +323,15 @@ mod tests {
         assert!(window(text, "Y2").is_labelled(LICENCE, 6));
         assert!(!window(text, "Y2").is_labelled(PASSPORT, 6));
         assert!(window("Z3 is the passport", "Z3").is_labelled(PASSPORT, 6));
+    }
+
+    #[test]
+    fn a_label_speaks_of_the_number_beside_it() {
+        let text = "account 111 was closed, parcel 222";
+        assert!(window(text, "111").is_labelled(ACCOUNT, 6));
+        assert!(!window(text, "222").is_labelled(ACCOUNT, 6));
+        assert!(!window("room 222. Account: 111", "222").is_labelled(ACCOUNT, 6), "another sentence");
+        assert!(window("accounts 111, 112 and 222", "222").is_labelled(ACCOUNT, 6), "a list");
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! Takes findings out of a text and remembers where they were.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
 use super::calendar::{self, Written};
-use super::{Action, DataKind, DlpConfig, Finding, PseudonymKey, Token, engine, scan_for};
+use super::{Action, DataKind, DlpConfig, Finding, PseudonymKey, Token, context, engine, scan_for};
 
 /// Rounds until nothing is found in what was redacted. Each takes out more of the text; ordinary text needs one, a text made
 /// to need more keeps no finding longer than this.
@@ -80,10 +80,9 @@ impl<'a> Redactor<'a> {
             if more.is_empty() {
                 break;
             }
-            for finding in more {
-                findings.retain(|old| old.span.end <= finding.span.start || finding.span.end <= old.span.start);
-                findings.push(finding);
-            }
+            let spans: Vec<_> = more.iter().map(|finding| finding.span.clone()).collect();
+            findings.retain(|old| !context::meets(&spans, &old.span));
+            findings.extend(more);
             findings.sort_by_key(|finding| finding.span.start);
             redacted = self.apply(text, &findings);
         }
@@ -102,6 +101,7 @@ impl<'a> Redactor<'a> {
             redactor: self,
             numbers: HashMap::new(),
             last: engine::last_placeholders(text),
+            kept: HashSet::new(),
             out: Redacted { text: String::with_capacity(text.len()), edits: Vec::new(), vault: Vec::new() },
         };
         let mut at = 0;
@@ -163,6 +163,8 @@ struct Writer<'a> {
     numbers: HashMap<(DataKind, String), u32>,
     /// The last number of each kind; those that the text came with are not used again.
     last: HashMap<DataKind, u32>,
+    /// Tokens whose values are in the vault's list.
+    kept: HashSet<Token>,
     out: Redacted,
 }
 
@@ -190,7 +192,7 @@ impl Writer<'_> {
     fn token(&mut self, kind: DataKind, value: &str) -> String {
         let token = Token::derive(self.redactor.key, kind, &canonical(value));
         let text = token.to_string();
-        if self.out.vault.iter().all(|entry| entry.token != token) {
+        if self.kept.insert(token.clone()) {
             self.out.vault.push(VaultEntry { token, kind, value: value.to_owned() });
         }
         text

@@ -157,11 +157,12 @@ impl Rule {
 
     /// Score of a valid candidate in its context.
     pub(super) fn score(&self, window: &Window) -> u8 {
-        let hears = if self.is_labelled { Window::is_labelled } else { Window::has };
-        if hears(window, self.topics, self.reach) {
+        if self.is_labelled && window.is_labelled(self.topics, self.reach) {
             return self.near;
         }
-        if window.is_labelled(self.against, REACH) { self.base.saturating_sub(PENALTY) } else { self.base }
+        let is_near = !self.is_labelled && window.has(self.topics, self.reach);
+        let score = if is_near { self.near } else { self.base };
+        if window.is_preceded(self.against) { score.saturating_sub(PENALTY) } else { score }
     }
 }
 

@@ -7,7 +7,7 @@ use super::{Edge, Rule, digits_in};
 use crate::dlp::DataKind::{Address, Coordinates, Date, Email, Fax, Ip, Phone, Url, Zip};
 use crate::dlp::calendar::Written;
 use crate::dlp::checksum::Digits;
-use crate::dlp::context::{BIRTH, FAX, NETWORK, PHONE, PLACE, VERSION, ZIP};
+use crate::dlp::context::{BIRTH, FAX, NETWORK, ORDER, PHONE, PLACE, Topics, VERSION, ZIP};
 
 /// RFC 3986 allows no more; browsers cut longer ones too.
 const URL_MAX: usize = 2_048;
@@ -19,11 +19,11 @@ const INTERNATIONAL: &str =
 const AMERICAN: &str =
     r"(?:1<S>)?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}<S>)[2-9][0-9]{2}<S>[0-9]{4}(?: ?(?:x|ext\.?) ?[0-9]{1,5})?";
 /// A trunk zero, then groups: `030 12345678`, `0171/1234567`, `020 7946 0958`.
-const TRUNK: &str = r"\(?0[1-9][0-9]{1,4}\)?(?:<S>|/)[0-9]{2,8}(?:<S>[0-9]{2,6}){0,3}";
+const TRUNK: &str = r"(?:\(0[1-9][0-9]{1,4}\)|0[1-9][0-9]{1,4})(?:<S>|/)[0-9]{2,8}(?:<S>[0-9]{2,6}){0,3}";
 const FRENCH: &str = r"0[1-9](?:<S>[0-9]{2}){4}";
 const STREET: &str = concat!(
     r"[0-9]{1,5}[A-Za-z]?(?: [NSEW]\.?)?(?: [A-Z0-9][A-Za-z0-9'\-]{1,20}){1,4} (?:Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Ln|",
-    r"Drive|Dr|Court|Ct|Place|Pl|Square|Sq|Terrace|Ter|Way|Highway|Hwy|Parkway|Pkwy|Circle|Cir|Close|Crescent)\.?",
+    r"Drive|Dr|Court|Ct|Place|Pl|Square|Sq|Terrace|Ter|Way|Highway|Hwy|Parkway|Pkwy|Circle|Cir|Close|Crescent)",
     r"(?:,? (?:Apt|Apartment|Suite|Ste|Unit|Flat)\.? ?#?[0-9]{1,5}[A-Za-z]?)?"
 );
 
@@ -37,9 +37,10 @@ pub(super) fn rules() -> Vec<Rule> {
         Rule::new(Url, r"(?i:www)\.[A-Za-z0-9]", 85).run(is_url_byte, URL_MAX).edge(Edge::Open).span(url),
         Rule::new(Ip, r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}", 65).is(ipv4).near(NETWORK, 90).against(VERSION),
         Rule::new(Ip, r"[0-9A-Fa-f:]{1,5}:[0-9A-Fa-f:.]", 80).run(is_ipv6_byte, 45).span(ipv6).near(NETWORK, 90),
-        Rule::new(Coordinates, r"[+\-]?[0-9]{1,2}\.[0-9]{3,10},? ?[+\-]?[0-9]{1,3}\.[0-9]{3,10}", 70).is(decimal_degrees).near(PLACE, 90),
+        Rule::new(Coordinates, r"[+\-]?[0-9]{1,2}\.[0-9]{3,10},? ?[+\-]?[0-9]{1,3}\.[0-9]{3,10}", 70).is(decimal_degrees).near(PLACE, 90)
+            .against(Topics::NONE),
         Rule::new(Coordinates, r#"[0-9]{1,2}\xC2\xB0 ?[0-9]{1,2}['\xE2\x80\xB2]{1,3} ?(?:[0-9]{1,2}(?:\.[0-9]{1,6})?["\xE2\x80\xB3]{1,3})? ?[NS],? ?[0-9]{1,3}\xC2\xB0 ?[0-9]{1,2}['\xE2\x80\xB2]{1,3} ?(?:[0-9]{1,2}(?:\.[0-9]{1,6})?["\xE2\x80\xB3]{1,3})? ?[EW]"#, 95).edge(Edge::Word),
-        Rule::new(Address, STREET, 75).edge(Edge::Word),
+        Rule::new(Address, STREET, 75).edge(Edge::Word).against(Topics::NONE),
         Rule::new(Address, r"(?i:P\.? ?O\.? Box) [0-9]{1,6}", 85).edge(Edge::Word),
         Rule::new(Zip, r"[0-9]{5}(?:-[0-9]{4})?", 80).span(after_state),
         Rule::new(Zip, r"[0-9]{5}(?:-[0-9]{4})?", 0).labelled(ZIP, 3, 85),
@@ -79,7 +80,10 @@ fn dates() -> [Rule; 6] {
         .is(date)
         .near(BIRTH, 90),
         Rule::new(Date, r"[0-9]{1,2}/[0-9]{1,2}/[0-9]{2}", 60).is(date).near(BIRTH, 85),
-        Rule::new(Date, r"[0-9]{1,2}[.\-][0-9]{1,2}[.\-][0-9]{2}", 35).is(date).near(BIRTH, 70),
+        Rule::new(Date, r"[0-9]{1,2}[.\-][0-9]{1,2}[.\-][0-9]{2}", 35)
+            .is(date)
+            .near(BIRTH, 70)
+            .against(ORDER.or(VERSION)),
         Rule::new(Date, r"[0-9]{1,2}(?:st|nd|rd|th|\.)?[ \-](?:of )?<M>,?[ \-](?:[0-9]{4}|[0-9]{2})", 85).is(date),
         Rule::new(Date, r"<M> [0-9]{1,2}(?:st|nd|rd|th)?,? [0-9]{4}", 85).is(date),
     ]

@@ -29,7 +29,7 @@ pub(super) fn rules() -> Vec<Rule> {
         Rule::new(DeviceSerial, r"[0-9A-Fa-f]{2}(?:[:\-][0-9A-Fa-f]{2}){5}", 80).edge(Edge::Number),
         Rule::new(Vin, r"[A-HJ-NPR-Z0-9]{17}", 80).is(checked_vin).near(VIN, 98),
         Rule::new(Vin, r"[A-HJ-NPR-Z0-9]{17}", 0).is(|id| shaped(id, 17, 17, 4)).labelled(VIN, 6, 75),
-        Rule::new(Plate, r"[A-Z]{1,3}[ \-]?[A-Z]{0,2}[ \-]?[0-9]{1,4}(?:[ \-]?[A-Z]{1,3})?|[0-9]{1,3}[ \-]?[A-Z]{2,3}[ \-]?[0-9]{1,4}", 0)
+        Rule::new(Plate, r"[A-Z]{1,3}[ \-]?[A-Z]{0,2}[ \-]?[0-9]{1,4}(?:-?[A-Z]{1,3}| [A-Z]{2,3})?|[0-9]{1,3}[ \-]?[A-Z]{2,3}[ \-]?[0-9]{1,4}", 0)
             .is(|id| id.len() >= 4)
             .labelled(PLATE, 4, 80),
         Rule::new(Age, r"9[0-9]|1[0-2][0-9]", 0).is(over_89).near(AGE, 90).reach(2).edge(Edge::Word),

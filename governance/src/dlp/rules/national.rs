@@ -10,7 +10,7 @@ const ANY: Topics = NATIONAL.or(TAX).or(SSN);
 pub(super) fn rules() -> Vec<Rule> {
     let id = |pattern, base, check: fn(&[u8]) -> bool| Rule::new(NationalId, pattern, base).is(check).near(ANY, 95);
     vec![
-        Rule::new(Ssn, r"[0-9]{3}-[0-9]{2}-[0-9]{4}", 75).is(ssn).near(SSN, 98),
+        Rule::new(Ssn, r"[0-9]{3}-[0-9]{2}-[0-9]{4}", 82).is(ssn).near(SSN, 98),
         Rule::new(Ssn, r"[0-9]{3}<S>?[0-9]{2}<S>?[0-9]{4}", 10).is(ssn).labelled(SSN, 6, 90),
         id(r"[0-9]{8}-?[A-Za-z]|[XYZxyz]-?[0-9]{7}-?[A-Za-z]", 80, spain),
         id(r"(?i)[A-Z]{6}[0-9L-NP-V]{2}[A-EHLMPRST][0-9L-NP-V]{2}[A-Z][0-9L-NP-V]{3}[A-Z]", 90, italy),
