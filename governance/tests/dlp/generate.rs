@@ -6,17 +6,17 @@ use aivillage_governance::dlp::DataKind;
 
 /// One text and what is in it.
 #[derive(Debug)]
-pub struct Row {
-    pub text: String,
-    pub truth: Vec<(DataKind, Range<usize>)>,
+pub(crate) struct Row {
+    pub(crate) text: String,
+    pub(crate) truth: Vec<(DataKind, Range<usize>)>,
 }
 
 /// Splitmix64 (Steele, Lea, Flood 2014): the same rows on every machine.
 #[derive(Debug)]
-pub struct Seeded(u64);
+pub(crate) struct Seeded(u64);
 
 impl Seeded {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Seeded(seed)
     }
 
@@ -27,11 +27,11 @@ impl Seeded {
         mixed ^ (mixed >> 31)
     }
 
-    pub fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end as u64).unwrap()
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.next() % end as u64).expect("less than a usize")
     }
 
-    pub fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
+    pub(crate) fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
         from[self.below(from.len())]
     }
 
@@ -51,13 +51,13 @@ impl Seeded {
 }
 
 /// Rows of every patterned kind, `each` of one.
-pub fn rows(seed: u64, each: usize) -> Vec<Row> {
+pub(crate) fn rows(seed: u64, each: usize) -> Vec<Row> {
     let mut seeded = Seeded::new(seed);
     (0..each).flat_map(|_| KINDS.iter().map(|kind| row(&mut seeded, kind)).collect::<Vec<_>>()).collect()
 }
 
 /// Prose without findings, about so many bytes.
-pub fn prose(seed: u64, bytes: usize) -> String {
+pub(crate) fn prose(seed: u64, bytes: usize) -> String {
     let mut seeded = Seeded::new(seed);
     let mut text = String::with_capacity(bytes + 200);
     while text.len() < bytes {
@@ -71,7 +71,7 @@ fn row(seeded: &mut Seeded, kind: &Source) -> Row {
     let mut text = distractor(seeded);
     text.push(' ');
     let template = seeded.pick(kind.templates);
-    let (before, behind) = template.split_once("{}").unwrap();
+    let (before, behind) = template.split_once("{}").expect("each template has a place");
     text.push_str(before);
     let value = (kind.value)(seeded);
     let span = text.len()..text.len() + value.len();
@@ -209,7 +209,7 @@ fn pan(seeded: &mut Seeded) -> String {
         _ => ("36###########", &[14]),
     };
     let body = seeded.form(form);
-    let check = (0..10).find(|check| luhn(&format!("{body}{check}"))).unwrap();
+    let check = (0..10).find(|check| luhn(&format!("{body}{check}"))).expect("one of ten passes");
     grouped(&format!("{body}{check}"), groups, seeded.pick(&[" ", "-", ""]))
 }
 
@@ -244,7 +244,8 @@ fn iban(seeded: &mut Seeded) -> String {
     };
     let body = seeded.form(form);
     let turned = format!("{body}{country}00");
-    let spelled: String = turned.chars().map(|symbol| symbol.to_digit(36).unwrap().to_string()).collect();
+    let spelled: String =
+        turned.chars().map(|symbol| symbol.to_digit(36).expect("letters and digits").to_string()).collect();
     let rest = spelled.bytes().fold(0, |rest, byte| (rest * 10 + u32::from(byte - b'0')) % 97);
     let iban = format!("{country}{:02}{body}", 98 - rest);
     grouped(&iban, &[4; 8], seeded.pick(&[" ", ""]))
@@ -276,7 +277,7 @@ fn national(seeded: &mut Seeded) -> String {
     match seeded.below(6) {
         0 => {
             let body = seeded.form("%#######");
-            let place: usize = body.parse::<usize>().unwrap() % 23;
+            let place: usize = body.parse::<usize>().expect("digits") % 23;
             format!("{body}{}", &"TRWAGMYFPDXBNJZSQVHLCKE"[place..=place])
         }
         1 => loop {
@@ -299,7 +300,7 @@ fn national(seeded: &mut Seeded) -> String {
         4 => seeded.form("AB######C"),
         _ => {
             let body = seeded.form("185057511####");
-            format!("{body}{:02}", 97 - body.parse::<u64>().unwrap() % 97)
+            format!("{body}{:02}", 97 - body.parse::<u64>().expect("digits") % 97)
         }
     }
 }

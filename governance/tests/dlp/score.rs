@@ -9,18 +9,18 @@ use super::generate::Row;
 
 /// Counts of one kind.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Score {
-    pub found: u32,
-    pub missed: u32,
-    pub wrong: u32,
+pub(crate) struct Score {
+    pub(crate) found: u32,
+    pub(crate) missed: u32,
+    pub(crate) wrong: u32,
 }
 
 impl Score {
-    pub fn recall(self) -> f64 {
+    pub(crate) fn recall(self) -> f64 {
         f64::from(self.found) / f64::from((self.found + self.missed).max(1))
     }
 
-    pub fn precision(self) -> f64 {
+    pub(crate) fn precision(self) -> f64 {
         f64::from(self.found) / f64::from((self.found + self.wrong).max(1))
     }
 
@@ -32,7 +32,7 @@ impl Score {
 }
 
 /// A finding counts if its kind and both ends are right.
-pub fn score(rows: &[Row], scan: impl Fn(&str) -> Vec<(DataKind, Range<usize>)>) -> BTreeMap<DataKind, Score> {
+pub(crate) fn score(rows: &[Row], scan: impl Fn(&str) -> Vec<(DataKind, Range<usize>)>) -> BTreeMap<DataKind, Score> {
     let mut scores: BTreeMap<DataKind, Score> = BTreeMap::new();
     for row in rows {
         let found = scan(&row.text);
@@ -49,8 +49,10 @@ pub fn score(rows: &[Row], scan: impl Fn(&str) -> Vec<(DataKind, Range<usize>)>)
 }
 
 /// All kinds together.
-pub fn total(scores: &BTreeMap<DataKind, Score>) -> Score {
+pub(crate) fn total(scores: &BTreeMap<DataKind, Score>) -> Score {
     let mut total = Score::default();
-    scores.values().for_each(|score| total.add(*score));
+    for score in scores.values() {
+        total.add(*score);
+    }
     total
 }
