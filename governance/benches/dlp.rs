@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use aivillage_governance::dlp::{DataKind, scan};
-use generate::Row;
+use generate::{Row, Sentences};
 
 /// Text of the speed rows.
 const BYTES: usize = 8 << 20;
@@ -28,13 +28,17 @@ fn main() {
         return;
     }
     let each = std::env::var("ROWS").ok().and_then(|rows| rows.parse().ok()).unwrap_or(500);
-    let rows = generate::rows(77, each);
+    let rows = generate::rows(77, each, Sentences::Known);
+    println!("sentences that have shaped the rules");
     quality(&rows);
+    let held_out = generate::rows(79, each, Sentences::HeldOut);
+    println!("held-out sentences");
+    quality(&held_out);
     let joined = rows.iter().map(|row| row.text.as_str()).collect::<Vec<_>>().join("\n");
     let joined = joined.repeat(BYTES.div_ceil(joined.len().max(1)));
     speed("rows, a finding in each", &joined);
     speed("prose", &generate::prose(78, BYTES));
-    peer(&rows);
+    peer(&held_out);
 }
 
 fn quality(rows: &[Row]) {

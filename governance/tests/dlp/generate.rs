@@ -50,10 +50,19 @@ impl Seeded {
     }
 }
 
+/// Which sentences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sentences {
+    /// Those whose first results have changed the rules: they show that nothing gets worse, not how good the rules are.
+    Known,
+    /// Written after the rules and measured once before anything else; a rule changed by what they show makes them known.
+    HeldOut,
+}
+
 /// Rows of every patterned kind, `each` of one.
-pub(crate) fn rows(seed: u64, each: usize) -> Vec<Row> {
+pub(crate) fn rows(seed: u64, each: usize, sentences: Sentences) -> Vec<Row> {
     let mut seeded = Seeded::new(seed);
-    (0..each).flat_map(|_| KINDS.iter().map(|kind| row(&mut seeded, kind)).collect::<Vec<_>>()).collect()
+    (0..each).flat_map(|_| KINDS.iter().map(|kind| row(&mut seeded, kind, sentences)).collect::<Vec<_>>()).collect()
 }
 
 /// Prose without findings, about so many bytes.
@@ -67,19 +76,73 @@ pub(crate) fn prose(seed: u64, bytes: usize) -> String {
     text
 }
 
-fn row(seeded: &mut Seeded, kind: &Source) -> Row {
-    let mut text = distractor(seeded);
+fn row(seeded: &mut Seeded, kind: &Source, sentences: Sentences) -> Row {
+    let (templates, other): (&[&str], fn(&mut Seeded) -> String) = match sentences {
+        Sentences::Known => (kind.templates, distractor),
+        Sentences::HeldOut => (held_out(kind.kind), held_out_distractor),
+    };
+    let mut text = other(seeded);
     text.push(' ');
-    let template = seeded.pick(kind.templates);
-    let (before, behind) = template.split_once("{}").expect("each template has a place");
+    let (before, behind) = seeded.pick(templates).split_once("{}").expect("each template has a place");
     text.push_str(before);
     let value = (kind.value)(seeded);
     let span = text.len()..text.len() + value.len();
     text.push_str(&value);
     text.push_str(behind);
     text.push(' ');
-    text.push_str(&distractor(seeded));
+    text.push_str(&other(seeded));
     Row { text, truth: vec![(kind.kind, span)] }
+}
+
+fn held_out_distractor(seeded: &mut Seeded) -> String {
+    let template = seeded.pick(&[
+        "Flight BA### was late by 4# minutes.",
+        "We sold 1,### units in week ##.",
+        "The lake is ##.# km long and 1## m deep.",
+        "Ticket ##### is still open, see line ### of the log.",
+        "It rained.",
+        "The invoice over 2.###,00 euros was number RE-20##-####.",
+        "Bus ## goes every 1# minutes until 23:##.",
+        "Python 3.1#.# and gcc 1#.2 are needed.",
+        "Her lap time was 1:##.### on the new track.",
+        "Ohm's law relates three quantities.",
+        "ISBN 978-3-16-148410-0 is out of print.",
+        "The vote was 2##:1## with 1# abstentions.",
+    ]);
+    seeded.form(template)
+}
+
+/// Other sentences for the same values.
+fn held_out(kind: DataKind) -> &'static [&'static str] {
+    match kind {
+        DataKind::Email => &["cc {} and nobody else", "The newsletter goes to {}; stop it."],
+        DataKind::Phone => &["Her number is {}, evenings only.", "Please call {} about the sofa"],
+        DataKind::Fax => &["By fax, {} works on weekdays.", "Phone is dead but the fax {} lives."],
+        DataKind::Ssn => &["On the W-2 it says {}.", "Applicant's SSN ({}) is on page two"],
+        DataKind::Iban => &["Rent goes to {} each month.", "Konto: {}"],
+        DataKind::Pan => &["Charge {} instead, please.", "I typed {} and it was declined"],
+        DataKind::Cvv => &["and the cvv on the back is {}", "Enter cvc {} when asked."],
+        DataKind::Passport => &["Her passport, {}, is valid until spring.", "travels on passport no {}"],
+        DataKind::NationalId => &["Her personal identity number is {}.", "national ID {} verified"],
+        DataKind::Coordinates => &["Meet at {} at dawn.", "The tower's position: {}"],
+        DataKind::Date => &["Discharged {} in good health.", "The will was signed on {}, they say."],
+        DataKind::Age => &["Grandmother is {} years old now.", "a man aged {} was found"],
+        DataKind::Mrn => &["Patient ID {} has two charts.", "the medical record number was {}"],
+        DataKind::HealthPlan => &["Her health plan {} refused.", "Policy {} covers it."],
+        DataKind::Account => &["Wire it to account no {}.", "The account ending was {} I think"],
+        DataKind::Licence => &["He showed licence {} at the door.", "nurse license: {}"],
+        DataKind::Vin => &["Vehicle {} failed inspection.", "Engine swap on {} is done"],
+        DataKind::Plate => &["A van with plates {} sped off.", "Kennzeichen {} steht im Hof"],
+        DataKind::DeviceSerial => &["The implant's serial number is {}.", "returned device with serial {}"],
+        DataKind::Url => &["Docs moved to {}!", "read {} first"],
+        DataKind::Ip => &["Someone at {} tried root.", "ping {} fails"],
+        DataKind::Biometric => &["Delete {} at once.", "her {} leaked"],
+        DataKind::FaceImage => &["I uploaded {} twice.", "see {} in the album"],
+        DataKind::UniqueId => &["Trace {} shows the error.", "sample {} was lost"],
+        DataKind::Zip => &["They live in Ames, IA {}.", "My zip code is {} now"],
+        DataKind::Address => &["The office at {} is closed.", "come to {} at eight"],
+        _ => &["Someone pasted {} into the chat", "token: {}"],
+    }
 }
 
 /// Sentences with numbers that are none of the kinds.
@@ -137,7 +200,7 @@ sources! {
     Vin: ["VIN {} was recalled.", "The car with chassis {} is blue.", "They sold {} for parts."] vin;
     Plate: ["The plate read {}.", "Number plate {} was seen.", "License plate: {}"] plate;
     DeviceSerial: ["Pacemaker serial {} works.", "Device {} was replaced.", "Serial no.: {}"] |seeded| seeded.form("SN#######^");
-    Url: ["It is on {} since noon.", "Look at {}.", "({})"] |seeded| seeded.form("https://www.site##.example/p/####?q=~~");
+    Url: ["It is on {} since noon.", "Look at {}.", "({})"] |seeded| seeded.form("https://www##.example.org/p/####?q=~~");
     Ip: ["The client at {} timed out.", "It came from {}.", "Blocked: {}"] |seeded| seeded.form("1##.5#.2#.7#");
     Biometric: ["The {} was deleted.", "We store one {}.", "Export: {}."] |seeded| seeded.form("fingerprint_template_####");
     FaceImage: ["The file {} is public.", "Attached: {}", "Remove {} from the share."] |seeded| seeded.form("emp##_headshot_##.jpg");
@@ -149,7 +212,13 @@ sources! {
 
 fn email(seeded: &mut Seeded) -> String {
     let local = seeded.pick(&["mira.olsen", "k_tanaka", "jo-ann+news", "root", "p.o.brien", "x9"]);
-    let domain = seeded.pick(&["mail.example.com", "uni-bonn.example", "post.co.uk", "a1.io", "firma.example.de"]);
+    let domain = seeded.pick(&[
+        "mail.example.com",
+        "uni.example.org",
+        "post.example.co.uk",
+        "a1.example.net",
+        "firma.example.de",
+    ]);
     seeded.form(&format!("{local}##@{domain}"))
 }
 
