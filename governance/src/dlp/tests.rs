@@ -73,6 +73,7 @@ fn one_example_of_each_kind() {
         ("SSN 536221234", DataKind::Ssn, "536221234"),
         ("passport C01X00T47", DataKind::Passport, "C01X00T47"),
         ("cvv: 123", DataKind::Cvv, "123"),
+        ("the cvv on the back is 123", DataKind::Cvv, "123"),
         ("DNI 12345678Z", DataKind::NationalId, "12345678Z"),
         ("Aadhaar 2341 2341 2346", DataKind::NationalId, "2341 2341 2346"),
         ("near 52.520008, 13.404954.", DataKind::Coordinates, "52.520008, 13.404954"),

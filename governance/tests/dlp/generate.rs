@@ -55,7 +55,8 @@ impl Seeded {
 pub(crate) enum Sentences {
     /// Those whose first results have changed the rules: they show that nothing gets worse, not how good the rules are.
     Known,
-    /// Written after the rules and measured once before anything else; a rule changed by what they show makes them known.
+    /// Written after the rules and measured before anything else. What they show of a kind is known once it has changed that
+    /// kind's rule: so far the one of card codes.
     HeldOut,
 }
 

@@ -17,7 +17,7 @@ pub(super) fn rules() -> Vec<Rule> {
         Rule::new(Pan, r"[0-9]{13,19}", 85).is(card).near(CARD, 99),
         Rule::new(Pan, r"[0-9]{4}(?:<S>[0-9]{4}){3}(?:<S>[0-9]{1,3})?", 90).is(card).near(CARD, 99),
         Rule::new(Pan, r"[0-9]{4}<S>[0-9]{6}<S>[0-9]{4,5}", 90).is(card).near(CARD, 99),
-        Rule::new(Cvv, r"[0-9]{3,4}", 0).labelled(CVV, 4, 80),
+        Rule::new(Cvv, r"[0-9]{3,4}", 0).labelled(CVV, 6, 80),
         Rule::new(Iban, r"[A-Za-z]{2}[0-9]{2}(?:<S>?[A-Za-z0-9]{4}){2,7}(?:<S>?[A-Za-z0-9]{1,4})?", 95)
             .is(iban)
             .near(IBAN, 99),
