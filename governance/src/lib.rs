@@ -3,15 +3,19 @@
 //! | look for | in |
 //! |---|---|
 //! | the rules that bind everybody, signed | [`constitution`] |
+//! | personal and secret data in text: found, masked | [`dlp`] |
 //! | who somebody is: accounts, credentials | [`identity`] |
 //! | encryption at rest, keys that can be destroyed | [`keys`] |
 //! | money and quota, double entry | [`ledger`] |
+//! | how often somebody may ask | [`limits`] |
 //! | who may do what | [`policy`] |
 //! | what happened, provable to anyone | [`tlog`] |
 
 pub mod constitution;
+pub mod dlp;
 pub mod identity;
 pub mod keys;
 pub mod ledger;
+pub mod limits;
 pub mod policy;
 pub mod tlog;
