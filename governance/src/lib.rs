@@ -1,1 +1,3 @@
 //! Governance: who may do what, what content passes, and what happened.
+
+pub mod moderation;
