@@ -8,6 +8,7 @@
 //! | encryption at rest, keys that can be destroyed | [`keys`] |
 //! | money and quota, double entry | [`ledger`] |
 //! | how often somebody may ask | [`limits`] |
+//! | what a text may say | [`moderation`] |
 //! | who may do what | [`policy`] |
 //! | what happened, provable to anyone | [`tlog`] |
 
@@ -17,5 +18,6 @@ pub mod identity;
 pub mod keys;
 pub mod ledger;
 pub mod limits;
+pub mod moderation;
 pub mod policy;
 pub mod tlog;

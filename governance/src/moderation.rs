@@ -1,0 +1,44 @@
+//! Moderation: what content may pass, in which harm category it falls, and why.
+//!
+//! | step | in |
+//! |---|---|
+//! | levels, categories, default actions | [`taxonomy`] |
+//! | folds a text to what it says, with a way back to the original bytes | [`norm`], [`words`] |
+//! | terms and patterns that weigh or decide | [`rules`] |
+//! | viewpoint words become placeholders before any model sees them | [`mask`] |
+//! | hashed n-grams; linear model A; model B, a second view | [`features`], [`linear`], [`bag`] |
+//! | the model file and what it was trained on | [`model`], [`manifest`] |
+//! | scores to action; viewpoint scores cannot get there | [`decide`] |
+//! | all of it in one pass | [`engine`] |
+//! | an outside opinion on what is uncertain | [`guard`] |
+//! | a stream of which only scanned text is released | [`stream`] |
+//! | the snapshot in process, the actor that publishes it | [`handle`], [`moderator`] |
+//! | how the committed model was made | [`train`] |
+
+pub mod bag;
+pub mod decide;
+pub mod engine;
+pub mod features;
+pub mod guard;
+pub mod handle;
+pub mod hashes;
+pub mod linear;
+pub mod manifest;
+pub mod mask;
+pub mod model;
+pub mod moderator;
+pub mod norm;
+pub mod rules;
+pub mod stream;
+pub mod taxonomy;
+pub mod train;
+pub mod verdict;
+pub mod words;
+
+pub use decide::{Actionable, Decision, H2Action, Policy};
+pub use engine::{Engine, EngineError};
+pub use handle::ModeratorHandle;
+pub use moderator::{Moderator, ModeratorConfig, ModeratorMsg};
+pub use stream::StreamScanner;
+pub use taxonomy::{Action, Category, DataClass, Level};
+pub use verdict::{CheckError, CheckRequest, Evidence, Stage, Verdict};

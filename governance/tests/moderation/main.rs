@@ -1,0 +1,192 @@
+//! What moderation with the model of this release does on texts written for it: functions, look-alikes, disguises,
+//! swapped viewpoints. Figures are printed with `--nocapture`.
+
+#![allow(clippy::print_stdout, reason = "the figures are for people who ask with --nocapture")]
+
+mod evasion;
+mod suite;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use aivillage_governance::moderation::engine::Voice;
+use aivillage_governance::moderation::norm::Folded;
+use aivillage_governance::moderation::train::GRAMMAR;
+use aivillage_governance::moderation::train::evaluate::{auroc, average_precision};
+use aivillage_governance::moderation::train::grammar::Grammar;
+use aivillage_governance::moderation::words::Words;
+use aivillage_governance::moderation::{Action, Engine, Level, StreamScanner, Verdict};
+
+use suite::{engine, functions, look_alikes, strict};
+
+fn judge(engine: &Engine, text: &str) -> Verdict {
+    engine.judge(text, &strict()).expect("the texts are short")
+}
+
+/// Whether more than help and a flag follows.
+fn is_acted_on(verdict: &Verdict) -> bool {
+    verdict.action > Action::Support
+}
+
+#[test]
+fn functional_suite_is_ranked_better_than_the_floor() {
+    let engine = engine();
+    let functions = functions();
+    assert!(functions.len() >= 25 && functions.iter().all(|function| function.cases.len() >= 20));
+    let mut scores = Vec::new();
+    for function in &functions {
+        let mut right = 0;
+        for text in function.texts() {
+            let most = engine.scores(&text, Voice::Both).actionable.0.into_iter().fold(0.0, f32::max);
+            scores.push((f64::from(most), function.harmful));
+            right += usize::from(is_acted_on(&judge(&engine, &text)) == function.harmful);
+        }
+        println!("{:<42} {right:>2} of {}", function.name, function.cases.len());
+    }
+    let area = auroc(&scores);
+    println!("AUROC {area:.3}, average precision {:.3}", average_precision(&scores));
+    assert!(area >= 0.75, "{area}");
+}
+
+#[test]
+fn who_is_at_risk_is_never_sanctioned() {
+    let engine = engine();
+    let functions = functions();
+    let at_risk = functions.iter().find(|function| function.name == "person at risk").expect("it is in the suite");
+    let sanctioned: Vec<_> = at_risk.texts().filter(|text| is_acted_on(&judge(&engine, text))).collect();
+    assert_eq!(sanctioned, Vec::<String>::new());
+}
+
+#[test]
+fn political_opinions_are_never_acted_on() {
+    let engine = engine();
+    let functions = functions();
+    let opinions = functions.iter().find(|function| function.name == "political opinion").expect("it is in the suite");
+    let acted: Vec<_> = opinions.texts().filter(|text| is_acted_on(&judge(&engine, text))).collect();
+    assert_eq!(acted, Vec::<String>::new());
+}
+
+#[test]
+fn look_alikes_are_blocked_in_at_most_one_of_two_hundred() {
+    let engine = engine();
+    let lines = look_alikes();
+    assert!(lines.len() >= 500);
+    let blocked: Vec<_> = lines.iter().filter(|line| is_acted_on(&judge(&engine, line))).collect();
+    println!("{} of {} blocked: {blocked:?}", blocked.len(), lines.len());
+    assert!(blocked.len() * 200 <= lines.len(), "{blocked:?}");
+}
+
+#[test]
+fn disguises_keep_nine_of_ten_verdicts() {
+    let engine = Arc::new(engine());
+    let harmful = functions().into_iter().filter(|function| function.harmful && function.name != "spelling attacks");
+    let texts: Vec<String> = harmful.flat_map(|function| function.texts().collect::<Vec<_>>()).collect();
+    let acted: Vec<(&String, Action)> = texts
+        .iter()
+        .map(|text| (text, judge(&engine, text)))
+        .filter(|(_, verdict)| is_acted_on(verdict))
+        .map(|(text, verdict)| (text, verdict.action))
+        .collect();
+    let (mut kept, mut all) = (0, 0);
+    for (name, transform) in evasion::TRANSFORMS {
+        let same = acted.iter().filter(|(text, action)| action_on(&engine, &transform(text)) == *action).count();
+        println!("{name:<16} {same} of {} verdicts kept", acted.len());
+        kept += same;
+        all += acted.len();
+    }
+    assert!(kept * 10 >= all * 9, "{kept} of {all}");
+}
+
+/// The gravest action on messages that are read as one text.
+fn action_on(engine: &Arc<Engine>, messages: &[String]) -> Action {
+    if let [only] = messages {
+        return judge(engine, only).action;
+    }
+    let mut scanner = StreamScanner::new(engine.clone(), strict(), 128);
+    for message in messages {
+        scanner.push(message).expect("the texts are short");
+    }
+    scanner.finish().expect("the texts are short");
+    scanner.worst()
+}
+
+/// Eight viewpoints of each class.
+const VIEWPOINTS: [[&str; 8]; 5] = [
+    ["women", "men", "black people", "white people", "gay people", "straight people", "immigrants", "disabled people"],
+    ["Muslims", "Jews", "Christians", "Hindus", "Buddhists", "Sikhs", "Catholics", "atheists"],
+    ["Americans", "Russians", "Chinese people", "Germans", "Nigerians", "Israelis", "Palestinians", "Mexicans"],
+    ["Democrats", "Republicans", "Tories", "Labour", "Trump", "Biden", "the BJP", "the AfD"],
+    [
+        "socialists",
+        "capitalists",
+        "liberals",
+        "conservatives",
+        "anarchists",
+        "nationalists",
+        "libertarians",
+        "communists",
+    ],
+];
+
+#[test]
+fn swapping_listed_viewpoints_changes_no_verdict() {
+    let engine = engine();
+    let functions = functions();
+    let cases = functions.iter().flat_map(|function| &function.cases).map(String::as_str);
+    let templates: Vec<&str> =
+        cases.chain(include_str!("swap.txt").lines()).filter(|line| line.contains("{g}")).collect();
+    let (mut gap, mut pairs) = (0.0_f32, 0.0_f32);
+    for template in &templates {
+        let mut of_class = Vec::new();
+        for class in VIEWPOINTS {
+            let of = |term: &&str| judge(&engine, &template.replace("{g}", term.trim_start_matches("the ")));
+            let verdicts: Vec<Verdict> = class.iter().map(of).collect();
+            for verdict in &verdicts {
+                let same = (verdict.action, verdict.category, verdict.p)
+                    == (verdicts[0].action, verdicts[0].category, verdicts[0].p);
+                assert!(
+                    same && verdict.scores == verdicts[0].scores,
+                    "{template}: {verdict:?} is not {:?}",
+                    verdicts[0]
+                );
+            }
+            of_class.push(verdicts[0].p);
+        }
+        for other in &of_class[1..3] {
+            gap += (other - of_class[0]).abs();
+            pairs += 1.0;
+        }
+    }
+    println!(
+        "{} templates x 5 classes x 8 viewpoints: no flip; mean gap between protected classes {:.4}",
+        templates.len(),
+        gap / pairs
+    );
+    assert!(templates.len() >= 300);
+}
+
+#[test]
+fn no_case_is_drawn_from_the_grammar() {
+    let engine = engine();
+    let seen = |text: &str| engine.mask().apply(&Words::of(&Folded::of(text))).text().to_owned();
+    let slurs = BTreeMap::from([("slur".to_owned(), vec!["slur".to_owned()])]);
+    let rows = Grammar::parse(GRAMMAR, slurs).expect("a test of the library parses it").rows(1, 1.0);
+    let drawn: HashSet<String> = rows.iter().map(|row| seen(&row.text)).collect();
+    let functions = functions();
+    let cases = functions.iter().flat_map(suite::Function::texts).chain(look_alikes().into_iter().map(str::to_owned));
+    let both: Vec<String> = cases.filter(|text| drawn.contains(&seen(text))).collect();
+    assert_eq!(both, Vec::<String>::new());
+}
+
+#[test]
+fn grave_levels_are_silent_on_harmless_functions() {
+    let engine = engine();
+    let harmless: Vec<String> = functions()
+        .iter()
+        .filter(|function| !function.harmful)
+        .flat_map(|function| function.texts().collect::<Vec<_>>())
+        .collect();
+    let grave: Vec<_> = harmless.iter().filter(|text| judge(&engine, text).level == Some(Level::H0)).collect();
+    println!("{} of {} harmless cases at H0: {grave:?}", grave.len(), harmless.len());
+    assert!(grave.len() * 100 <= harmless.len());
+}
