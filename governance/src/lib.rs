@@ -8,10 +8,16 @@
 //! | money and quota, double entry | [`ledger`] |
 //! | who may do what | [`policy`] |
 //! | what happened, provable to anyone | [`tlog`] |
+//! | what a node hosts of it | [`install`](fn@install) |
 
+mod config;
 pub mod constitution;
 pub mod identity;
+mod install;
 pub mod keys;
 pub mod ledger;
 pub mod policy;
 pub mod tlog;
+
+pub use config::GovernanceConfig;
+pub use install::{Governance, HERE, InstallError, install};
