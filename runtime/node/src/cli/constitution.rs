@@ -111,7 +111,9 @@ impl Show {
         let document = Files::read(&self.dir)?.document(&self.dir)?;
         let wanted = self.article.as_deref();
         let fits = |id: &str| {
-            wanted.is_none_or(|wanted| id.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+            wanted.is_none_or(|wanted| {
+                id.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            })
         };
         let articles: Vec<&Article> = document.articles().iter().filter(|article| fits(&article.id)).collect();
         if articles.is_empty() {
@@ -183,7 +185,9 @@ impl Verify {
             let document = files.document(place)?;
             if let Some(article) = files.prose.as_deref().and_then(|prose| unwritten(&document, prose)) {
                 let message = format!("{}: constitution.md does not say article {article}", place.display());
-                return Err(Failure::new(Exit::Failed, message).hint("both files have the same articles, word for word"));
+                return Err(
+                    Failure::new(Exit::Failed, message).hint("both files have the same articles, word for word")
+                );
             }
             all.push((document, files.signed));
         }

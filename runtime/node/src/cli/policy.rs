@@ -9,7 +9,7 @@ use aivillage_governance::{
     policy::{Bundle, BundleError, Case, Explanation, Failure as Failed, Near, PolicyText, Sources},
 };
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use self::question::Question;
 use super::{
@@ -254,7 +254,7 @@ impl Test {
 }
 
 fn say_failed(failed: &Failed) {
-    let expected = Value::from(json!(failed.expected));
+    let expected = json!(failed.expected);
     let expected = expected.as_str().unwrap_or_default();
     output::say(format_args!("{} {}: expected {expected}, {}", paint(BAD, "✗"), failed.name, failed.got));
     if !failed.missing.is_empty() {
@@ -294,10 +294,11 @@ impl Show {
 
 fn unknown(bundle: &Bundle, id: &str) -> Failure {
     let failure = Failure::new(Exit::Failed, format!("there is no policy `{id}`"));
-    failure.hint(bundle.nearest_policy(id).map_or_else(
-        || "`village policy show` lists them".to_owned(),
-        |near| format!("did you mean `{near}`?"),
-    ))
+    failure.hint(
+        bundle
+            .nearest_policy(id)
+            .map_or_else(|| "`village policy show` lists them".to_owned(), |near| format!("did you mean `{near}`?")),
+    )
 }
 
 fn list(bundle: &Bundle, as_json: bool) {
@@ -326,10 +327,16 @@ mod tests {
     #[test]
     fn faults_are_told_with_their_place() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("own.cedar"), "permit (principal, action, resource)\nwhen { principal.nam };").unwrap();
+        fs::write(dir.path().join("own.cedar"), "permit (principal, action, resource)\nwhen { principal.nam };")
+            .unwrap();
         let failure = load(Some(dir.path())).unwrap_err();
         assert_eq!(failure.exit, Exit::Failed);
         assert!(failure.message.starts_with("own.cedar:"), "{failure}");
+    }
+
+    #[test]
+    fn the_policies_of_the_program_cite_articles_that_its_constitution_has() {
+        assert_eq!(unknown_articles(&load(None).unwrap().policies()), []);
     }
 
     #[test]

@@ -93,7 +93,9 @@ impl Question {
         }
         let known: Vec<_> = bundle.roles().collect();
         if let Some(role) = self.roles.iter().find(|role| !known.contains(&role.as_str())) {
-            return Err(unknown("role", role, bundle.nearest_role(role)).or_hint(&format!("roles: {}", known.join(", "))));
+            return Err(
+                unknown("role", role, bundle.nearest_role(role)).or_hint(&format!("roles: {}", known.join(", ")))
+            );
         }
         let (kind, id) = self.resource.split_once('/').unwrap_or((&self.resource, "*"));
         if !kinds.contains(&kind) {
