@@ -11,13 +11,19 @@
 //! | what a text may say | [`moderation`] |
 //! | who may do what | [`policy`] |
 //! | what happened, provable to anyone | [`tlog`] |
+//! | what a node hosts of it | [`install`](fn@install) |
 
+mod config;
 pub mod constitution;
 pub mod dlp;
 pub mod identity;
+mod install;
 pub mod keys;
 pub mod ledger;
 pub mod limits;
 pub mod moderation;
 pub mod policy;
 pub mod tlog;
+
+pub use config::GovernanceConfig;
+pub use install::{Governance, HERE, InstallError, install};

@@ -15,6 +15,7 @@ mod explain;
 mod handle;
 mod hierarchy;
 mod machine;
+mod names;
 mod pdp;
 mod read;
 mod request;

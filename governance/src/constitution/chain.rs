@@ -144,6 +144,18 @@ impl Chain {
         Ok(chain)
     }
 
+    /// The constitution of the program itself, as the first version. It has no signature of its own: whoever trusts the
+    /// program trusts it.
+    ///
+    /// # Errors
+    /// [`ConstitutionError::Document`] if the program was built with a text that is no constitution.
+    pub fn embedded() -> Result<Self, ConstitutionError> {
+        let signed = Signed { toml: super::DEFAULT_TOML.to_owned(), note: String::new() };
+        let document =
+            Document::parse(&signed.toml).map_err(|reason| ConstitutionError::Document { version: 1, reason })?;
+        Ok(Self { first: (document, signed), later: Vec::new() })
+    }
+
     /// The version in force.
     #[must_use]
     pub fn current(&self) -> &Document {

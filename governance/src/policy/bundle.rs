@@ -1,14 +1,16 @@
 //! A checked set of policies, ready to decide.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 use cedar_policy::{AuthorizationError, Authorizer, Response, Validator};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::cases::{self, Case, Failure};
 use super::decide::Decision;
 use super::hierarchy::Hierarchy;
+use super::names;
 use super::read::{self, Check, Found};
 use super::request::Request;
 use super::slices::{self, Action, Slice, Slices};
@@ -26,10 +28,11 @@ pub struct Bundle {
     slices: Slices,
     types: Types,
     hierarchy: Hierarchy,
+    roles: BTreeSet<String>,
 }
 
 /// A policy as its author wrote it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyText {
     /// Its `@id`, for those of a tenant after `tenants/<id>/`; without one its file and number.
     pub id: String,
@@ -146,9 +149,11 @@ impl Bundle {
         let slices = slices::cut(&schema, &found)
             .map_err(|error| invalid(vec![Issue::new("always.cedar", "", 0, error.to_string())]))?;
         let types = schema.entity_types().map(|kind| (slices::short(kind), kind.clone())).collect();
-        let bundle = Self { hash: sources.hash(), sources: sources.clone(), policies, slices, types, hierarchy };
+        let roles = names::roles(&found, &hierarchy);
+        let (hash, sources) = (sources.hash(), sources.clone());
+        let bundle = Self { hash, sources, policies, slices, types, hierarchy, roles };
         bundle.check_invariants("the built-in invariants.json", INVARIANTS)?;
-        if let Some(own) = sources.file("invariants.json") {
+        if let Some(own) = bundle.sources.file("invariants.json") {
             bundle.check_invariants("invariants.json", own)?;
         }
         Ok(bundle)
@@ -184,6 +189,19 @@ impl Bundle {
     #[must_use]
     pub fn policy(&self, id: &str) -> Option<&PolicyText> {
         self.policies.get(id)
+    }
+
+    /// All policies, by their ids.
+    #[must_use]
+    pub fn policies(&self) -> Vec<&PolicyText> {
+        let mut all: Vec<_> = self.policies.values().collect();
+        all.sort_by(|a, b| a.id.cmp(&b.id));
+        all
+    }
+
+    /// The roles that its policies and entities name.
+    pub fn roles(&self) -> impl Iterator<Item = &str> {
+        self.roles.iter().map(String::as_str)
     }
 
     /// How many policies it has.
@@ -239,7 +257,6 @@ impl Bundle {
         Translator { types: &self.types, hierarchy: &self.hierarchy }
     }
 
-    #[cfg(test)]
     pub(super) fn slices(&self) -> &Slices {
         &self.slices
     }

@@ -4,13 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use quick_cache::sync::Cache;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::bundle::Bundle;
 use super::request::Request;
 
 /// Whether a request is allowed, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Decision {
     /// Whether it may be done.
     pub allow: bool,

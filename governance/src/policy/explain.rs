@@ -1,6 +1,7 @@
 //! Why a request was decided as it was, and what was missing.
 
 use cedar_policy::{Authorizer, Decision as Said, Effect, Policy, PolicySet, PrincipalConstraint, ResourceConstraint};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -13,7 +14,7 @@ use super::translate::Query;
 const NEAREST: usize = 3;
 
 /// A decision with its reasons.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Explanation {
     /// The decision.
     pub decision: Decision,
@@ -24,7 +25,7 @@ pub struct Explanation {
 }
 
 /// A permit that did not apply.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Near {
     /// The policy.
     pub policy: PolicyText,

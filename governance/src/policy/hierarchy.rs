@@ -78,6 +78,11 @@ impl Hierarchy {
         self.above.get(uid).map_or(&[], |above| above)
     }
 
+    /// All that the file names.
+    pub(super) fn uids(&self) -> impl Iterator<Item = &EntityUid> {
+        self.above.iter().flat_map(|(uid, above)| std::iter::once(uid).chain(above.iter()))
+    }
+
     /// What the bundle says of it.
     pub(super) fn place(&self, uid: &EntityUid) -> Option<&Place> {
         self.places.get(uid)

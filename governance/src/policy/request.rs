@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use aivillage_runtime::{Principal, PrincipalKind};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Longest name in bytes.
@@ -11,7 +12,7 @@ const NAME_MAX: usize = 512;
 const LIST_MAX: usize = 256;
 
 /// May this principal do this to that?
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
     /// Who wants it.
@@ -26,7 +27,7 @@ pub struct Request {
 }
 
 /// Who asks, as identity knows them.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Subject {
     /// Isolation boundary.
@@ -34,6 +35,7 @@ pub struct Subject {
     /// Name within the tenant.
     pub subject: String,
     /// What it is.
+    #[schemars(with = "String", extend("enum" = ["user", "service", "agent", "node"]))]
     pub kind: PrincipalKind,
     /// Roles granted in its tenant.
     #[serde(default)]
@@ -56,7 +58,7 @@ pub struct Subject {
 }
 
 /// The thing it is done to, as its keeper knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Resource {
     /// A type of the schema, e.g. `Document`.
@@ -90,7 +92,7 @@ pub struct Resource {
 }
 
 /// What is true of one request.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Facts {
     /// A second factor was given, recently.

@@ -122,10 +122,11 @@ fn main() -> Result<(), Fault> {
 
 async fn start(dir: &std::path::Path) -> Result<(Village, RunningEdge), Fault> {
     let builder = aivillage_memory::install(aivillage_edge::install(Village::builder().data_dir(dir)));
-    let village = aivillage_actors::install(builder)?.start().await?;
+    let (builder, governance) = aivillage_governance::install(aivillage_actors::install(builder)?)?;
+    let village = builder.start().await?;
     let free = SocketAddr::from(([127, 0, 0, 1], 0));
     let config = EdgeConfig { listen: free, admin_listen: free, ..EdgeConfig::default() };
-    let edge = Edge::start(&village, config, dir).await?;
+    let edge = Edge::start(&village, config, dir, &governance).await?;
     Ok((village, edge))
 }
 

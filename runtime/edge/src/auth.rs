@@ -30,6 +30,14 @@ const KEY: usize = PREFIX.len() + ID + 1 + SECRET + 1 + CHECKSUM;
 /// The one answer to every kind of wrong credential: which part was wrong is nobody's business.
 const REFUSAL: &str = "send the key of <data>/admin.key as `Authorization: Bearer <key>` or `x-api-key: <key>`";
 
+/// A caller whose credential was good.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    pub(crate) principal: Principal,
+    /// Whether the caller proved itself in a second way too, recently.
+    pub(crate) mfa: bool,
+}
+
 /// The verifier: the digest of the one key this node accepts, and the limiters of wrong attempts.
 #[derive(Debug)]
 pub(crate) struct Verifier {
@@ -78,13 +86,14 @@ impl Verifier {
     ///
     /// The right key always passes. Wrong ones are counted per address (20 a minute) and per key id (5 a minute); beyond
     /// that the refusal is 429, so that a guesser is slowed and no neighbour on the same address is locked out.
-    pub(crate) fn check(&self, headers: &HeaderMap, from: Option<IpAddr>) -> Result<Principal, ApiError> {
+    pub(crate) fn check(&self, headers: &HeaderMap, from: Option<IpAddr>) -> Result<Known, ApiError> {
         let given = credential(headers);
         let well_formed = given.filter(|key| has_checksum(key));
         if let Some(key) = well_formed {
             let digest: [u8; 32] = Sha256::digest(key.as_bytes()).into();
             if bool::from(digest.ct_eq(&self.digest)) {
-                return Ok(self.principal.clone());
+                // Only who may read the data directory has this key, and whoever may read that may do anything to the village.
+                return Ok(Known { principal: self.principal.clone(), mfa: true });
             }
         }
         if given.is_none() {
@@ -241,7 +250,7 @@ mod tests {
     fn right_key_passes_in_both_headers() {
         let key = generate();
         let verifier = Verifier::of(&key);
-        assert_eq!(verifier.check(&bearer(&key), None).unwrap().subject, "admin");
+        assert_eq!(verifier.check(&bearer(&key), None).unwrap().principal.subject, "admin");
         let mut headers = HeaderMap::new();
         headers.insert("x-api-key", HeaderValue::from_str(&key).unwrap());
         assert!(verifier.check(&headers, None).is_ok());

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aivillage_actors::Agents;
+use aivillage_governance::policy::PdpHandle;
 use aivillage_memory::Memory;
-use aivillage_runtime::{Cluster, Principal, Village};
+use aivillage_runtime::{Cluster, Village};
 use axum::http::HeaderMap;
 use bytes::Bytes;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{TENANT, Verifier};
+use crate::auth::{Known, TENANT, Verifier};
 use crate::config::EdgeConfig;
 use crate::cursor::Cursors;
 use crate::error::{ApiError, Code, EdgeError};
@@ -39,6 +40,8 @@ pub(crate) struct Door {
     pub(crate) metrics: Arc<EdgeMetrics>,
     pub(crate) cursors: Cursors,
     pub(crate) roster: Roster,
+    /// Who may do what.
+    pub(crate) pdp: PdpHandle,
     /// The `OpenAPI` document, serialised once.
     pub(crate) openapi: Bytes,
     /// Cancelled when the drain begins: no new requests, streams end.
@@ -76,6 +79,7 @@ impl Door {
         village: &Village,
         config: EdgeConfig,
         data_dir: &Path,
+        pdp: PdpHandle,
         listens: [SocketAddr; 2],
     ) -> Result<(Arc<Self>, PathBuf), EdgeError> {
         let (verifier, key_path) = Verifier::open(data_dir)?;
@@ -91,6 +95,7 @@ impl Door {
             metrics: village.metrics::<EdgeMetrics>(),
             cursors: Cursors::new(cursor_key(village, &verifier)),
             roster: Roster::default(),
+            pdp,
             openapi: openapi::document(village),
             stop: CancellationToken::new(),
             closed: CancellationToken::new(),
@@ -114,7 +119,7 @@ impl Door {
     }
 
     /// Who calls.
-    pub(crate) fn authenticate(&self, headers: &HeaderMap, from: Option<IpAddr>) -> Result<Principal, ApiError> {
+    pub(crate) fn authenticate(&self, headers: &HeaderMap, from: Option<IpAddr>) -> Result<Known, ApiError> {
         let checked = self.verifier.check(headers, from);
         self.metrics.auth(match &checked {
             Ok(_) => "ok",

@@ -143,6 +143,7 @@ codes! {
     Shed "shed" SERVICE_UNAVAILABLE "The server is at its limit.";
     Draining "draining" SERVICE_UNAVAILABLE "The node is stopping.";
     ModelUnavailable "model_unavailable" SERVICE_UNAVAILABLE "No model can answer now.";
+    PolicyUnavailable "policy_unavailable" SERVICE_UNAVAILABLE "No policies are loaded; nothing is allowed until they are.";
     Unavailable "unavailable" SERVICE_UNAVAILABLE "A part that is needed cannot be reached.";
     NoQuorum "no_quorum" SERVICE_UNAVAILABLE "Too few nodes hear each other to decide anything.";
     NotPlaced "actor_not_placed" SERVICE_UNAVAILABLE "No live node can host the actor.";
@@ -176,6 +177,14 @@ struct Refusal {
     param: Option<String>,
     errors: Vec<FieldError>,
     retry_after: Option<Duration>,
+    denied: Option<Denied>,
+}
+
+/// What denied a request.
+#[derive(Debug, Clone)]
+struct Denied {
+    policy_ids: Vec<String>,
+    articles: Vec<String>,
 }
 
 impl ApiError {
@@ -189,6 +198,7 @@ impl ApiError {
             param: None,
             errors: Vec::new(),
             retry_after: None,
+            denied: None,
         }))
     }
 
@@ -213,6 +223,13 @@ impl ApiError {
     #[must_use]
     pub fn param(mut self, name: impl Into<String>) -> Self {
         self.0.param = Some(name.into());
+        self
+    }
+
+    /// Names the policies that denied it and the articles of the constitution that they enforce.
+    #[must_use]
+    pub fn denied(mut self, policy_ids: Vec<String>, articles: Vec<String>) -> Self {
+        self.0.denied = Some(Denied { policy_ids, articles });
         self
     }
 
@@ -249,6 +266,10 @@ impl ApiError {
         });
         if !self.0.errors.is_empty() {
             body["errors"] = json!(self.0.errors);
+        }
+        if let Some(denied) = &self.0.denied {
+            body["policy_ids"] = json!(denied.policy_ids);
+            body["articles"] = json!(denied.articles);
         }
         if let Some(after) = self.0.retry_after {
             body["retry_after_s"] = json!(seconds_up(after));
@@ -425,7 +446,7 @@ pub fn reference() -> String {
          writes this page anew).\n\n\
          Every refused request is answered with `application/problem+json` (RFC 9457): `type` \
          (`urn:aivillage:problem:<code>`), `title`, `status`, `detail`, `instance`, `code`, `trace_id`, and where they \
-         apply `errors[] {pointer, detail}` and `retry_after_s`. The OpenAI routes (`/v1/models`, \
+         apply `errors[] {pointer, detail}`, `retry_after_s`, and of what policies deny `policy_ids` and `articles`. The OpenAI routes (`/v1/models`, \
          `/v1/chat/completions`) answer `{\"error\": {message, type, param, code}}` instead.\n\n\
          An actor's own refusal keeps its code: with the status below if it is in the table, otherwise 422. Bytes that \
          are not HTTP at all never reach a route: the protocol layer answers a bare `400` or `431` and closes.\n\n\

@@ -105,6 +105,10 @@ fn schemas() -> Value {
     all.add::<routes::cluster::TokenBody>("TokenBody");
     all.add::<routes::cluster::TokenView>("Token");
     all.add::<routes::cluster::NewTokenView>("NewToken");
+    all.add::<routes::policy::QuestionBody>("PolicyQuestion");
+    all.add::<aivillage_governance::policy::Decision>("PolicyDecision");
+    all.add::<aivillage_governance::policy::Explanation>("PolicyExplanation");
+    all.add::<routes::policy::ConstitutionView>("Constitution");
     all.add::<routes::meta::HistoryView>("History");
     all.add::<routes::meta::SupervisionView>("Supervision");
     all.add::<aivillage_runtime::telemetry::Handling>("Handling");
@@ -220,6 +224,7 @@ fn literal() -> Value {
                 "type": {"type": "string"}, "title": {"type": "string"}, "status": {"type": "integer"}, "detail": {"type": "string"},
                 "instance": {"type": "string"}, "code": {"type": "string"}, "trace_id": {"type": "string"},
                 "retry_after_s": {"type": "integer"},
+                "policy_ids": {"type": "array", "items": {"type": "string"}}, "articles": {"type": "array", "items": {"type": "string"}},
                 "errors": {"type": "array", "items": {"type": "object", "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}}}},
             },
         },

@@ -2,11 +2,12 @@
 //!
 //! [`outer`]: panic catcher, `x-request-id` and `traceparent`, span and metrics, security headers, rendering of errors.
 //! Between them: CORS and compression (tower-http, [`crate::routes`]).
-//! [`inner`]: Host check, per-address limit, drain, admission, deadline, authentication, idempotency, the handler.
+//! [`inner`]: Host check, per-address limit, drain, admission, deadline, authentication, authorization, idempotency, the handler.
 //!
 //! Two middlewares instead of one for each step: a boxed future and a clone of the service per step cost more than the steps.
 
 pub(crate) mod admission;
+mod authorization;
 pub(crate) mod body;
 pub(crate) mod deadline;
 pub(crate) mod host;
@@ -58,6 +59,10 @@ impl Visit {
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     pub(crate) principal: Arc<Principal>,
+    /// Whether it proved itself in a second way too.
+    pub(crate) mfa: bool,
+    /// Its address.
+    pub(crate) from: Option<IpAddr>,
     pub(crate) trace: TraceCx,
     pub(crate) deadline: Instant,
     /// Derived from `Idempotency-Key`: the effect is exactly once even if the edge dies between call and reply.
@@ -181,11 +186,15 @@ async fn admit(door: &Arc<Door>, visit: &Visit, request: Request, next: Next) ->
     if visit.route.class == Class::Open {
         return Ok(next.run(request).await);
     }
-    let principal = door.authenticate(request.headers(), peer)?;
+    let known = door.authenticate(request.headers(), peer)?;
     let place = door.admission.enter().await.inspect_err(|_| door.metrics.shed("in_flight"))?;
     let limit = deadline::limit(request.headers(), visit.route.max_time(&door.config))?;
     let deadline = Instant::now() + limit;
-    let caller = Caller { principal: Arc::new(principal), trace: visit.trace, deadline, idem: None, job: None };
+    let (principal, mfa, from) = (Arc::new(known.principal), known.mfa, peer);
+    let caller = Caller { principal, mfa, from, trace: visit.trace, deadline, idem: None, job: None };
+    let (mut parts, payload) = request.into_parts();
+    authorization::check(&door.pdp, visit, &caller, &mut parts).await?;
+    let request = Request::from_parts(parts, payload);
     let handled = idempotency::run(door, visit, (caller, place), request, next);
     match tokio::time::timeout_at(deadline, handled).await {
         Ok(result) => result,

@@ -8,6 +8,7 @@ pub(crate) mod events;
 pub(crate) mod jobs;
 pub(crate) mod memory;
 pub(crate) mod meta;
+pub(crate) mod policy;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,54 +49,94 @@ pub(crate) enum Class {
     Upload,
 }
 
-/// One route as the pipeline sees it.
+/// What the policies are asked about a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// One action, on a resource of this type.
+    Action {
+        action: &'static str,
+        kind: &'static str,
+        /// The part of the path that names the resource; all of the type if there is none.
+        id: Option<&'static str>,
+    },
+    /// That of the message in the body: the handler asks once it knows which.
+    Message,
+}
+
+/// An action on all resources of a type.
+const fn all(action: &'static str, kind: &'static str) -> Need {
+    Need::Action { action, kind, id: None }
+}
+
+/// An action on the resource that a part of the path names.
+const fn one(action: &'static str, kind: &'static str, id: &'static str) -> Need {
+    Need::Action { action, kind, id: Some(id) }
+}
+
+/// One route as the pipeline sees it. A method without a need is refused.
 #[derive(Debug)]
 pub(crate) struct Route {
     pub(crate) template: &'static str,
     pub(crate) class: Class,
     pub(crate) dialect: Dialect,
+    get: Option<Need>,
+    post: Option<Need>,
+    delete: Option<Need>,
 }
 
 const fn route(template: &'static str, class: Class) -> Route {
-    Route { template, class, dialect: Dialect::Problem }
+    Route { template, class, dialect: Dialect::Problem, get: None, post: None, delete: None }
 }
 
 const fn openai(template: &'static str, class: Class) -> Route {
-    Route { template, class, dialect: Dialect::OpenAi }
+    Route { dialect: Dialect::OpenAi, ..route(template, class) }
 }
 
 /// A path that no route has. It needs a key, so that an outsider cannot map the routes.
 static UNKNOWN: Route = route("unknown", Class::Api);
 
-static ROUTES: [Route; 37] = [
-    route("/v1/agents", Class::Api),
-    route("/v1/actors/{kind}/{key}/messages", Class::Chat),
-    openai("/v1/chat/completions", Class::Chat),
-    route("/v1/memory/query", Class::Api),
-    route("/v1/agents/{id}/ask", Class::Chat),
-    route("/v1/agents/{id}", Class::Api),
-    route("/v1/agents/{id}/tools/{tool}", Class::Chat),
-    route("/v1/conversations/{id}", Class::Api),
-    route("/v1/actors", Class::Api),
-    route("/v1/actors/{kind}", Class::Api),
-    route("/v1/actors/{kind}/{key}", Class::Chat),
-    route("/v1/memory/documents", Class::Upload),
-    route("/v1/memory/documents/{id}", Class::Api),
-    route("/v1/memory/stats", Class::Api),
-    route("/v1/jobs", Class::Api),
-    route("/v1/jobs/{id}", Class::Api),
-    route("/v1/jobs/{id}/events", Class::Api),
-    route("/v1/events", Class::Api),
-    route("/v1/cluster", Class::Api),
-    route("/v1/cluster/drain", Class::Api),
-    route("/v1/cluster/remove", Class::Api),
-    route("/v1/cluster/tokens", Class::Api),
-    route("/v1/cluster/tokens/{id}", Class::Api),
-    route("/v1/status", Class::Api),
-    route("/v1/history", Class::Api),
-    route("/v1/supervision", Class::Api),
-    openai("/v1/models", Class::Api),
-    openai("/v1/models/{id}", Class::Api),
+static ROUTES: [Route; 40] = [
+    route("/v1/agents", Class::Api).get(all("agent.read", "Agent")),
+    route("/v1/actors/{kind}/{key}/messages", Class::Chat).post(Need::Message),
+    openai("/v1/chat/completions", Class::Chat).post(all("agent.ask", "Agent")),
+    route("/v1/memory/query", Class::Api).post(all("memory.query", "Collection")),
+    route("/v1/agents/{id}/ask", Class::Chat).post(one("agent.ask", "Agent", "id")),
+    route("/v1/agents/{id}", Class::Api).get(one("agent.read", "Agent", "id")),
+    route("/v1/agents/{id}/tools/{tool}", Class::Chat).get(one("agent.tool", "Agent", "id")).post(one(
+        "agent.tool",
+        "Agent",
+        "id",
+    )),
+    route("/v1/conversations/{id}", Class::Api).get(all("agent.history", "Agent")),
+    route("/v1/actors", Class::Api).get(all("actor.read", "Actor")),
+    route("/v1/actors/{kind}", Class::Api).get(one("actor.read", "Actor", "kind")),
+    route("/v1/actors/{kind}/{key}", Class::Chat).get(one("actor.read", "Actor", "kind")).post(Need::Message),
+    route("/v1/memory/documents", Class::Upload).post(all("memory.write", "Collection")),
+    route("/v1/memory/documents/{id}", Class::Api).get(one("memory.query", "Document", "id")).delete(one(
+        "memory.erase",
+        "Document",
+        "id",
+    )),
+    route("/v1/memory/stats", Class::Api).get(all("memory.query", "Collection")),
+    route("/v1/jobs", Class::Api).get(all("job.read", "Job")),
+    route("/v1/jobs/{id}", Class::Api).get(one("job.read", "Job", "id")).delete(one("job.cancel", "Job", "id")),
+    route("/v1/jobs/{id}/events", Class::Api).get(one("job.read", "Job", "id")),
+    // Topics, history and supervision tell what other callers do.
+    route("/v1/events", Class::Api).get(all("system.monitor", "System")),
+    route("/v1/cluster", Class::Api).get(all("system.monitor", "System")),
+    route("/v1/cluster/drain", Class::Api).post(all("cluster.admin", "System")),
+    route("/v1/cluster/remove", Class::Api).post(all("cluster.admin", "System")),
+    route("/v1/cluster/tokens", Class::Api).get(all("cluster.admin", "System")).post(all("cluster.admin", "System")),
+    route("/v1/cluster/tokens/{id}", Class::Api).delete(all("cluster.admin", "System")),
+    route("/v1/status", Class::Api).get(all("system.read", "System")),
+    route("/v1/history", Class::Api).get(all("system.monitor", "System")),
+    route("/v1/supervision", Class::Api).get(all("system.monitor", "System")),
+    // A decision tells nothing of the policies; reasons quote them.
+    route("/v1/policy/decide", Class::Api).post(all("system.read", "System")),
+    route("/v1/policy/explain", Class::Api).post(all("system.monitor", "System")),
+    route("/v1/constitution", Class::Api).get(all("gov.read", "Proposal")),
+    openai("/v1/models", Class::Api).get(all("agent.read", "Agent")),
+    openai("/v1/models/{id}", Class::Api).get(one("agent.read", "Agent", "id")),
     route("/openapi.json", Class::Open),
     route("/docs", Class::Open),
     route("/docs/", Class::Open),
@@ -107,7 +148,35 @@ static ROUTES: [Route; 37] = [
     route("unknown", Class::Api),
 ];
 
+/// The route table.
+#[cfg(test)]
+pub(crate) fn table() -> &'static [Route] {
+    &ROUTES
+}
+
 impl Route {
+    const fn get(self, need: Need) -> Self {
+        Self { get: Some(need), ..self }
+    }
+
+    const fn post(self, need: Need) -> Self {
+        Self { post: Some(need), ..self }
+    }
+
+    const fn delete(self, need: Need) -> Self {
+        Self { delete: Some(need), ..self }
+    }
+
+    /// What a request with this method needs; none when the route does not know the method.
+    pub(crate) fn need(&self, method: &Method) -> Option<Need> {
+        match *method {
+            Method::GET | Method::HEAD => self.get,
+            Method::POST => self.post,
+            Method::DELETE => self.delete,
+            _ => None,
+        }
+    }
+
     /// The route of a matched template.
     pub(crate) fn of(template: Option<&str>) -> &'static Route {
         let known = template.and_then(|template| ROUTES.iter().find(|route| route.template == template));
@@ -162,6 +231,9 @@ pub(crate) fn documented() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(cluster::remove))
         .routes(routes!(cluster::tokens, cluster::new_token))
         .routes(routes!(cluster::revoke))
+        .routes(routes!(policy::decide))
+        .routes(routes!(policy::explain))
+        .routes(routes!(policy::constitution))
         .routes(routes!(meta::status))
         .routes(routes!(meta::history))
         .routes(routes!(meta::supervision))
@@ -178,7 +250,7 @@ pub(crate) fn public(door: &Arc<Door>) -> Router {
         .merge(docs)
         .route("/", axum::routing::get(meta::root))
         .fallback(unknown)
-        .method_not_allowed_fallback(wrong_method);
+        .method_not_allowed_fallback(method_unknown);
     let router = router.layer(from_fn_with_state(door.clone(), inner)).layer(compression());
     let router = match cors(&door.config.cors_origins) {
         Some(cors) => router.layer(cors),
@@ -194,7 +266,7 @@ pub(crate) fn admin(door: &Arc<Door>) -> Router {
         .route("/readyz", axum::routing::get(meta::readyz))
         .route("/metrics", axum::routing::get(meta::metrics))
         .fallback(unknown)
-        .method_not_allowed_fallback(wrong_method)
+        .method_not_allowed_fallback(method_unknown)
         .layer(from_fn_with_state(door.clone(), inner))
         .layer(from_fn_with_state(door.clone(), outer))
         .with_state(door.clone())
@@ -227,11 +299,21 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
 }
 
 async fn unknown(uri: Uri) -> ApiError {
+    unknown_route(&uri)
+}
+
+/// The refusal of a path that no route has.
+pub(crate) fn unknown_route(uri: &Uri) -> ApiError {
     let path: String = uri.path().chars().take(128).collect();
     ApiError::new(Code::NotFound, format!("there is no route {path}; see /openapi.json"))
 }
 
-async fn wrong_method(method: Method) -> ApiError {
+async fn method_unknown(method: Method) -> ApiError {
+    wrong_method(&method)
+}
+
+/// The refusal of a method that a route does not know.
+pub(crate) fn wrong_method(method: &Method) -> ApiError {
     let method: String = method.as_str().chars().take(32).collect();
     ApiError::new(Code::MethodNotAllowed, format!("the route does not know {method}; see /openapi.json"))
 }

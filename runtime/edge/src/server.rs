@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aivillage_governance::Governance;
 use aivillage_runtime::{TaskHandle, Village};
 use axum::Router;
 use axum::extract::Request;
@@ -37,17 +38,24 @@ pub struct Edge;
 impl Edge {
     /// Opens both listeners and serves until [`RunningEdge::drain`].
     ///
-    /// The village must have been built with [`crate::install`].
+    /// The village must have been built with [`crate::install`] and with [`aivillage_governance::install`], which gave
+    /// `governance`; its policies are put to work.
     ///
     /// # Errors
     /// [`EdgeError`]: an address is taken or not loopback, the admin key cannot be read, a value of `[edge]` is wrong.
-    pub async fn start(village: &Village, config: EdgeConfig, data_dir: &Path) -> Result<RunningEdge, EdgeError> {
+    pub async fn start(
+        village: &Village,
+        config: EdgeConfig,
+        data_dir: &Path,
+        governance: &Governance,
+    ) -> Result<RunningEdge, EdgeError> {
         config.validate()?;
         let listener = open("edge.listen", config.listen).await?;
         let admin = open("edge.admin_listen", config.admin_listen).await?;
         let addr = local(&listener, config.listen);
         let admin_addr = local(&admin, config.admin_listen);
-        let (door, admin_key_path) = Door::open(village, config, data_dir, [addr, admin_addr])?;
+        let (door, admin_key_path) = Door::open(village, config, data_dir, governance.pdp.clone(), [addr, admin_addr])?;
+        governance.begin(village).await;
         let tidy = village.task("edge.tidy", tidy(door.clone()));
         let public = Acceptor::new(&door, routes::public(&door));
         let private = Acceptor::new(&door, routes::admin(&door));

@@ -1,6 +1,6 @@
 //! The command line of `village`: parsing, dispatch, exit codes.
 //!
-//! One file per command under `cli/`. Every command but `up`, `join`, `config` and `bench` is a client of a running village over
+//! One file per command under `cli/`. Every command but `up`, `join`, `config`, `policy`, `constitution` and `bench` is a client of a running village over
 //! HTTP, so it works the same on this machine and on another one. What `up` and `join` share is `serve` (one node in this
 //! process) and `options`; `up --nodes` is `fleet` (nodes in processes of their own).
 
@@ -10,6 +10,7 @@ mod bench;
 mod client;
 mod cluster;
 mod config;
+mod constitution;
 mod failure;
 mod fleet;
 mod jobs;
@@ -17,6 +18,7 @@ mod join;
 mod memory;
 mod options;
 mod output;
+mod policy;
 mod send;
 mod serve;
 mod status;
@@ -114,6 +116,12 @@ enum Command {
     /// Check or show the configuration.
     #[command(subcommand)]
     Config(config::Config),
+    /// Who may do what: look at policies, ask them, test them; no village is needed.
+    #[command(subcommand)]
+    Policy(policy::Policy),
+    /// The rules that bind everybody; no village is needed.
+    #[command(subcommand)]
+    Constitution(constitution::Constitution),
     /// Measure this machine.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -151,6 +159,8 @@ fn run(cli: Cli) -> Outcome {
         Command::Token(token) => block_on(token.run(&global)),
         Command::Cluster(cluster) => block_on(cluster.run(&global)),
         Command::Config(config) => config.run(&global),
+        Command::Policy(policy) => policy.run(&global),
+        Command::Constitution(constitution) => constitution.run(&global),
         Command::Bench(bench) => block_on(bench.run(&global)),
         Command::Version => {
             version(&global);

@@ -2,6 +2,7 @@
 
 use aivillage_actors::AgentsConfig;
 use aivillage_edge::{EdgeConfig, EdgeError};
+use aivillage_governance::GovernanceConfig;
 use aivillage_memory::MemoryConfig;
 use aivillage_runtime::{
     config::{
@@ -36,6 +37,8 @@ pub struct Cluster {
     pub memory: MemoryConfig,
     /// `[agents]`
     pub agents: AgentsConfig,
+    /// `[governance]`
+    pub governance: GovernanceConfig,
     /// `[edge]`
     pub edge: EdgeConfig,
 }
@@ -58,6 +61,7 @@ impl Cluster {
         self.drain.validate()?;
         self.memory.validate()?;
         self.agents.validate().map_err(|error| ConfigError::invalid(format!("agents.{}", error.key), error.detail))?;
+        self.governance.validate()?;
         self.edge.validate().map_err(|error| match error {
             EdgeError::Config { key, why } => ConfigError::invalid(key, why),
             other => ConfigError::invalid("edge", other.to_string()),

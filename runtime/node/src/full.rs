@@ -1,20 +1,40 @@
 //! The whole village in one process, and the short way to its parts.
 
 use aivillage_actors::{Agents, Answer, AskRequest, SpecError};
+use aivillage_governance::{Governance, InstallError};
 use aivillage_memory::Memory;
 use aivillage_runtime::{CallError, Village, VillageBuilder};
 
 /// The tenant of a village that runs for one person.
 pub const LOCAL_TENANT: &str = "local";
 
-/// Adds memory, agents and what the HTTP edge keeps, as `village up` does.
-///
-/// To serve HTTP too, start [`Edge`](aivillage_edge::Edge) on the started village.
+/// Why a village cannot be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum FullError {
+    /// An agent's spec file cannot be used.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// Policies or constitution cannot be hosted.
+    #[error(transparent)]
+    Governance(#[from] InstallError),
+}
+
+/// Adds governance, memory, agents and what the HTTP edge keeps, as `village up` does. To serve HTTP too, see [`governed`].
 ///
 /// # Errors
-/// An agent's spec file that cannot be used.
-pub fn full(builder: VillageBuilder) -> Result<VillageBuilder, SpecError> {
-    Ok(aivillage_edge::install(aivillage_actors::install(aivillage_memory::install(builder))?))
+/// See [`FullError`].
+pub fn full(builder: VillageBuilder) -> Result<VillageBuilder, FullError> {
+    governed(builder).map(|(builder, _)| builder)
+}
+
+/// The same for a village that serves HTTP: start [`Edge`](aivillage_edge::Edge) on it with the [`Governance`] it gets.
+///
+/// # Errors
+/// See [`FullError`].
+pub fn governed(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), FullError> {
+    let (builder, governance) = aivillage_governance::install(builder)?;
+    let builder = aivillage_edge::install(aivillage_actors::install(aivillage_memory::install(builder))?);
+    Ok((builder, governance))
 }
 
 /// The short way to agents and memory of the local tenant.

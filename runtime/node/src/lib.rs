@@ -7,7 +7,7 @@
 #![doc = include_str!("../../../examples/embed_an_actor.rs")]
 //! ```
 //!
-//! [`full`] adds memory, agents and the HTTP edge; [`VillageExt`] is the short way to them:
+//! [`full`] adds governance, memory, agents and the HTTP edge; [`VillageExt`] is the short way to them:
 //!
 //! ```no_run
 //! use aivillage::prelude::*;
@@ -26,6 +26,7 @@
 //! | [`runtime`] | the actor kit: kinds, addresses, supervision, durable state, topics, configuration |
 //! | [`memory`] | documents in, cited passages out |
 //! | [`actors`] | agents, their tools, planners and providers |
+//! | [`governance`] | who may do what, and by which rules |
 //! | [`edge`] | HTTP to message and back |
 
 #[doc(hidden)]
@@ -35,12 +36,13 @@ mod full;
 
 pub use aivillage_actors as actors;
 pub use aivillage_edge as edge;
+pub use aivillage_governance as governance;
 pub use aivillage_memory as memory;
 pub use aivillage_runtime as runtime;
 
 pub use self::{
     config::Cluster,
-    full::{Agent, LOCAL_TENANT, VillageExt, full},
+    full::{Agent, FullError, LOCAL_TENANT, VillageExt, full, governed},
 };
 
 /// What a program that embeds a village needs, in one `use`.

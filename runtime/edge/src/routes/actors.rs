@@ -104,6 +104,7 @@ pub(crate) async fn send(
     }
     let (name, payload, given) = named(body.name, body.payload, body.message)?;
     let message = find(&messages, &name)?;
+    caller.may_send(&door.pdp, &message.action, &kind, &key)?;
     let cast = body.mode.unwrap_or(if message.ask { Mode::Call } else { Mode::Cast }) == Mode::Cast;
     let content = match given {
         Given::Payload => message.body(payload).map_err(|errors| invalid(errors, "/payload"))?,

@@ -49,7 +49,7 @@ async fn the_key_file_is_private_and_stays_the_same() {
     assert_eq!(door.edge.admin_key_path, door.key_path());
     let mode = std::fs::metadata(door.key_path()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    let again = Edge::start(&door.village, config(), door.dir.path()).await.unwrap();
+    let again = Edge::start(&door.village, config(), door.dir.path(), &door.governance).await.unwrap();
     assert_eq!(std::fs::read_to_string(again.admin_key_path.clone()).unwrap().trim(), door.key);
     again.drain().await;
 }
@@ -132,11 +132,11 @@ async fn addresses_that_cannot_be_served_are_clear_errors() {
     let door = Door::open().await;
     let mut taken = config();
     taken.listen = door.edge.addr;
-    let error = Edge::start(&door.village, taken, door.dir.path()).await.unwrap_err();
+    let error = Edge::start(&door.village, taken, door.dir.path(), &door.governance).await.unwrap_err();
     assert!(matches!(error, EdgeError::PortInUse { key: "edge.listen", .. }), "{error}");
     assert!(error.to_string().contains("set edge.listen to a free port"), "{error}");
     let mut open = config();
     open.listen = "0.0.0.0:0".parse().unwrap();
-    let error = Edge::start(&door.village, open, door.dir.path()).await.unwrap_err();
+    let error = Edge::start(&door.village, open, door.dir.path(), &door.governance).await.unwrap_err();
     assert!(matches!(error, EdgeError::NotLoopback { .. }), "{error}");
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aivillage_edge::{Edge, EdgeConfig, RunningEdge};
+use aivillage_governance::Governance;
 use aivillage_runtime::{
     Actor, ActorCx, ActorProcessingErr, ActorRef, Expose, Kind, Mail, Reply, Village, VillageBuilder,
 };
@@ -26,6 +27,8 @@ pub(crate) enum CounterMsg {
     Wait(Reply<u64>),
     /// Fails.
     Panic(Reply<u64>),
+    /// Exposed as an action that the policies do not know.
+    Odd(Reply<u64>),
     /// Not exposed.
     Secret(Reply<u64>),
 }
@@ -68,7 +71,7 @@ impl Actor for Counter {
                 reply.send(*sum);
             }
             CounterMsg::Panic(_) => panic!("on purpose"),
-            CounterMsg::Secret(reply) => reply.send(*sum),
+            CounterMsg::Odd(reply) | CounterMsg::Secret(reply) => reply.send(*sum),
         }
         Ok(())
     }
@@ -78,6 +81,7 @@ impl Actor for Counter {
 pub(crate) struct Door {
     pub village: Village,
     pub edge: RunningEdge,
+    pub governance: Governance,
     pub key: String,
     pub counter: Counter,
     pub client: Client,
@@ -121,13 +125,16 @@ impl Door {
         let dir = tempfile::tempdir().unwrap();
         let counter =
             Counter { runs: Arc::default(), waiting: Arc::default(), go: Arc::default(), arrived: Arc::default() };
-        let village = build(builder(&counter)).start().await.unwrap();
+        let (builder, governance) = aivillage_governance::install(build(builder(&counter))).unwrap();
+        let village = builder.start().await.unwrap();
         let mut config = config();
         change(&mut config);
-        let edge = Edge::start(&village, config, dir.path()).await.unwrap();
+        let edge = Edge::start(&village, config, dir.path(), &governance).await.unwrap();
         let key = std::fs::read_to_string(&edge.admin_key_path).unwrap().trim().to_owned();
         let client = Client::builder().no_proxy().build().unwrap();
-        Door { village, edge, key, counter, client, dir }
+        // A node that joins has policies once it takes part.
+        eventually("policies", async || governance.pdp.epoch()).await;
+        Door { village, edge, governance, key, counter, client, dir }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -177,10 +184,11 @@ pub(crate) fn config() -> EdgeConfig {
 fn builder(counter: &Counter) -> VillageBuilder {
     let counter = counter.clone();
     let builder = Village::builder().host(move |_: &ActorCx| counter.clone()).expose::<Counter>([
-        Expose::new("Add", "counter.add"),
-        Expose::new("Bump", "counter.add"),
-        Expose::new("Wait", "counter.read"),
-        Expose::new("Panic", "counter.add"),
+        Expose::new("Add", "actor.call"),
+        Expose::new("Bump", "actor.call"),
+        Expose::new("Wait", "actor.read"),
+        Expose::new("Odd", "counter.odd"),
+        Expose::new("Panic", "actor.call"),
     ]);
     let builder = aivillage_memory::install(aivillage_edge::install(builder));
     aivillage_actors::install(builder).unwrap()

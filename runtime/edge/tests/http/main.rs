@@ -12,4 +12,5 @@ mod harness;
 mod idempotency;
 mod memory;
 mod nodes;
+mod policy;
 mod robustness;

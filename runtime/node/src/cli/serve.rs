@@ -10,6 +10,10 @@ use std::{
 };
 
 use aivillage_edge::{Edge, EdgeError, RunningEdge};
+use aivillage_governance::{
+    Governance,
+    policy::{Bundle, PolicyConfig},
+};
 use aivillage_runtime::{
     JoinUrl, StartError, StoreError, Village,
     cluster::{ClusterError, ClusterStatus},
@@ -33,8 +37,9 @@ use super::{
     fleet,
     options::NodeOptions,
     output::{self, BOLD, DIM, GOOD, NAME, paint},
+    policy,
 };
-use crate::{Cluster, full};
+use crate::{Cluster, governed};
 
 /// In the data directory of a node that is a member of a cluster: where it listened for the others last.
 pub(crate) const CLUSTER_FILE: &str = "cluster.addr";
@@ -199,6 +204,7 @@ pub(crate) fn program() -> String {
 /// A started village with its door.
 struct Node {
     village: Village,
+    governance: Governance,
     edge: RunningEdge,
     name: String,
     data: PathBuf,
@@ -214,13 +220,15 @@ impl Node {
             let section = table.entry("node").or_insert_with(|| toml::Table::new().into());
             section.as_table_mut().map(|section| section.insert("listen".to_owned(), listen.into()));
         }
+        check_policies(&loaded.value.governance.policy)?;
         let builder = Village::builder().config(table).data_dir(&data).clustered();
-        let builder = full(builder).map_err(|error| Failure::new(Exit::Usage, client::chain(&error)))?;
+        let (builder, governance) =
+            governed(builder).map_err(|error| Failure::new(Exit::Usage, client::chain(&error)))?;
         let village = builder.start().await.map_err(|error| start_failure(&error))?;
-        match Edge::start(&village, loaded.value.edge.clone(), &data).await {
+        match Edge::start(&village, loaded.value.edge.clone(), &data, &governance).await {
             Ok(edge) => {
                 let drain_timeout = loaded.value.drain.timeout.get();
-                let node = Self { village, edge, name: node.display_name(), data, drain_timeout };
+                let node = Self { village, governance, edge, name: node.display_name(), data, drain_timeout };
                 node.leave_word();
                 Ok(node)
             }
@@ -249,8 +257,15 @@ impl Node {
     /// Waits until the node takes part; `tell` hears what it waits for whenever that changes.
     async fn until_ready(&self, tell: impl Fn(&str)) {
         let mut told = String::new();
-        while !self.village.health().ready {
-            let waiting = self.village.cluster().map(|cluster| waiting(&cluster.status())).unwrap_or_default();
+        loop {
+            let takes_part = self.village.health().ready;
+            if takes_part && self.governance.pdp.epoch().is_some() {
+                return;
+            }
+            let waiting = match self.village.cluster() {
+                Some(cluster) if !takes_part => waiting(&cluster.status()),
+                _ => "waiting for the policies".to_owned(),
+            };
             if waiting != told {
                 tell(&waiting);
                 told = waiting;
@@ -305,6 +320,16 @@ impl Node {
             () = stop.first() => Err(Failure::new(Exit::Failed, format!("stopped by a second signal; {kept}"))),
         }
     }
+}
+
+/// A folder of policies that cannot be used is told now, and not by a node that allows nothing.
+fn check_policies(config: &PolicyConfig) -> Result<(), Failure> {
+    let hint = "`village policy check DIR` looks at a folder of policies without a village";
+    let sources = config
+        .sources()
+        .map_err(|error| Failure::new(Exit::Usage, format!("governance.policy.dir: {error}")).hint(hint))?;
+    Bundle::load(&sources).map_err(|error| Failure { exit: Exit::Usage, ..policy::refused(&error) }.hint(hint))?;
+    Ok(())
 }
 
 /// With port 0 a node takes the port that it had before, if that is free: the others look for it there first, and after a

@@ -1,0 +1,104 @@
+//! Policies and constitution: looked at without a village, and what a village refuses by them.
+
+use aivillage_tests::Place;
+use anyhow::{Result, ensure};
+use serde_json::json;
+
+use crate::place;
+
+/// A forbid that stops questions to one agent.
+const STOP: &str = "@id(\"stop-sage\") @article(\"A10.1\")\nforbid (principal, action == AiVillage::Action::\"agent.ask\", \
+                    resource == AiVillage::Agent::\"local/sage\");\n";
+
+const TESTS: &str = r#"[
+  { "name": "users ask", "expect": "allow", "policies": ["user-uses"], "request": {
+    "principal": { "tenant": "acme", "subject": "ann", "kind": "user", "roles": ["user"] }, "action": "agent.ask",
+    "resource": { "kind": "Agent", "id": "sage", "tenant": "acme" } } },
+  { "name": "guests only look", "expect": "deny", "request": {
+    "principal": { "tenant": "acme", "subject": "bob", "kind": "user", "roles": ["guest"] }, "action": "agent.ask",
+    "resource": { "kind": "Agent", "id": "sage", "tenant": "acme" } } }
+]"#;
+
+/// Types a line; it must end with this code and show all of these.
+async fn typed(place: &Place, line: &str, code: i32, shown: &[&str]) -> Result<()> {
+    let ran = place.sh(line).await?.expect(code)?;
+    let all = format!("{}{}", ran.stdout, ran.stderr);
+    for text in shown {
+        ensure!(all.contains(text), "{line}: no {text:?} in {all}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn policies_are_checked_asked_and_tested_without_a_village() -> Result<()> {
+    let place = place()?;
+    place.write("policies/stop.cedar", STOP)?;
+    place.write("broken/own.cedar", "// A comment.\npermit (principal, action, resource) when { principal.nam };\n")?;
+    place.write("tests.json", TESTS)?;
+    typed(&place, "village policy check", 0, &["good", "policies", "hash "]).await?;
+    typed(&place, "village policy check policies", 0, &["good: policies"]).await?;
+    typed(&place, "village policy check broken", 1, &["own.cedar:2:"]).await?;
+    let ask = "--principal acme/ann --role";
+    typed(&place, &format!("village policy decide {ask} user agent.ask Agent/sage"), 0, &["allow", "user-uses"])
+        .await?;
+    let other = format!("village policy decide {ask} user agent.ask Agent/sage --tenant other");
+    typed(&place, &other, 3, &["deny", "forbid-cross-tenant", "A4.2"]).await?;
+    let local = "village policy decide --principal local/ann --role user agent.ask Agent/sage --dir policies";
+    typed(&place, local, 3, &["deny", "stop-sage"]).await?;
+    let near = ["user-uses", "roles.cedar:", "principal in AiVillage::Role::\"user\""];
+    typed(&place, &format!("village policy explain {ask} guest agent.ask Agent/sage"), 0, &near).await?;
+    let misspelt = format!("village policy decide {ask} user agent.aks Agent/sage");
+    typed(&place, &misspelt, 2, &["did you mean `agent.ask`?"]).await?;
+    let misspelt = format!("village policy decide {ask} usr agent.ask Agent/sage");
+    typed(&place, &misspelt, 2, &["did you mean `user`?"]).await?;
+    typed(&place, "village policy test tests.json", 0, &["passed: 2 tests"]).await?;
+    place.write("policies/stop.cedar", STOP.replace("local/sage", "acme/sage"))?;
+    typed(&place, "village policy test tests.json --dir policies", 1, &["users ask", "stop-sage", "1 of 2"]).await?;
+    typed(&place, "village policy show forbid-cross-tenant", 0, &["always.cedar:3", "unless"]).await?;
+    let json = place.sh(&format!("village policy explain {ask} guest agent.ask Agent/sage --json")).await?.expect(0)?;
+    ensure!(json.json()?.pointer("/decision/allow") == Some(&json!(false)), "{json:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_constitution_is_shown_verified_and_compared_without_a_village() -> Result<()> {
+    let place = place()?;
+    typed(&place, "village constitution show A2.1", 0, &["Viewpoint neutrality", "entrenched"]).await?;
+    typed(&place, "village constitution show A99", 1, &["no article `A99`", "A2.1"]).await?;
+    typed(&place, "village constitution verify", 0, &["good", "version 1", "hash "]).await?;
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../governance/data/constitution/constitution.toml");
+    let next = std::fs::read_to_string(shipped)?.replacen("version = 1", "version = 2", 1);
+    let next = next.replacen("No sanction, ranking", "No ranking", 1);
+    place.write("next/constitution.toml", next)?;
+    let found = ["~ article A2.1 changed", "entrenched article `A2.1` may only be extended"];
+    typed(&place, "village constitution diff embedded next", 0, &found).await?;
+    typed(&place, "village constitution diff next next", 0, &["no difference"]).await
+}
+
+#[tokio::test]
+async fn a_village_refuses_what_its_policies_forbid_and_says_by_which() -> Result<()> {
+    let place = place()?;
+    place.write("policies/stop.cedar", STOP)?;
+    let node = place.up_with(&["--set", "governance.policy.dir=policies"]).await?;
+    let asked =
+        node.request(reqwest::Method::POST, "/v1/agents/sage/ask").json(&json!({ "input": "x" })).send().await?;
+    let (status, problem): (_, serde_json::Value) = (asked.status(), asked.json().await?);
+    ensure!(status == 403 && problem["policy_ids"] == json!(["stop-sage"]), "{problem}");
+    ensure!(problem["articles"] == json!(["A10.1"]), "{problem}");
+    node.get("/v1/agents/sage").await?;
+    let question = json!({ "action": "agent.ask", "resource": { "kind": "Agent", "id": "sage", "tenant": "local" } });
+    let decided = node.post("/v1/policy/decide", &question).await?;
+    ensure!(decided["allow"] == false, "{decided}");
+    let explained = node.post("/v1/policy/explain", &question).await?;
+    ensure!(explained["determining"][0]["file"] == "stop.cedar", "{explained}");
+    let constitution = node.get("/v1/constitution").await?;
+    ensure!(constitution["version"] == 1, "{constitution}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_village_does_not_start_with_policies_that_are_wrong() -> Result<()> {
+    let place = place()?;
+    place.write("broken/own.cedar", "permit (")?;
+    typed(&place, "village up --set governance.policy.dir=broken", 2, &["own.cedar:1:", "village policy check"]).await
+}
