@@ -1,0 +1,56 @@
+//! `[governance]` of `cluster.toml`.
+
+use aivillage_runtime::config::ConfigError;
+use serde::{Deserialize, Serialize};
+
+use crate::tlog::TlogConfig;
+
+/// What governance is set to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GovernanceConfig {
+    /// The transparency log.
+    pub tlog: TlogConfig,
+}
+
+impl GovernanceConfig {
+    /// Checks what the types do not say.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the key.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.tlog.validate()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aivillage_runtime::config::Period;
+
+    use super::*;
+
+    type Spoil = fn(&mut TlogConfig);
+
+    #[test]
+    fn values_that_make_no_sense_are_refused_by_key() {
+        GovernanceConfig::default().validate().unwrap();
+        let cases: [(&str, Spoil); 4] = [
+            ("governance.tlog.batch", |c| c.batch = 0),
+            ("governance.tlog.queue", |c| c.queue = 1),
+            ("governance.tlog.checkpoint", |c| c.checkpoint = Period::from_secs(0)),
+            ("governance.tlog.gather", |c| c.gather = Period::from_secs(2)),
+        ];
+        for (key, spoil) in cases {
+            let mut config = GovernanceConfig::default();
+            spoil(&mut config.tlog);
+            assert!(config.validate().unwrap_err().to_string().contains(key), "{key}");
+        }
+    }
+
+    #[test]
+    fn durations_have_their_unit() {
+        let config: GovernanceConfig = toml::from_str("[tlog]\ngather = \"7ms\"\ncheckpoint = \"2s\"").unwrap();
+        assert_eq!((config.tlog.gather, config.tlog.checkpoint), (Period::from_millis(7), Period::from_secs(2)));
+        assert!(toml::from_str::<GovernanceConfig>("[tlog]\ngather = 7").is_err());
+    }
+}
