@@ -301,6 +301,8 @@ impl<F: Files> Writer<F> {
         let held = std::mem::take(&mut self.held);
         self.commit(held);
         let signed = if self.log.size() > 0 { self.sign().map(drop) } else { Ok(()) };
+        // Before the answer: who hears it finds the log closed.
+        self.publish(Some(LogError::Stopped { reason: "it was closed".to_owned() }));
         if let Some(done) = done {
             done.send(signed);
         }

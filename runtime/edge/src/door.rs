@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aivillage_actors::Agents;
+use aivillage_governance::tlog::Home;
 use aivillage_memory::Memory;
 use aivillage_runtime::{Cluster, Principal, Village};
 use axum::http::HeaderMap;
@@ -37,6 +38,8 @@ pub(crate) struct Door {
     pub(crate) admission: Admission,
     pub(crate) hosts: Hosts,
     pub(crate) metrics: Arc<EdgeMetrics>,
+    /// The transparency log; none in a village that keeps nothing.
+    pub(crate) log: Option<Home>,
     pub(crate) cursors: Cursors,
     pub(crate) roster: Roster,
     /// The `OpenAPI` document, serialised once.
@@ -75,7 +78,7 @@ impl Door {
     pub(crate) fn open(
         village: &Village,
         config: EdgeConfig,
-        data_dir: &Path,
+        (data_dir, log): (&Path, Option<Home>),
         listens: [SocketAddr; 2],
     ) -> Result<(Arc<Self>, PathBuf), EdgeError> {
         let (verifier, key_path) = Verifier::open(data_dir)?;
@@ -89,6 +92,7 @@ impl Door {
             admission: Admission::new(config.admission()),
             hosts: Hosts::new(config.allowed_hosts.iter().cloned().chain(own)),
             metrics: village.metrics::<EdgeMetrics>(),
+            log,
             cursors: Cursors::new(cursor_key(village, &verifier)),
             roster: Roster::default(),
             openapi: openapi::document(village),

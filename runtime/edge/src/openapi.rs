@@ -105,6 +105,8 @@ fn schemas() -> Value {
     all.add::<routes::cluster::TokenBody>("TokenBody");
     all.add::<routes::cluster::TokenView>("Token");
     all.add::<routes::cluster::NewTokenView>("NewToken");
+    all.add::<routes::log::LogView>("Log");
+    all.add::<routes::log::EntriesView>("LogEntries");
     all.add::<routes::meta::HistoryView>("History");
     all.add::<routes::meta::SupervisionView>("Supervision");
     all.add::<aivillage_runtime::telemetry::Handling>("Handling");

@@ -2,7 +2,8 @@
 //!
 //! [`outer`]: panic catcher, `x-request-id` and `traceparent`, span and metrics, security headers, rendering of errors.
 //! Between them: CORS and compression (tower-http, [`crate::routes`]).
-//! [`inner`]: Host check, per-address limit, drain, admission, deadline, authentication, idempotency, the handler.
+//! [`inner`]: Host check, per-address limit, drain, authentication, admission, deadline, a place in the log, idempotency, the handler,
+//! the entry of the log.
 //!
 //! Two middlewares instead of one for each step: a boxed future and a clone of the service per step cost more than the steps.
 
@@ -11,6 +12,7 @@ pub(crate) mod body;
 pub(crate) mod deadline;
 pub(crate) mod host;
 pub(crate) mod idempotency;
+mod record;
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
@@ -31,6 +33,7 @@ use crate::door::Door;
 use crate::error::{ApiError, Code};
 use crate::metrics::{RequestLabels, method_label};
 use crate::routes::{Class, Route};
+use record::{Record, What};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -160,7 +163,7 @@ fn render_error(visit: &Visit, mut response: Response) -> Response {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rendered;
 
-/// Steps 5 to 15 of a request that is to be let in or refused.
+/// Steps 5 to 16 of a request that is to be let in or refused.
 pub(crate) async fn inner(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
     let Some(visit) = request.extensions().get::<Visit>().cloned() else {
         return ApiError::new(Code::Internal, "the outer layer is missing").into_response();
@@ -181,16 +184,25 @@ async fn admit(door: &Arc<Door>, visit: &Visit, request: Request, next: Next) ->
     if visit.route.class == Class::Open {
         return Ok(next.run(request).await);
     }
-    let principal = door.authenticate(request.headers(), peer)?;
+    let what = What::of(visit, &request);
+    let principal = match door.authenticate(request.headers(), peer) {
+        Ok(principal) => Arc::new(principal),
+        Err(error) => {
+            record::denied(door, what, peer, error.status()).await;
+            return Err(error);
+        }
+    };
     let place = door.admission.enter().await.inspect_err(|_| door.metrics.shed("in_flight"))?;
     let limit = deadline::limit(request.headers(), visit.route.max_time(&door.config))?;
     let deadline = Instant::now() + limit;
-    let caller = Caller { principal: Arc::new(principal), trace: visit.trace, deadline, idem: None, job: None };
+    let caller = Caller { principal, trace: visit.trace, deadline, idem: None, job: None };
+    let late = || ApiError::new(Code::ActorTimeout, format!("no answer within {} ms", limit.as_millis()));
+    let begun = tokio::time::timeout_at(deadline, Record::begin(door, what, caller.principal.clone())).await;
+    let record = begun.map_err(|_| late())??;
     let handled = idempotency::run(door, visit, (caller, place), request, next);
-    match tokio::time::timeout_at(deadline, handled).await {
-        Ok(result) => result,
-        Err(_) => Err(ApiError::new(Code::ActorTimeout, format!("no answer within {} ms", limit.as_millis()))),
-    }
+    let result = tokio::time::timeout_at(deadline, handled).await.unwrap_or_else(|_| Err(late()));
+    record.end(result.as_ref().map_or_else(ApiError::status, Response::status)).await;
+    result
 }
 
 /// Runs the handler: its asks inherit deadline, trace and principal.

@@ -6,6 +6,7 @@ pub(crate) mod chat;
 pub(crate) mod cluster;
 pub(crate) mod events;
 pub(crate) mod jobs;
+pub(crate) mod log;
 pub(crate) mod memory;
 pub(crate) mod meta;
 
@@ -67,7 +68,7 @@ const fn openai(template: &'static str, class: Class) -> Route {
 /// A path that no route has. It needs a key, so that an outsider cannot map the routes.
 static UNKNOWN: Route = route("unknown", Class::Api);
 
-static ROUTES: [Route; 37] = [
+static ROUTES: [Route; 42] = [
     route("/v1/agents", Class::Api),
     route("/v1/actors/{kind}/{key}/messages", Class::Chat),
     openai("/v1/chat/completions", Class::Chat),
@@ -94,6 +95,11 @@ static ROUTES: [Route; 37] = [
     route("/v1/status", Class::Api),
     route("/v1/history", Class::Api),
     route("/v1/supervision", Class::Api),
+    route("/v1/log", Class::Api),
+    route("/v1/log/entries", Class::Api),
+    route("/v1/log/proof/{index}", Class::Api),
+    route("/tlog/checkpoint", Class::Open),
+    route("/tlog/tile/{*path}", Class::Open),
     openai("/v1/models", Class::Api),
     openai("/v1/models/{id}", Class::Api),
     route("/openapi.json", Class::Open),
@@ -162,6 +168,10 @@ pub(crate) fn documented() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(cluster::remove))
         .routes(routes!(cluster::tokens, cluster::new_token))
         .routes(routes!(cluster::revoke))
+        .routes(routes!(log::status))
+        .routes(routes!(log::entries))
+        .routes(routes!(log::proof))
+        .routes(routes!(log::checkpoint))
         .routes(routes!(meta::status))
         .routes(routes!(meta::history))
         .routes(routes!(meta::supervision))
@@ -176,6 +186,7 @@ pub(crate) fn public(door: &Arc<Door>) -> Router {
     let docs = SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::from("/openapi.json"));
     let router = router
         .merge(docs)
+        .route("/tlog/tile/{*path}", axum::routing::get(log::tile))
         .route("/", axum::routing::get(meta::root))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aivillage_governance::tlog::Home;
 use aivillage_runtime::{TaskHandle, Village};
 use axum::Router;
 use axum::extract::Request;
@@ -42,12 +43,29 @@ impl Edge {
     /// # Errors
     /// [`EdgeError`]: an address is taken or not loopback, the admin key cannot be read, a value of `[edge]` is wrong.
     pub async fn start(village: &Village, config: EdgeConfig, data_dir: &Path) -> Result<RunningEdge, EdgeError> {
+        Self::start_logged(village, config, data_dir, None).await
+    }
+
+    /// As [`Edge::start`], and logs what is done and what is denied: without the log, nothing but reading is let in.
+    ///
+    /// # Errors
+    /// As [`Edge::start`].
+    pub async fn start_logged(
+        village: &Village,
+        config: EdgeConfig,
+        data_dir: &Path,
+        log: impl Into<Option<Home>>,
+    ) -> Result<RunningEdge, EdgeError> {
         config.validate()?;
+        let log = log.into();
+        if log.is_none() {
+            tracing::info!("no transparency log: what is done here is not provable");
+        }
         let listener = open("edge.listen", config.listen).await?;
         let admin = open("edge.admin_listen", config.admin_listen).await?;
         let addr = local(&listener, config.listen);
         let admin_addr = local(&admin, config.admin_listen);
-        let (door, admin_key_path) = Door::open(village, config, data_dir, [addr, admin_addr])?;
+        let (door, admin_key_path) = Door::open(village, config, (data_dir, log), [addr, admin_addr])?;
         let tidy = village.task("edge.tidy", tidy(door.clone()));
         let public = Acceptor::new(&door, routes::public(&door));
         let private = Acceptor::new(&door, routes::admin(&door));

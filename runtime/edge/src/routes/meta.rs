@@ -103,8 +103,8 @@ fn a_page() -> usize {
     100
 }
 
-/// Both tell what other callers do.
-fn owners_only(caller: &Caller) -> Answer<()> {
+/// For what tells of other callers.
+pub(super) fn owners_only(caller: &Caller) -> Answer<()> {
     if caller.principal.has_role("admin") {
         return Ok(());
     }
