@@ -2,6 +2,7 @@
 
 use aivillage_actors::AgentsConfig;
 use aivillage_edge::{EdgeConfig, EdgeError};
+use aivillage_governance::GovernanceConfig;
 use aivillage_memory::MemoryConfig;
 use aivillage_runtime::{
     config::{
@@ -34,6 +35,8 @@ pub struct Cluster {
     pub drain: DrainConfig,
     /// `[memory]`
     pub memory: MemoryConfig,
+    /// `[governance]`
+    pub governance: GovernanceConfig,
     /// `[agents]`
     pub agents: AgentsConfig,
     /// `[edge]`
@@ -57,6 +60,7 @@ impl Cluster {
         self.telemetry.validate()?;
         self.drain.validate()?;
         self.memory.validate()?;
+        self.governance.validate()?;
         self.agents.validate().map_err(|error| ConfigError::invalid(format!("agents.{}", error.key), error.detail))?;
         self.edge.validate().map_err(|error| match error {
             EdgeError::Config { key, why } => ConfigError::invalid(key, why),

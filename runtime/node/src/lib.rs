@@ -26,6 +26,7 @@
 //! | [`runtime`] | the actor kit: kinds, addresses, supervision, durable state, topics, configuration |
 //! | [`memory`] | documents in, cited passages out |
 //! | [`actors`] | agents, their tools, planners and providers |
+//! | [`governance`] | who may, what passes, what happened: the transparency log |
 //! | [`edge`] | HTTP to message and back |
 
 #[doc(hidden)]
@@ -35,6 +36,7 @@ mod full;
 
 pub use aivillage_actors as actors;
 pub use aivillage_edge as edge;
+pub use aivillage_governance as governance;
 pub use aivillage_memory as memory;
 pub use aivillage_runtime as runtime;
 
