@@ -407,6 +407,9 @@ async fn gone(parent: &mut Option<pipe::Receiver>) {
 pub(crate) const GOVERNANCE: &str = "governance";
 
 fn open_log(data: &Path, config: TlogConfig) -> Result<Home, Failure> {
+    fs::create_dir_all(data).map_err(|error| {
+        Failure::new(Exit::Unavailable, format!("cannot make the data directory {}: {error}", data.display()))
+    })?;
     let identity = Identity::load_or_create(data).map_err(|error| start_failure(&error.into()))?;
     let dir = data.join(GOVERNANCE);
     Home::open(&dir, &identity.node_id().to_string(), config, clock::unix_ms).map_err(|error| log_failure(&error, &dir))
