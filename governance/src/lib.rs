@@ -2,6 +2,7 @@
 //!
 //! | look for | in |
 //! |---|---|
+//! | `[governance]` of `cluster.toml` | [`GovernanceConfig`] |
 //! | the rules that bind everybody, signed | [`constitution`] |
 //! | personal and secret data in text: found, masked | [`dlp`] |
 //! | who somebody is: accounts, credentials | [`identity`] |

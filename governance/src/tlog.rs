@@ -10,6 +10,7 @@
 //! | what an entry says, pseudonyms | [`entry`] |
 //! | the log on disk, its recovery, its audit | [`Log`], [`audit`](mod@audit) |
 //! | appending from this process | [`LogHandle`] |
+//! | the log of a node: its folder and its keys | [`Home`] |
 //! | the log as an actor | [`AuditLog`] |
 //! | cosigning for other nodes | [`Book`], [`Witness`] |
 
@@ -25,6 +26,7 @@ mod error;
 mod files;
 mod handle;
 mod hash;
+mod home;
 mod install;
 mod log;
 pub mod note;
@@ -44,8 +46,9 @@ pub use checkpoint::{BadCheckpoint, Checkpoint};
 pub use entry::{Decision, Entry, EntryError, Event, LogKey, Payload, Pseudonym};
 pub use error::LogError;
 pub use files::{Disk, Files};
-pub use handle::{Ack, LogHandle, LogStatus, Receipt, TlogConfig};
+pub use handle::{Ack, Entries, LogHandle, LogStatus, MAX_READ, Place, Receipt, TlogConfig};
 pub use hash::Hash;
+pub use home::{Home, HomeError};
 pub use install::{begin, install};
 pub use log::Log;
 pub use note::{BadNote, Cosigner, LogSigner, Note, SignatureLine, VerifierKey};

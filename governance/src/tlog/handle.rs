@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
 use aivillage_runtime::Reply;
+use aivillage_runtime::config::{ConfigError, Period};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
@@ -18,16 +19,19 @@ use super::proof::TlogProof;
 use super::request::AddCheckpoint;
 use super::writer::Writer;
 
+/// Most entries that are read at once: a log of entries as long as they may be makes 64 MiB of them.
+pub const MAX_READ: u64 = 1_000;
+
 /// `[governance.tlog]` of `cluster.toml`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlogConfig {
     /// Most entries that one sync makes safe.
     pub batch: usize,
-    /// How long entries that nobody waits for are gathered, milliseconds. Whoever waits for the disk does not wait for this.
-    pub batch_ms: u64,
-    /// How often a log that grew is signed, milliseconds.
-    pub checkpoint_ms: u64,
+    /// How long entries that nobody waits for are gathered. Whoever waits for the disk does not wait for this.
+    pub gather: Period,
+    /// How often a log that grew is signed.
+    pub checkpoint: Period,
     /// Entries that may be under way; who comes later waits.
     pub queue: usize,
     /// Cosignatures that a checkpoint should have; a smaller cluster has fewer.
@@ -36,11 +40,38 @@ pub struct TlogConfig {
 
 impl Default for TlogConfig {
     fn default() -> Self {
-        Self { batch: 256, batch_ms: 5, checkpoint_ms: 1_000, queue: 8_192, witnesses: 2 }
+        Self {
+            batch: 256,
+            gather: Period::from_millis(5),
+            checkpoint: Period::from_secs(1),
+            queue: 8_192,
+            witnesses: 2,
+        }
     }
 }
 
 impl TlogConfig {
+    /// Checks what the types do not say.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the key.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let wrong = |key: &str, why: &str| Err(ConfigError::invalid(format!("governance.tlog.{key}"), why));
+        if self.batch == 0 {
+            return wrong("batch", "must be at least 1");
+        }
+        if self.queue < self.batch {
+            return wrong("queue", "must not be below governance.tlog.batch");
+        }
+        if self.checkpoint.get().is_zero() {
+            return wrong("checkpoint", "must be above zero");
+        }
+        if self.gather > self.checkpoint {
+            return wrong("gather", "must not be above governance.tlog.checkpoint");
+        }
+        Ok(())
+    }
+
     /// How many witnesses a cluster of `nodes` asks for: no node is its own.
     #[must_use]
     pub fn quorum(&self, nodes: usize) -> usize {
@@ -148,6 +179,8 @@ pub(crate) enum Command {
     Consistency(u64, u64, Done<Vec<Hash>>),
     Proof(u64, Done<TlogProof>),
     Tail(u64, u32, Done<Vec<Vec<u8>>>),
+    /// How many entries there are.
+    Size(Done<u64>),
     /// Signs now if the log grew.
     Sign(Done<Note>),
     /// The request for a witness that has this size.
@@ -166,6 +199,38 @@ pub(crate) struct Append {
     pub(crate) done: Done<Receipt>,
     /// Its place in the queue.
     pub(crate) _place: OwnedSemaphorePermit,
+}
+
+/// A place in the queue, taken before the deed that is to be logged: to put the entry there takes no wait, so it can be done
+/// wherever the deed ends, also where it is dropped half done.
+#[derive(Debug)]
+pub struct Place {
+    log: LogHandle,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    /// Appends an entry, as with [`Ack::Buffered`].
+    ///
+    /// # Errors
+    /// As [`LogHandle::append`].
+    pub fn append(self, event: Event) -> Result<(), LogError> {
+        self.log.accept(&event)?;
+        let event = Box::new(event);
+        let append = Append { event, ack: Ack::Buffered, done: Done(None), _place: self.permit };
+        self.log.commands.send(Command::Append(Box::new(append))).map_err(|_| stopped())
+    }
+}
+
+/// Some entries in a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entries {
+    /// Number of the first.
+    pub from: u64,
+    /// Their bytes: canonical JSON.
+    pub entries: Vec<Vec<u8>>,
+    /// Entries that the log has.
+    pub size: u64,
 }
 
 /// Appends to the log of this node. Clones are the same log; when the last one is gone, what is queued is written.
@@ -237,6 +302,22 @@ impl LogHandle {
         heard.await.unwrap_or_else(|_| Err(stopped()))
     }
 
+    /// Takes a place in the queue, once there is one.
+    ///
+    /// # Errors
+    /// Why the log takes nothing: do not begin what must not go unlogged.
+    pub async fn reserve(&self) -> Result<Place, LogError> {
+        self.accepts()?;
+        let permit = self.places.clone().acquire_owned().await.map_err(|_| stopped())?;
+        // It may have stopped while this waited.
+        self.accepts()?;
+        Ok(Place { log: self.clone(), permit })
+    }
+
+    fn accepts(&self) -> Result<(), LogError> {
+        self.status.borrow().refuses.clone().map_or(Ok(()), Err)
+    }
+
     /// As `append`; waits for a place in the queue only, and the answer goes to `done`.
     pub(crate) async fn submit(&self, event: Box<Event>, ack: Ack, done: Done<Receipt>) {
         let Ok(place) = self.places.clone().acquire_owned().await else { return };
@@ -255,9 +336,7 @@ impl LogHandle {
 
     /// Refuses at once what could not be written later.
     fn accept(&self, event: &Event) -> Result<(), LogError> {
-        if let Some(error) = self.status.borrow().refuses.clone() {
-            return Err(error);
-        }
+        self.accepts()?;
         // The largest numbers: whatever place it gets, it will not be longer.
         let longest = Entry::new(Event::clone(event), &self.node, 1 << 53, 1 << 53);
         longest.to_bytes().map(drop).map_err(LogError::from)
@@ -304,6 +383,31 @@ impl LogHandle {
     /// As [`LogHandle::prove`].
     pub async fn tail(&self, from: u64, limit: u32) -> Result<Vec<Vec<u8>>, LogError> {
         self.ask(|done| Command::Tail(from, limit, done)).await
+    }
+
+    /// Up to `limit` entries, at most [`MAX_READ`]: from `from` on, or the newest. What was appended before is among them.
+    ///
+    /// # Errors
+    /// As [`LogHandle::prove`].
+    pub async fn entries(&self, from: Option<u64>, limit: u64) -> Result<Entries, LogError> {
+        // Comes behind what is queued, which is counted then.
+        let size = self.ask(Command::Size).await?;
+        let limit = limit.min(MAX_READ);
+        let from = from.unwrap_or(size.saturating_sub(limit));
+        if from > size {
+            return Err(LogError::OutOfRange { asked: from, size });
+        }
+        let end = size.min(from.saturating_add(limit));
+        let (mut entries, mut next) = (Vec::new(), from);
+        while next < end {
+            let read = self.tail(next, u32::try_from(end - next).unwrap_or(u32::MAX)).await?;
+            if read.is_empty() {
+                break;
+            }
+            next += read.len() as u64;
+            entries.extend(read);
+        }
+        Ok(Entries { from, entries, size })
     }
 
     /// A checkpoint of all that is safe now; signs one if the last is older.

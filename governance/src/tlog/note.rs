@@ -102,6 +102,12 @@ impl VerifierKey {
         &self.name
     }
 
+    /// Whether it is the key of a log, not of a witness.
+    #[must_use]
+    pub fn is_log(&self) -> bool {
+        self.kind == Type::Ed25519
+    }
+
     fn made(&self, line: &SignatureLine) -> bool {
         line.name == self.name && line.id == self.id
     }

@@ -20,7 +20,9 @@ use super::note::Note;
 use super::request::AddCheckpoint;
 
 /// So many times the time between checkpoints a new one waits for cosignatures of the last.
-const PATIENCE: u64 = 5;
+const PATIENCE: u32 = 5;
+/// Least time between two looks at what is to be signed.
+const LEAST: Duration = Duration::from_millis(1);
 
 /// The writing thread's state.
 pub(crate) struct Writer<F: Files> {
@@ -101,7 +103,7 @@ impl<F: Files> Writer<F> {
             match commands.recv_timeout(wait) {
                 Ok(Command::Append(append)) => {
                     if batch.is_empty() {
-                        until = until.min(Instant::now() + Duration::from_millis(self.config.batch_ms));
+                        until = until.min(Instant::now() + self.config.gather.get());
                     }
                     batch.push(*append);
                 }
@@ -114,7 +116,7 @@ impl<F: Files> Writer<F> {
     }
 
     fn until_tick(&self) -> Duration {
-        Duration::from_millis(self.config.checkpoint_ms.max(1)).saturating_sub(self.ticked_at.elapsed())
+        self.config.checkpoint.get().max(LEAST).saturating_sub(self.ticked_at.elapsed())
     }
 
     /// Makes a batch safe and answers those who wait for that.
@@ -203,6 +205,7 @@ impl<F: Files> Writer<F> {
                 let entries = self.log.read(from, usize::try_from(limit).unwrap_or(usize::MAX));
                 done.send(entries.map(|entries| entries.into_iter().map(Vec::from).collect()));
             }
+            Command::Size(done) => done.send(Ok(self.log.size())),
             Command::Sign(done) => done.send(self.sign()),
             Command::Request(old, done) => done.send(self.request(old)),
             Command::Cosign(lines, done) => {
@@ -268,7 +271,7 @@ impl<F: Files> Writer<F> {
     /// Cosignatures of the last checkpoint are waited for and may still come: a new one would make them worthless.
     fn is_being_cosigned(&self) -> bool {
         let is_waited_for = self.waiting.front().is_some_and(|first| first.index < self.log.checkpoint_size());
-        let patience = Duration::from_millis(self.config.checkpoint_ms.saturating_mul(PATIENCE));
+        let patience = self.config.checkpoint.get().saturating_mul(PATIENCE);
         is_waited_for && self.signed_at.elapsed() < patience
     }
 
@@ -298,6 +301,8 @@ impl<F: Files> Writer<F> {
         let held = std::mem::take(&mut self.held);
         self.commit(held);
         let signed = if self.log.size() > 0 { self.sign().map(drop) } else { Ok(()) };
+        // Before the answer: who hears it finds the log closed.
+        self.publish(Some(LogError::Stopped { reason: "it was closed".to_owned() }));
         if let Some(done) = done {
             done.send(signed);
         }

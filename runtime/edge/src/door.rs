@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use aivillage_actors::Agents;
 use aivillage_governance::policy::PdpHandle;
+use aivillage_governance::tlog::Home;
 use aivillage_memory::Memory;
 use aivillage_runtime::{Cluster, Village};
 use axum::http::HeaderMap;
@@ -38,6 +39,8 @@ pub(crate) struct Door {
     pub(crate) admission: Admission,
     pub(crate) hosts: Hosts,
     pub(crate) metrics: Arc<EdgeMetrics>,
+    /// The transparency log; none in a village that keeps nothing.
+    pub(crate) log: Option<Home>,
     pub(crate) cursors: Cursors,
     pub(crate) roster: Roster,
     /// Who may do what.
@@ -79,7 +82,7 @@ impl Door {
         village: &Village,
         config: EdgeConfig,
         data_dir: &Path,
-        pdp: PdpHandle,
+        (pdp, log): (PdpHandle, Option<Home>),
         listens: [SocketAddr; 2],
     ) -> Result<(Arc<Self>, PathBuf), EdgeError> {
         let (verifier, key_path) = Verifier::open(data_dir)?;
@@ -93,6 +96,7 @@ impl Door {
             admission: Admission::new(config.admission()),
             hosts: Hosts::new(config.allowed_hosts.iter().cloned().chain(own)),
             metrics: village.metrics::<EdgeMetrics>(),
+            log,
             cursors: Cursors::new(cursor_key(village, &verifier)),
             roster: Roster::default(),
             pdp,

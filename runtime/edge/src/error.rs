@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use aivillage_governance::tlog::LogError;
 use aivillage_runtime::CallError;
 use aivillage_runtime::cluster::DecideError;
 use aivillage_runtime::control::ControlRefused;
@@ -145,6 +146,7 @@ codes! {
     ModelUnavailable "model_unavailable" SERVICE_UNAVAILABLE "No model can answer now.";
     PolicyUnavailable "policy_unavailable" SERVICE_UNAVAILABLE "No policies are loaded; nothing is allowed until they are.";
     Unavailable "unavailable" SERVICE_UNAVAILABLE "A part that is needed cannot be reached.";
+    GovernanceUnavailable "governance_unavailable" SERVICE_UNAVAILABLE "What happens cannot be logged; reading goes on.";
     NoQuorum "no_quorum" SERVICE_UNAVAILABLE "Too few nodes hear each other to decide anything.";
     NotPlaced "actor_not_placed" SERVICE_UNAVAILABLE "No live node can host the actor.";
     NodeUnreachable "node_unreachable" SERVICE_UNAVAILABLE "The node with the actor cannot be reached.";
@@ -380,6 +382,17 @@ impl From<CallError> for ApiError {
             Some(after) => mapped.retry_after(after),
             None => mapped,
         }
+    }
+}
+
+impl From<LogError> for ApiError {
+    fn from(error: LogError) -> Self {
+        let code = match &error {
+            LogError::OutOfRange { .. } => Code::NotFound,
+            LogError::Damaged { .. } | LogError::BadEntry { .. } | LogError::TooLarge { .. } => Code::Internal,
+            _ => Code::GovernanceUnavailable,
+        };
+        ApiError::new(code, error.to_string())
     }
 }
 

@@ -5,7 +5,7 @@
 //! | look for | in |
 //! |---|---|
 //! | starting, listening, draining | [`Edge`], `server` |
-//! | what every request passes | `pipeline` and its layers |
+//! | what every request passes | `pipeline` and its layers; `record` writes the transparency log |
 //! | the route table and the handlers | `routes` |
 //! | errors and their codes | [`error`] |
 //! | the admin key | `auth` |

@@ -109,6 +109,8 @@ fn schemas() -> Value {
     all.add::<aivillage_governance::policy::Decision>("PolicyDecision");
     all.add::<aivillage_governance::policy::Explanation>("PolicyExplanation");
     all.add::<routes::policy::ConstitutionView>("Constitution");
+    all.add::<routes::log::LogView>("Log");
+    all.add::<routes::log::EntriesView>("LogEntries");
     all.add::<routes::meta::HistoryView>("History");
     all.add::<routes::meta::SupervisionView>("Supervision");
     all.add::<aivillage_runtime::telemetry::Handling>("Handling");

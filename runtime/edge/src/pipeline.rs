@@ -2,7 +2,8 @@
 //!
 //! [`outer`]: panic catcher, `x-request-id` and `traceparent`, span and metrics, security headers, rendering of errors.
 //! Between them: CORS and compression (tower-http, [`crate::routes`]).
-//! [`inner`]: Host check, per-address limit, drain, admission, deadline, authentication, authorization, idempotency, the handler.
+//! [`inner`]: Host check, per-address limit, drain, authentication, admission, deadline, a place in the log, authorization,
+//! idempotency, the handler, the entry of the log.
 //!
 //! Two middlewares instead of one for each step: a boxed future and a clone of the service per step cost more than the steps.
 
@@ -12,6 +13,7 @@ pub(crate) mod body;
 pub(crate) mod deadline;
 pub(crate) mod host;
 pub(crate) mod idempotency;
+mod record;
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
@@ -32,6 +34,7 @@ use crate::door::Door;
 use crate::error::{ApiError, Code};
 use crate::metrics::{RequestLabels, method_label};
 use crate::routes::{Class, Route};
+use record::{Record, What};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -165,7 +168,7 @@ fn render_error(visit: &Visit, mut response: Response) -> Response {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rendered;
 
-/// Steps 5 to 15 of a request that is to be let in or refused.
+/// Steps 5 to 16 of a request that is to be let in or refused.
 pub(crate) async fn inner(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
     let Some(visit) = request.extensions().get::<Visit>().cloned() else {
         return ApiError::new(Code::Internal, "the outer layer is missing").into_response();
@@ -186,20 +189,30 @@ async fn admit(door: &Arc<Door>, visit: &Visit, request: Request, next: Next) ->
     if visit.route.class == Class::Open {
         return Ok(next.run(request).await);
     }
-    let known = door.authenticate(request.headers(), peer)?;
+    let what = What::of(visit, &request);
+    let known = match door.authenticate(request.headers(), peer) {
+        Ok(known) => known,
+        Err(error) => {
+            record::denied(door, what, peer, error.status()).await;
+            return Err(error);
+        }
+    };
     let place = door.admission.enter().await.inspect_err(|_| door.metrics.shed("in_flight"))?;
     let limit = deadline::limit(request.headers(), visit.route.max_time(&door.config))?;
     let deadline = Instant::now() + limit;
     let (principal, mfa, from) = (Arc::new(known.principal), known.mfa, peer);
     let caller = Caller { principal, mfa, from, trace: visit.trace, deadline, idem: None, job: None };
-    let (mut parts, payload) = request.into_parts();
-    authorization::check(&door.pdp, visit, &caller, &mut parts).await?;
-    let request = Request::from_parts(parts, payload);
-    let handled = idempotency::run(door, visit, (caller, place), request, next);
-    match tokio::time::timeout_at(deadline, handled).await {
-        Ok(result) => result,
-        Err(_) => Err(ApiError::new(Code::ActorTimeout, format!("no answer within {} ms", limit.as_millis()))),
-    }
+    let late = || ApiError::new(Code::ActorTimeout, format!("no answer within {} ms", limit.as_millis()));
+    let begun = tokio::time::timeout_at(deadline, Record::begin(door, what, caller.principal.clone())).await;
+    let record = begun.map_err(|_| late())??;
+    let handled = async {
+        let (mut parts, payload) = request.into_parts();
+        authorization::check(&door.pdp, visit, &caller, &mut parts).await?;
+        idempotency::run(door, visit, (caller, place), Request::from_parts(parts, payload), next).await
+    };
+    let result = tokio::time::timeout_at(deadline, handled).await.unwrap_or_else(|_| Err(late()));
+    record.end(result.as_ref().map_or_else(ApiError::status, Response::status)).await;
+    result
 }
 
 /// Runs the handler: its asks inherit deadline, trace and principal.

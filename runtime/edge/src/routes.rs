@@ -6,6 +6,7 @@ pub(crate) mod chat;
 pub(crate) mod cluster;
 pub(crate) mod events;
 pub(crate) mod jobs;
+pub(crate) mod log;
 pub(crate) mod memory;
 pub(crate) mod meta;
 pub(crate) mod policy;
@@ -95,7 +96,7 @@ const fn openai(template: &'static str, class: Class) -> Route {
 /// A path that no route has. It needs a key, so that an outsider cannot map the routes.
 static UNKNOWN: Route = route("unknown", Class::Api);
 
-static ROUTES: [Route; 40] = [
+static ROUTES: [Route; 45] = [
     route("/v1/agents", Class::Api).get(all("agent.read", "Agent")),
     route("/v1/actors/{kind}/{key}/messages", Class::Chat).post(Need::Message),
     openai("/v1/chat/completions", Class::Chat).post(all("agent.ask", "Agent")),
@@ -135,6 +136,11 @@ static ROUTES: [Route; 40] = [
     route("/v1/policy/decide", Class::Api).post(all("system.read", "System")),
     route("/v1/policy/explain", Class::Api).post(all("system.monitor", "System")),
     route("/v1/constitution", Class::Api).get(all("gov.read", "Proposal")),
+    route("/v1/log", Class::Api).get(all("audit.read", "AuditEntry")),
+    route("/v1/log/entries", Class::Api).get(all("audit.read", "AuditEntry")),
+    route("/v1/log/proof/{index}", Class::Api).get(one("audit.read", "AuditEntry", "index")),
+    route("/tlog/checkpoint", Class::Open),
+    route("/tlog/tile/{*path}", Class::Open),
     openai("/v1/models", Class::Api).get(all("agent.read", "Agent")),
     openai("/v1/models/{id}", Class::Api).get(one("agent.read", "Agent", "id")),
     route("/openapi.json", Class::Open),
@@ -234,6 +240,10 @@ pub(crate) fn documented() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(policy::decide))
         .routes(routes!(policy::explain))
         .routes(routes!(policy::constitution))
+        .routes(routes!(log::status))
+        .routes(routes!(log::entries))
+        .routes(routes!(log::proof))
+        .routes(routes!(log::checkpoint))
         .routes(routes!(meta::status))
         .routes(routes!(meta::history))
         .routes(routes!(meta::supervision))
@@ -248,6 +258,7 @@ pub(crate) fn public(door: &Arc<Door>) -> Router {
     let docs = SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::from("/openapi.json"));
     let router = router
         .merge(docs)
+        .route("/tlog/tile/{*path}", axum::routing::get(log::tile))
         .route("/", axum::routing::get(meta::root))
         .fallback(unknown)
         .method_not_allowed_fallback(method_unknown);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aivillage_governance::Governance;
+use aivillage_governance::tlog::Home;
 use aivillage_runtime::{TaskHandle, Village};
 use axum::Router;
 use axum::extract::Request;
@@ -49,12 +50,31 @@ impl Edge {
         data_dir: &Path,
         governance: &Governance,
     ) -> Result<RunningEdge, EdgeError> {
+        Self::start_logged(village, config, data_dir, governance, None).await
+    }
+
+    /// As [`Edge::start`], and logs what is done and what is denied: without the log, nothing but reading is let in.
+    ///
+    /// # Errors
+    /// As [`Edge::start`].
+    pub async fn start_logged(
+        village: &Village,
+        config: EdgeConfig,
+        data_dir: &Path,
+        governance: &Governance,
+        log: impl Into<Option<Home>>,
+    ) -> Result<RunningEdge, EdgeError> {
         config.validate()?;
+        let log = log.into();
+        if log.is_none() {
+            tracing::info!("no transparency log: what is done here is not provable");
+        }
         let listener = open("edge.listen", config.listen).await?;
         let admin = open("edge.admin_listen", config.admin_listen).await?;
         let addr = local(&listener, config.listen);
         let admin_addr = local(&admin, config.admin_listen);
-        let (door, admin_key_path) = Door::open(village, config, data_dir, governance.pdp.clone(), [addr, admin_addr])?;
+        let rights = (governance.pdp.clone(), log);
+        let (door, admin_key_path) = Door::open(village, config, data_dir, rights, [addr, admin_addr])?;
         governance.begin(village).await;
         let tidy = village.task("edge.tidy", tidy(door.clone()));
         let public = Acceptor::new(&door, routes::public(&door));

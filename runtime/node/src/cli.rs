@@ -1,6 +1,7 @@
 //! The command line of `village`: parsing, dispatch, exit codes.
 //!
-//! One file per command under `cli/`. Every command but `up`, `join`, `config`, `policy`, `constitution` and `bench` is a client of a running village over
+//! One file per command under `cli/`. Every command but `up`, `join`, `config`, `policy`, `constitution`, `bench` and the offline ones of `log` is a client of a
+//! running village over
 //! HTTP, so it works the same on this machine and on another one. What `up` and `join` share is `serve` (one node in this
 //! process) and `options`; `up --nodes` is `fleet` (nodes in processes of their own).
 
@@ -15,6 +16,7 @@ mod failure;
 mod fleet;
 mod jobs;
 mod join;
+mod log;
 mod memory;
 mod options;
 mod output;
@@ -49,7 +51,7 @@ More than one node:
   village token new                         the line that lets another machine join
   village cluster status                    who is there and what is not well
 
-Exit codes: 0 ok, 1 failed, 2 usage, 3 refused, 4 unavailable.";
+Exit codes: 0 ok, 1 failed, 2 usage, 3 refused, 4 unavailable, 78 the transparency log does not verify.";
 
 /// A village of actors on your machine: agents that answer from your own files, with sources.
 #[derive(Debug, Parser)]
@@ -113,6 +115,9 @@ enum Command {
     Top(top::Top),
     /// Long operations.
     Jobs(jobs::Jobs),
+    /// The transparency log: what was done and denied, provable to anyone.
+    #[command(subcommand)]
+    Log(log::Log),
     /// Check or show the configuration.
     #[command(subcommand)]
     Config(config::Config),
@@ -162,6 +167,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Policy(policy) => policy.run(&global),
         Command::Constitution(constitution) => constitution.run(&global),
         Command::Bench(bench) => block_on(bench.run(&global)),
+        Command::Log(log) => block_on(log.run(&global)),
         Command::Version => {
             version(&global);
             Ok(())

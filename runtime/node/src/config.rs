@@ -35,10 +35,10 @@ pub struct Cluster {
     pub drain: DrainConfig,
     /// `[memory]`
     pub memory: MemoryConfig,
-    /// `[agents]`
-    pub agents: AgentsConfig,
     /// `[governance]`
     pub governance: GovernanceConfig,
+    /// `[agents]`
+    pub agents: AgentsConfig,
     /// `[edge]`
     pub edge: EdgeConfig,
 }
@@ -60,8 +60,8 @@ impl Cluster {
         self.telemetry.validate()?;
         self.drain.validate()?;
         self.memory.validate()?;
-        self.agents.validate().map_err(|error| ConfigError::invalid(format!("agents.{}", error.key), error.detail))?;
         self.governance.validate()?;
+        self.agents.validate().map_err(|error| ConfigError::invalid(format!("agents.{}", error.key), error.detail))?;
         self.edge.validate().map_err(|error| match error {
             EdgeError::Config { key, why } => ConfigError::invalid(key, why),
             other => ConfigError::invalid("edge", other.to_string()),

@@ -26,7 +26,7 @@
 //! | [`runtime`] | the actor kit: kinds, addresses, supervision, durable state, topics, configuration |
 //! | [`memory`] | documents in, cited passages out |
 //! | [`actors`] | agents, their tools, planners and providers |
-//! | [`governance`] | who may do what, and by which rules |
+//! | [`governance`] | who may, what passes, what happened: policies, the transparency log |
 //! | [`edge`] | HTTP to message and back |
 
 #[doc(hidden)]

@@ -38,7 +38,7 @@ fn numbered(n: u64) -> Event {
 
 fn start(sim: &Sim, queue: usize) -> LogHandle {
     let log = Log::open(sim.clone(), signer(), vec![witness().public().clone()]).unwrap();
-    let config = TlogConfig { queue, checkpoint_ms: 5, ..TlogConfig::default() };
+    let config = TlogConfig { queue, checkpoint: Period::from_millis(5), ..TlogConfig::default() };
     LogHandle::start(log, "0000000000000001", config, CLOCK).unwrap()
 }
 
@@ -207,4 +207,34 @@ fn quorum_leaves_the_own_node_out() {
 fn configuration_knows_its_keys() {
     assert_eq!(toml::from_str(""), Ok(TlogConfig::default()));
     assert!(toml::from_str::<TlogConfig>("bach = 1").is_err());
+}
+
+#[tokio::test]
+async fn a_place_in_the_queue_is_kept_until_the_deed_is_done() {
+    let sim = Sim::default();
+    let log = start(&sim, 1);
+    let place = log.reserve().await.unwrap();
+    assert!(poll_immediate(log.reserve()).await.is_none(), "the only place is taken");
+    place.append(numbered(7)).unwrap();
+    let second = log.reserve().await.unwrap();
+    drop(second);
+    assert_eq!(log.entries(None, 10).await.unwrap().size, 1);
+    log.close().await.unwrap();
+    assert!(matches!(log.reserve().await, Err(LogError::Stopped { .. })));
+}
+
+#[tokio::test]
+async fn entries_are_read_from_a_number_or_from_the_end() {
+    let log = start(&Sim::default(), 1_000);
+    for n in 0..600 {
+        log.append(numbered(n), Ack::Buffered).await.unwrap();
+    }
+    log.checkpoint().await.unwrap();
+    let last = log.entries(None, 5).await.unwrap();
+    assert_eq!((last.from, last.entries.len(), last.size), (595, 5, 600));
+    let across = log.entries(Some(250), 300).await.unwrap();
+    let numbers: Vec<_> = across.entries.iter().map(|entry| Entry::from_bytes(entry).unwrap().seq).collect();
+    assert_eq!(numbers, (250..550).collect::<Vec<_>>());
+    assert_eq!(log.entries(Some(600), 5).await.unwrap().entries, Vec::<Vec<u8>>::new());
+    assert!(matches!(log.entries(Some(601), 5).await, Err(LogError::OutOfRange { asked: 601, size: 600 })));
 }

@@ -1,3 +1,4 @@
+use aivillage_runtime::config::Period;
 use aivillage_runtime::testing::{asked, sent};
 use aivillage_runtime::{AppError, Village};
 use serde_json::json;
@@ -33,7 +34,7 @@ fn event(n: u64) -> Event {
 
 fn handle() -> LogHandle {
     let log = Log::open(Sim::default(), signer(), vec![cosigner(2).public().clone()]).unwrap();
-    let config = TlogConfig { checkpoint_ms: 5, ..TlogConfig::default() };
+    let config = TlogConfig { checkpoint: Period::from_millis(5), ..TlogConfig::default() };
     LogHandle::start(log, "0000000000000001", config, CLOCK).unwrap()
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use aivillage_edge::{Edge, EdgeConfig, RunningEdge};
 use aivillage_governance::Governance;
+use aivillage_governance::tlog::{Home, TlogConfig};
 use aivillage_runtime::{
     Actor, ActorCx, ActorProcessingErr, ActorRef, Expose, Kind, Mail, Reply, Village, VillageBuilder,
 };
@@ -121,15 +122,31 @@ impl Door {
         Self::on(|builder| builder.config(listen).clustered(), |_| {}).await
     }
 
-    async fn on(build: impl FnOnce(VillageBuilder) -> VillageBuilder, change: impl FnOnce(&mut EdgeConfig)) -> Self {
+    /// With a transparency log.
+    pub(crate) async fn logged() -> (Self, Home) {
         let dir = tempfile::tempdir().unwrap();
+        let clock = aivillage_runtime::clock::unix_ms;
+        let home = Home::open(&dir.path().join("governance"), "node", TlogConfig::default(), clock).unwrap();
+        (Self::start(dir, Some(home.clone()), |builder| home.install(builder), |_| {}).await, home)
+    }
+
+    async fn on(build: impl FnOnce(VillageBuilder) -> VillageBuilder, change: impl FnOnce(&mut EdgeConfig)) -> Self {
+        Self::start(tempfile::tempdir().unwrap(), None, build, change).await
+    }
+
+    async fn start(
+        dir: tempfile::TempDir,
+        log: Option<Home>,
+        build: impl FnOnce(VillageBuilder) -> VillageBuilder,
+        change: impl FnOnce(&mut EdgeConfig),
+    ) -> Self {
         let counter =
             Counter { runs: Arc::default(), waiting: Arc::default(), go: Arc::default(), arrived: Arc::default() };
         let (builder, governance) = aivillage_governance::install(build(builder(&counter))).unwrap();
         let village = builder.start().await.unwrap();
         let mut config = config();
         change(&mut config);
-        let edge = Edge::start(&village, config, dir.path(), &governance).await.unwrap();
+        let edge = Edge::start_logged(&village, config, dir.path(), &governance, log).await.unwrap();
         let key = std::fs::read_to_string(&edge.admin_key_path).unwrap().trim().to_owned();
         let client = Client::builder().no_proxy().build().unwrap();
         // A node that joins has policies once it takes part.

@@ -154,6 +154,15 @@ impl Client {
         })
     }
 
+    /// Asks for a text.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(crate) async fn text(&self, path: &[&str]) -> Result<String, Failure> {
+        let response = checked(self.send(self.request(Method::GET, self.url(path))).await?).await?;
+        response.text().await.map_err(|error| self.unreachable(&error))
+    }
+
     async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
         request.send().await.map_err(|error| self.unreachable(&error))
     }
@@ -180,7 +189,7 @@ async fn checked(response: Response) -> Result<Response, Failure> {
 
 /// The directory of the node to talk to: the data directory, or, where `village up --nodes` keeps several in it, that of the
 /// node that was named by its address, or else the first that answers.
-fn home(global: &Global) -> PathBuf {
+pub(crate) fn home(global: &Global) -> PathBuf {
     let data = global.data();
     let nodes = fleet::directories(data);
     if data.join(ADDRESS_FILE).exists() || nodes.is_empty() {

@@ -20,6 +20,8 @@ pub enum Exit {
     Unavailable = 4,
     /// The node's own services crashed too often to go on. A service manager may start it again.
     GaveUp = 70,
+    /// The transparency log does not verify: a person must look before the node may start.
+    Unsound = 78,
 }
 
 impl From<Exit> for ExitCode {

@@ -13,9 +13,10 @@ use aivillage_edge::{Edge, EdgeError, RunningEdge};
 use aivillage_governance::{
     Governance,
     policy::{Bundle, PolicyConfig},
+    tlog::{Home, HomeError, TlogConfig},
 };
 use aivillage_runtime::{
-    JoinUrl, StartError, StoreError, Village,
+    Identity, JoinUrl, StartError, StoreError, Village, clock,
     cluster::{ClusterError, ClusterStatus},
     config::{ConfigWatch, Loaded},
     join::JoinError,
@@ -47,6 +48,8 @@ pub(crate) const CLUSTER_FILE: &str = "cluster.addr";
 const IDENTITY_FILE: &str = "identity.ed25519";
 /// How often a node that is not ready is looked at.
 const LOOK: Duration = Duration::from_millis(50);
+/// Pause before the log's actors are woken again.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// A node to be served.
 #[derive(Debug)]
@@ -63,7 +66,8 @@ impl Serve {
     ///
     /// # Errors
     /// Exit 2 for a wrong configuration, 3 when data directory or port is in use or the cluster denies the token, 4 when the
-    /// store or the cluster cannot be reached, 1 when draining was cut short, 70 when the supervisors gave up.
+    /// store or the cluster cannot be reached, 1 when draining was cut short, 70 when the supervisors gave up, 78 when the
+    /// transparency log does not verify.
     pub(crate) async fn run(self, global: &Global) -> Outcome {
         let started = Instant::now();
         let sources = self.options.sources(global, self.join.as_ref());
@@ -206,6 +210,7 @@ struct Node {
     village: Village,
     governance: Governance,
     edge: RunningEdge,
+    log: Home,
     name: String,
     data: PathBuf,
     drain_timeout: Duration,
@@ -221,15 +226,18 @@ impl Node {
             section.as_table_mut().map(|section| section.insert("listen".to_owned(), listen.into()));
         }
         check_policies(&loaded.value.governance.policy)?;
+        let log = open_log(&data, loaded.value.governance.tlog)?;
         let builder = Village::builder().config(table).data_dir(&data).clustered();
         let (builder, governance) =
             governed(builder).map_err(|error| Failure::new(Exit::Usage, client::chain(&error)))?;
+        let builder = log.install(builder);
         let village = builder.start().await.map_err(|error| start_failure(&error))?;
-        match Edge::start(&village, loaded.value.edge.clone(), &data, &governance).await {
+        match Edge::start_logged(&village, loaded.value.edge.clone(), &data, &governance, log.clone()).await {
             Ok(edge) => {
                 let drain_timeout = loaded.value.drain.timeout.get();
-                let node = Self { village, governance, edge, name: node.display_name(), data, drain_timeout };
+                let node = Self { village, governance, edge, log, name: node.display_name(), data, drain_timeout };
                 node.leave_word();
+                node.wake_log();
                 Ok(node)
             }
             Err(error) => {
@@ -239,6 +247,18 @@ impl Node {
                 Err(failure)
             }
         }
+    }
+
+    /// Lets log and witness look for each other, once the node takes part.
+    fn wake_log(&self) {
+        let (village, log) = (self.village.clone(), self.log.clone());
+        let wake = async move {
+            while let Err(error) = log.begin(&village).await {
+                tracing::debug!(%error, "the transparency log is not cosigned yet");
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        self.village.task("tlog.begin", wake).detach();
     }
 
     /// Writes where this node is, for commands and for its next start.
@@ -305,10 +325,12 @@ impl Node {
     /// Lets everything in hand finish; a second signal or the time limit cuts it short.
     async fn drain(self, mut stop: StopSignals) -> Outcome {
         let _ = fs::remove_file(self.data.join(ADDRESS_FILE));
-        let (village, edge) = (self.village, self.edge);
+        let (village, edge, log) = (self.village, self.edge, self.log);
         let drained = async {
             edge.drain().await;
-            village.shutdown().await
+            let stopped = village.shutdown().await.map_err(|error| error.to_string());
+            // The last: what was done until now is in it.
+            stopped.and(log.log().close().await.map_err(|error| error.to_string()))
         };
         let kept = "everything acknowledged is in the store";
         tokio::select! {
@@ -404,6 +426,35 @@ impl StopSignals {
 async fn gone(parent: &mut Option<pipe::Receiver>) {
     let Some(pipe) = parent else { return std::future::pending().await };
     while pipe.read(&mut [0; 64]).await.is_ok_and(|read| read > 0) {}
+}
+
+/// Where a node keeps its log and what belongs to it.
+pub(crate) const GOVERNANCE: &str = "governance";
+
+fn open_log(data: &Path, config: TlogConfig) -> Result<Home, Failure> {
+    fs::create_dir_all(data).map_err(|error| {
+        Failure::new(Exit::Unavailable, format!("cannot make the data directory {}: {error}", data.display()))
+    })?;
+    let identity = Identity::load_or_create(data).map_err(|error| start_failure(&error.into()))?;
+    let dir = data.join(GOVERNANCE);
+    Home::open(&dir, &identity.node_id().to_string(), config, clock::unix_ms).map_err(|error| log_failure(&error, &dir))
+}
+
+fn log_failure(error: &HomeError, dir: &Path) -> Failure {
+    let text = format!("the transparency log: {}", client::chain(error));
+    if matches!(error, HomeError::InUse { .. }) {
+        return Failure::new(Exit::Refused, text)
+            .hint("stop that process, or give this village a directory of its own with --data DIR");
+    }
+    if !error.is_damage() {
+        return Failure::new(Exit::Unavailable, text);
+    }
+    let (log, dir) = (Home::folder_in(dir), dir.display());
+    Failure::new(Exit::Unsound, text).hint(format!(
+        "`village log audit {}` names the first bad file; restore it from a copy. Or keep {dir} as evidence: move it away, and the \
+         node begins a new log under a new key",
+        log.display()
+    ))
 }
 
 fn start_failure(error: &StartError) -> Failure {

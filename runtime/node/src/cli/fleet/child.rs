@@ -297,6 +297,7 @@ fn exit_of(status: ExitStatus) -> Exit {
         Some(3) => Exit::Refused,
         Some(4) => Exit::Unavailable,
         Some(70) => Exit::GaveUp,
+        Some(78) => Exit::Unsound,
         _ => Exit::Failed,
     }
 }

@@ -1,0 +1,154 @@
+//! Step 16: what was done and what was denied, in the transparency log.
+//!
+//! | kind | when | actor, tenant |
+//! |---|---|---|
+//! | `edge.request` | a request that may change something was let in: any but GET, HEAD | of the key |
+//! | `auth.deny` | a request was refused: 401, 403, wrong keys beyond their rate | of the key; without one, the address |
+//!
+//! The object is the path. All three are pseudonyms, the action is method and route template, and in clear there are only status
+//! and trace id; a status of `null` says that the client left before the answer was known. Bodies are never logged.
+//!
+//! A request that may change something takes its place in the log before its handler runs, and is refused when there is none:
+//! nothing happens unlogged. What the place is filled with waits for no disk.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use aivillage_governance::tlog::{Ack, Decision, Event, Home, Payload, Place};
+use aivillage_runtime::{Principal, TraceCx};
+use axum::extract::Request;
+use axum::http::{Method, StatusCode};
+use serde_json::json;
+
+use super::Visit;
+use crate::door::Door;
+use crate::error::{ApiError, Code};
+use crate::metrics::method_label;
+
+/// The tenant of who has not shown a key.
+const NOBODY: &str = "";
+/// Longest path that tells objects apart; longer ones are no objects of any route.
+const MAX_PATH: usize = 2_048;
+
+/// What a request is about.
+#[derive(Debug)]
+pub(super) struct What {
+    action: String,
+    object: String,
+    trace: TraceCx,
+    is_safe: bool,
+}
+
+impl What {
+    pub(super) fn of(visit: &Visit, request: &Request) -> Self {
+        let (method, path) = (request.method(), request.uri().path());
+        Self {
+            action: format!("{} {}", method_label(method), visit.route.template),
+            object: path.get(..path.floor_char_boundary(MAX_PATH)).unwrap_or_default().to_owned(),
+            trace: visit.trace,
+            is_safe: matches!(*method, Method::GET | Method::HEAD),
+        }
+    }
+
+    fn event(&self, home: &Home, (tenant, actor): (&str, &str), status: Option<StatusCode>) -> Event {
+        let key = home.log_key(tenant);
+        let is_denied = status.is_some_and(is_denial);
+        Event {
+            kind: if is_denied { "auth.deny" } else { "edge.request" }.to_owned(),
+            actor: key.pseudonym(actor),
+            action: self.action.clone(),
+            object: key.pseudonym(&self.object),
+            tenant: key.pseudonym(tenant),
+            article: None,
+            decision: if is_denied { Decision::Deny } else { Decision::Allow },
+            case: None,
+            payload: Payload::Clear(json!({
+                "status": status.map(|status| status.as_u16()),
+                "trace": self.trace.trace_hex(),
+            })),
+        }
+    }
+}
+
+fn is_denial(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+}
+
+/// Logs that somebody without a good key was refused. They are refused also when that cannot be logged.
+pub(super) async fn denied(door: &Door, what: What, peer: Option<IpAddr>, status: StatusCode) {
+    let Some(home) = &door.log else { return };
+    let actor = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
+    let mut event = what.event(home, (NOBODY, &actor), Some(status));
+    // Also when it is told with another status: too many wrong keys.
+    (event.kind, event.decision) = ("auth.deny".to_owned(), Decision::Deny);
+    append(home, event).await;
+}
+
+async fn append(home: &Home, event: Event) {
+    if let Err(error) = home.log().append(event, Ack::Buffered).await {
+        tracing::error!(%error, "a denial is not in the transparency log");
+    }
+}
+
+/// A request under way that will be in the log, however it ends.
+#[derive(Debug)]
+pub(super) struct Record(Option<Open>);
+
+#[derive(Debug)]
+struct Open {
+    home: Home,
+    what: What,
+    who: Arc<Principal>,
+    /// None for a request that changes nothing: it is logged only if it is denied.
+    place: Option<Place>,
+}
+
+impl Record {
+    /// Takes a place in the log for a request that may change something.
+    ///
+    /// # Errors
+    /// `governance_unavailable` when the log takes nothing.
+    pub(super) async fn begin(door: &Door, what: What, who: Arc<Principal>) -> Result<Self, ApiError> {
+        let Some(home) = door.log.clone() else { return Ok(Self(None)) };
+        let place = if what.is_safe { None } else { Some(home.log().reserve().await.map_err(|e| refused(&e))?) };
+        Ok(Self(Some(Open { home, what, who, place })))
+    }
+
+    /// Logs how it ended.
+    pub(super) async fn end(mut self, status: StatusCode) {
+        let Some(mut open) = self.0.take() else { return };
+        let event = open.event(Some(status));
+        match open.place.take() {
+            Some(place) => fill(place, event),
+            None if is_denial(status) => append(&open.home, event).await,
+            None => {}
+        }
+    }
+}
+
+impl Open {
+    fn event(&self, status: Option<StatusCode>) -> Event {
+        self.what.event(&self.home, (&self.who.tenant, &self.who.subject), status)
+    }
+}
+
+impl Drop for Record {
+    /// The client left: what its request did until then is not known here.
+    fn drop(&mut self) {
+        let Some(mut open) = self.0.take() else { return };
+        if let Some(place) = open.place.take() {
+            fill(place, open.event(None));
+        }
+    }
+}
+
+/// The log may have stopped since the place was taken. The deed is done then, and its caller must hear of it.
+fn fill(place: Place, event: Event) {
+    if let Err(error) = place.append(event) {
+        tracing::error!(%error, "a request is not in the transparency log");
+    }
+}
+
+fn refused(error: &aivillage_governance::tlog::LogError) -> ApiError {
+    ApiError::new(Code::GovernanceUnavailable, format!("nothing is done that cannot be logged: {error}"))
+}
