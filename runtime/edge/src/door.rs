@@ -25,6 +25,7 @@ use crate::job::{JobActor, JobMsg};
 use crate::metrics::EdgeMetrics;
 use crate::pipeline::admission::Admission;
 use crate::pipeline::host::Hosts;
+use crate::pipeline::record::Denials;
 use crate::routes::agents::Roster;
 use crate::{idem, job, openapi};
 
@@ -41,6 +42,7 @@ pub(crate) struct Door {
     pub(crate) metrics: Arc<EdgeMetrics>,
     /// The transparency log; none in a village that keeps nothing.
     pub(crate) log: Option<Home>,
+    pub(crate) denials: Denials,
     pub(crate) cursors: Cursors,
     pub(crate) roster: Roster,
     /// Who may do what.
@@ -97,6 +99,7 @@ impl Door {
             hosts: Hosts::new(config.allowed_hosts.iter().cloned().chain(own)),
             metrics: village.metrics::<EdgeMetrics>(),
             log,
+            denials: Denials::default(),
             cursors: Cursors::new(cursor_key(village, &verifier)),
             roster: Roster::default(),
             pdp,

@@ -13,7 +13,7 @@ pub(crate) mod body;
 pub(crate) mod deadline;
 pub(crate) mod host;
 pub(crate) mod idempotency;
-mod record;
+pub(crate) mod record;
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;

@@ -6,18 +6,22 @@
 //! | `auth.deny` | a request was refused: 401, 403, wrong keys beyond their rate | of the key; without one, the address |
 //!
 //! The object is the path. All three are pseudonyms, the action is method and route template, and in clear there are only status
-//! and trace id; a status of `null` says that the client left before the answer was known. Bodies are never logged.
+//! and trace id; a status of `null` says that the client left before the answer was known. Bodies are never logged. Of a flood of
+//! callers without a good key only some are entries; `left_out` of the next one says how many are not.
 //!
 //! A request that may change something takes its place in the log before its handler runs, and is refused when there is none:
 //! nothing happens unlogged. What the place is filled with waits for no disk.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aivillage_governance::tlog::{Ack, Decision, Event, Home, Payload, Place};
 use aivillage_runtime::{Principal, TraceCx};
 use axum::extract::Request;
 use axum::http::{Method, StatusCode};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use serde_json::json;
 
 use super::Visit;
@@ -27,8 +31,41 @@ use crate::metrics::method_label;
 
 /// The tenant of who has not shown a key.
 const NOBODY: &str = "";
+/// Refusals of callers without a good key that are logged each second, and at once; a flood is told by its number.
+const DENIALS: (NonZeroU32, NonZeroU32) = (nonzero(10), nonzero(200));
 /// Longest path that tells objects apart; longer ones are no objects of any route.
 const MAX_PATH: usize = 2_048;
+
+const fn nonzero(n: u32) -> NonZeroU32 {
+    NonZeroU32::new(n).expect("not zero")
+}
+
+/// How many refusals of callers without a good key are logged: whoever has none could fill the disk with them.
+#[derive(Debug)]
+pub(crate) struct Denials {
+    limit: DefaultDirectRateLimiter,
+    /// Not logged since the last one that was.
+    left_out: AtomicU64,
+}
+
+impl Default for Denials {
+    fn default() -> Self {
+        let (rate, burst) = DENIALS;
+        let limit = RateLimiter::direct(Quota::per_second(rate).allow_burst(burst));
+        Self { limit, left_out: AtomicU64::default() }
+    }
+}
+
+impl Denials {
+    /// How many were left out before this one, if this one is to be logged.
+    fn next(&self) -> Option<u64> {
+        if self.limit.check().is_err() {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(self.left_out.swap(0, Ordering::Relaxed))
+    }
+}
 
 /// What a request is about.
 #[derive(Debug)]
@@ -77,10 +114,16 @@ fn is_denial(status: StatusCode) -> bool {
 /// Logs that somebody without a good key was refused. They are refused also when that cannot be logged.
 pub(super) async fn denied(door: &Door, what: What, peer: Option<IpAddr>, status: StatusCode) {
     let Some(home) = &door.log else { return };
+    let Some(left_out) = door.denials.next() else { return };
     let actor = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
     let mut event = what.event(home, (NOBODY, &actor), Some(status));
     // Also when it is told with another status: too many wrong keys.
     (event.kind, event.decision) = ("auth.deny".to_owned(), Decision::Deny);
+    if let Payload::Clear(payload) = &mut event.payload
+        && left_out > 0
+    {
+        payload["left_out"] = left_out.into();
+    }
     append(home, event).await;
 }
 
@@ -151,4 +194,18 @@ fn fill(place: Place, event: Event) {
 
 fn refused(error: &aivillage_governance::tlog::LogError) -> ApiError {
     ApiError::new(Code::GovernanceUnavailable, format!("nothing is done that cannot be logged: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_denials_is_told_by_its_number() {
+        let denials = Denials { limit: RateLimiter::direct(Quota::per_hour(nonzero(1))), ..Denials::default() };
+        assert_eq!(denials.next(), Some(0));
+        assert_eq!([denials.next(), denials.next()], [None, None]);
+        let later = Denials { left_out: denials.left_out, ..Denials::default() };
+        assert_eq!([later.next(), later.next()], [Some(2), Some(0)]);
+    }
 }
