@@ -165,6 +165,9 @@ impl<F: Files> Writer<F> {
 
     /// Nothing of a batch was written. What was promised a place keeps it while there is hope.
     fn refuse(&mut self, batch: Vec<Append>, error: &LogError) {
+        tracing::error!(%error, "the transparency log takes nothing");
+        // Before the answers: who hears one finds the log refusing.
+        self.publish(Some(error.clone()));
         let is_full = matches!(error, LogError::Full { .. });
         for append in batch {
             if is_full && append.ack == Ack::Buffered {
@@ -173,8 +176,6 @@ impl<F: Files> Writer<F> {
                 append.done.send(Err(error.clone()));
             }
         }
-        tracing::error!(%error, "the transparency log takes nothing");
-        self.publish(Some(error.clone()));
     }
 
     fn publish(&mut self, refuses: Option<LogError>) {
@@ -303,6 +304,8 @@ impl<F: Files> Writer<F> {
         let signed = if self.log.size() > 0 { self.sign().map(drop) } else { Ok(()) };
         // Before the answer: who hears it finds the log closed.
         self.publish(Some(LogError::Stopped { reason: "it was closed".to_owned() }));
+        // The folder is free for another process, or this one, once it is answered.
+        drop(self.log);
         if let Some(done) = done {
             done.send(signed);
         }
