@@ -109,7 +109,9 @@ impl Door {
         let settled = || {
             [other, &joined].iter().all(|door| {
                 let status = door.village.cluster().unwrap().status();
-                door.village.health().ready && status.health == "healthy" && status.members.len() == 2
+                // Before that the copies are still on their way.
+                let is_copied = status.groups.iter().all(|group| group.voters.len() + group.learners.len() == 2);
+                door.village.health().ready && status.health == "healthy" && status.members.len() == 2 && is_copied
             })
         };
         eventually("two nodes that are well", async || settled().then_some(())).await;
