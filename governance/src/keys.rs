@@ -12,6 +12,7 @@
 //! | the root and its epochs, the file they are kept in | [`root`], [`keystore`] |
 //! | the wrapped keys of a tenant, as state made of events | [`ring`] |
 //! | sealing without a mailbox | [`handle`] |
+//! | what all nodes know | [`village`] |
 //! | the actor | [`vault`] |
 //! | a store whose values are sealed | [`store`] |
 //! | proof of an erasure | [`certificate`] |
@@ -36,6 +37,7 @@ pub mod scope;
 pub mod secret;
 pub mod store;
 pub mod vault;
+pub mod village;
 
 pub use certificate::{CertificateError, ErasureCertificate, SignedCertificate};
 pub use config::{KeysConfig, SealKind};
@@ -48,3 +50,4 @@ pub use scope::{DekId, Purpose, Scope, SubjectTag, TenantId};
 pub use secret::Secret;
 pub use store::EncryptedStore;
 pub use vault::{KeyVault, KeyVaultMsg, Vault};
+pub use village::VillageSecret;

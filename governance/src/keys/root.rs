@@ -102,7 +102,7 @@ impl Root {
 
 /// HKDF-Expand to 32 bytes, RFC 5869 section 2.3: `T(1) = HMAC(PRK, info | 0x01)`. The chain key is uniformly random, so nothing
 /// has to be extracted first. `aws_lc_rs::hkdf` would keep a copy of the chain key that nobody overwrites.
-fn derive(chain: &Secret, info: &[u8]) -> Secret {
+pub(super) fn derive(chain: &Secret, info: &[u8]) -> Secret {
     let mut mac = Context::with_key(&Key::new(HMAC_SHA256, chain.bytes()));
     mac.update(info);
     mac.update(&[1]);
