@@ -9,6 +9,7 @@ use aivillage_runtime::{ActorCx, Village, VillageBuilder};
 use crate::config::GovernanceConfig;
 use crate::constitution::Constitution;
 use crate::constitution::chain::{Chain, ConstitutionError};
+use crate::constitution::folder::{self, FolderError};
 use crate::policy::{Pdp, PdpHandle, PdpMsg, PolicyMachine};
 
 /// The key by which a node's own actors are asked.
@@ -32,6 +33,9 @@ pub enum InstallError {
     /// The constitution does not hold.
     #[error(transparent)]
     Constitution(#[from] ConstitutionError),
+    /// A file of the constitution cannot be read.
+    #[error("governance.constitution: {0}")]
+    Folder(#[from] FolderError),
 }
 
 /// Hosts policies and constitution, as `[governance]` of the builder's configuration says; [`Governance::begin`] makes them work.
@@ -42,13 +46,21 @@ pub fn install(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), 
     let config: GovernanceConfig = section(builder.table(), "governance")?;
     config.validate()?;
     let governance = Governance { pdp: PdpHandle::new(config.policy.cache) };
-    let constitution = Constitution::new(Arc::new(Chain::embedded()?));
+    let constitution = Constitution::new(Arc::new(constitution(&config)?));
     let pdp = governance.pdp.clone();
     let builder = builder
         .control_machine(PolicyMachine::default)
         .host(move |_: &ActorCx| Pdp::new(pdp.clone(), config.policy.clone()))
         .host(move |_: &ActorCx| constitution.clone());
     Ok((builder, governance))
+}
+
+/// All versions, verified.
+fn constitution(config: &GovernanceConfig) -> Result<Chain, InstallError> {
+    match (config.constitution_dir(), config.roots()?) {
+        (Some(dir), Some(roots)) => Ok(Chain::verify(folder::read_all(dir)?, &roots)?),
+        _ => Ok(Chain::embedded()?),
+    }
 }
 
 impl Governance {

@@ -26,5 +26,5 @@ pub mod moderation;
 pub mod policy;
 pub mod tlog;
 
-pub use config::GovernanceConfig;
+pub use config::{EMBEDDED, GovernanceConfig};
 pub use install::{Governance, HERE, InstallError, install};
