@@ -9,6 +9,8 @@ use aivillage_runtime::{ActorCx, Village, VillageBuilder};
 use crate::config::GovernanceConfig;
 use crate::constitution::Constitution;
 use crate::constitution::chain::{Chain, ConstitutionError};
+use crate::identity::{self, IdentityError, IdentityNode, TenantMachine, VerifierHandle};
+use crate::keys::VillageSecret;
 use crate::policy::{Pdp, PdpHandle, PdpMsg, PolicyMachine};
 
 /// The key by which a node's own actors are asked.
@@ -21,6 +23,10 @@ const AGAIN: Duration = Duration::from_millis(100);
 pub struct Governance {
     /// Who may do what.
     pub pdp: PdpHandle,
+    /// Who somebody is.
+    pub verifier: VerifierHandle,
+    /// Where the keys come from that all nodes have; whoever has the node puts it in place.
+    pub secret: VillageSecret,
 }
 
 /// Why governance cannot be hosted.
@@ -29,23 +35,30 @@ pub enum InstallError {
     /// A value of `[governance]` makes no sense.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Accounts cannot be kept as the configuration says.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// The constitution does not hold.
     #[error(transparent)]
     Constitution(#[from] ConstitutionError),
 }
 
-/// Hosts policies and constitution, as `[governance]` of the builder's configuration says; [`Governance::begin`] makes them work.
+/// Hosts policies, accounts and constitution, as `[governance]` of the builder's configuration says; [`Governance::begin`] makes them work.
 ///
 /// # Errors
 /// See [`InstallError`].
 pub fn install(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), InstallError> {
     let config: GovernanceConfig = section(builder.table(), "governance")?;
     config.validate()?;
-    let governance = Governance { pdp: PdpHandle::new(config.policy.cache) };
+    let secret = VillageSecret::default();
+    let accounts = IdentityNode::try_new(config.identity, secret.clone())?;
+    let (builder, verifier) = identity::install(builder, &accounts);
+    let governance = Governance { pdp: PdpHandle::new(config.policy.cache), verifier, secret };
     let constitution = Constitution::new(Arc::new(Chain::embedded()?));
     let pdp = governance.pdp.clone();
     let builder = builder
         .control_machine(PolicyMachine::default)
+        .control_machine(TenantMachine::default)
         .host(move |_: &ActorCx| Pdp::new(pdp.clone(), config.policy.clone()))
         .host(move |_: &ActorCx| constitution.clone());
     Ok((builder, governance))
