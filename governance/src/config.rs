@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::constitution::chain::RootKeys;
 use crate::constitution::note::NoteKey;
+use crate::identity::IdentityConfig;
 use crate::policy::PolicyConfig;
 use crate::tlog::TlogConfig;
 
@@ -23,6 +24,8 @@ pub struct GovernanceConfig {
     pub root_keys: Vec<String>,
     /// How many of them must have.
     pub root_threshold: usize,
+    /// `[governance.identity]`
+    pub identity: IdentityConfig,
     /// `[governance.policy]`
     pub policy: PolicyConfig,
     /// `[governance.tlog]`
@@ -35,6 +38,7 @@ impl Default for GovernanceConfig {
             constitution: EMBEDDED.to_owned(),
             root_keys: Vec::new(),
             root_threshold: 1,
+            identity: IdentityConfig::default(),
             policy: PolicyConfig::default(),
             tlog: TlogConfig::default(),
         }
@@ -48,6 +52,7 @@ impl GovernanceConfig {
     /// The first key whose value makes no sense.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.roots()?;
+        self.identity.validate()?;
         self.policy.validate()?;
         self.tlog.validate()
     }

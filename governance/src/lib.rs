@@ -27,4 +27,4 @@ pub mod policy;
 pub mod tlog;
 
 pub use config::{EMBEDDED, GovernanceConfig};
-pub use install::{Governance, HERE, InstallError, install};
+pub use install::{FOLDER, Governance, HERE, InstallError, install};

@@ -278,12 +278,14 @@ impl Node {
         let mut told = String::new();
         loop {
             let takes_part = self.village.health().ready;
-            if takes_part && self.governance.pdp.epoch().is_some() {
+            let (has_policies, has_secret) = (self.governance.pdp.epoch().is_some(), self.governance.secret.is_there());
+            if takes_part && has_policies && has_secret {
                 return;
             }
             let waiting = match self.village.cluster() {
                 Some(cluster) if !takes_part => waiting(&cluster.status()),
-                _ => "waiting for the policies".to_owned(),
+                _ if !has_policies => "waiting for the policies".to_owned(),
+                _ => "waiting for the secret of the village".to_owned(),
             };
             if waiting != told {
                 tell(&waiting);
