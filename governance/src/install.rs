@@ -61,9 +61,9 @@ pub fn install(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), 
     let secret = VillageSecret::default();
     let accounts = IdentityNode::try_new(config.identity.clone(), secret.clone())?;
     let (builder, verifier) = identity::install(builder, &accounts);
+    let (constitution, keeper) = (constitution(&config, secret.clone())?, SecretKeeper::new(secret.clone()));
     let governance = Governance { pdp: PdpHandle::new(config.policy.cache), verifier, secret };
-    let constitution = Constitution::new(Arc::new(constitution(&config)?));
-    let (pdp, keeper) = (governance.pdp.clone(), SecretKeeper::new(governance.secret.clone()));
+    let pdp = governance.pdp.clone();
     let builder = builder
         .control_machine(PolicyMachine::default)
         .control_machine(TenantMachine::default)
@@ -74,11 +74,12 @@ pub fn install(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), 
 }
 
 /// All versions, verified.
-fn constitution(config: &GovernanceConfig) -> Result<Chain, InstallError> {
-    match (config.constitution_dir(), config.roots()?) {
-        (Some(dir), Some(roots)) => Ok(Chain::verify(folder::read_all(dir)?, &roots)?),
-        _ => Ok(Chain::embedded()?),
-    }
+fn constitution(config: &GovernanceConfig, secret: VillageSecret) -> Result<Constitution, InstallError> {
+    let (chain, roots) = match (config.constitution_dir(), config.roots()?) {
+        (Some(dir), Some(roots)) => (Chain::verify(folder::read_all(dir)?, &roots)?, roots.keys().to_vec()),
+        _ => (Chain::embedded()?, Vec::new()),
+    };
+    Ok(Constitution::new(Arc::new(chain), &roots, secret))
 }
 
 impl Governance {
