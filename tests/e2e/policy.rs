@@ -127,3 +127,24 @@ async fn a_village_starts_with_the_constitution_that_its_root_keys_signed_and_wi
     let up = "village up --listen 127.0.0.1:0 --set governance.constitution=signed";
     typed(&place, up, 2, &["governance.root_keys"]).await
 }
+
+#[tokio::test]
+async fn new_policies_work_at_once_and_wrong_or_late_ones_change_nothing() -> Result<()> {
+    let place = place()?;
+    place.write("policies/stop.cedar", STOP)?;
+    place.write("broken/own.cedar", "permit (")?;
+    let node = place.up().await?;
+    node.ask("sage", "who lives there?").await?;
+    typed(&place, "village policy status", 0, &["from the program"]).await?;
+    typed(&place, "village policy apply broken", 1, &["own.cedar:1:"]).await?;
+    typed(&place, "village policy apply policies", 0, &["at work", "version 1"]).await?;
+    typed(&place, "village policy apply policies --expect 0", 3, &["at version 1 by now"]).await?;
+    typed(&place, "village policy status", 0, &["version 1 of the cluster"]).await?;
+    let fixed = json!({ "files": { "always.cedar": "" }, "expect": 1 });
+    let refused = node.request(reqwest::Method::POST, "/v1/policy").json(&fixed).send().await?;
+    ensure!(refused.status() == 422, "{refused:?}");
+    let asked =
+        node.request(reqwest::Method::POST, "/v1/agents/sage/ask").json(&json!({ "input": "x" })).send().await?;
+    ensure!(asked.status() == 403, "{asked:?}");
+    Ok(())
+}

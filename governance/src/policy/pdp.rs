@@ -11,6 +11,7 @@ use aivillage_runtime::{
     Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, CallError, Cluster, DecideError, Kind, KindOptions, Mail,
     Placement, Reply, TaskError, Village,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::bundle::{Bundle, BundleError};
@@ -60,7 +61,7 @@ pub enum PdpMsg {
 }
 
 /// A bundle that was decided.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Applied {
     /// Its version.
     pub version: u64,
@@ -71,7 +72,7 @@ pub struct Applied {
 }
 
 /// What decides on this node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PdpStatus {
     /// The version of the bundle at work, 0 for one that the cluster did not decide on.
     pub version: u64,

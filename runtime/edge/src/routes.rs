@@ -96,7 +96,7 @@ const fn openai(template: &'static str, class: Class) -> Route {
 /// A path that no route has. It needs a key, so that an outsider cannot map the routes.
 static UNKNOWN: Route = route("unknown", Class::Api);
 
-static ROUTES: [Route; 45] = [
+static ROUTES: [Route; 46] = [
     route("/v1/agents", Class::Api).get(all("agent.read", "Agent")),
     route("/v1/actors/{kind}/{key}/messages", Class::Chat).post(Need::Message),
     openai("/v1/chat/completions", Class::Chat).post(all("agent.ask", "Agent")),
@@ -132,6 +132,7 @@ static ROUTES: [Route; 45] = [
     route("/v1/status", Class::Api).get(all("system.read", "System")),
     route("/v1/history", Class::Api).get(all("system.monitor", "System")),
     route("/v1/supervision", Class::Api).get(all("system.monitor", "System")),
+    route("/v1/policy", Class::Api).get(all("system.monitor", "System")).post(all("system.config", "System")),
     // A decision tells nothing of the policies; reasons quote them.
     route("/v1/policy/decide", Class::Api).post(all("system.read", "System")),
     route("/v1/policy/explain", Class::Api).post(all("system.monitor", "System")),
@@ -237,6 +238,7 @@ pub(crate) fn documented() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(cluster::remove))
         .routes(routes!(cluster::tokens, cluster::new_token))
         .routes(routes!(cluster::revoke))
+        .routes(routes!(policy::status, policy::apply))
         .routes(routes!(policy::decide))
         .routes(routes!(policy::explain))
         .routes(routes!(policy::constitution))

@@ -164,7 +164,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Token(token) => block_on(token.run(&global)),
         Command::Cluster(cluster) => block_on(cluster.run(&global)),
         Command::Config(config) => config.run(&global),
-        Command::Policy(policy) => policy.run(&global),
+        Command::Policy(policy) => block_on(policy.run(&global)),
         Command::Constitution(constitution) => constitution.run(&global),
         Command::Bench(bench) => block_on(bench.run(&global)),
         Command::Log(log) => block_on(log.run(&global)),

@@ -1,10 +1,11 @@
 //! `/v1/policy` and `/v1/constitution`: who may do what, and by which rules.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aivillage_governance::HERE;
 use aivillage_governance::constitution::{self, Constitution, ConstitutionMsg};
-use aivillage_governance::policy::{Facts, Pdp, PdpMsg, Request, Resource, Subject};
+use aivillage_governance::policy::{Facts, Pdp, PdpMsg, Request, Resource, Sources, Subject};
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Answer, Body, ok};
 use crate::door::Door;
-use crate::error::ApiError;
+use crate::error::{ApiError, Code};
 use crate::pipeline::Caller;
 
 /// May somebody do something to a thing?
@@ -38,6 +39,39 @@ impl QuestionBody {
         let principal = principal.unwrap_or_else(|| (&*caller.principal).into());
         Request { principal, action, resource, facts }
     }
+}
+
+/// The files of a folder of policies.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BundleBody {
+    /// Their paths, with `/`, and texts.
+    files: BTreeMap<String, String>,
+    /// The version that they are to take the place of, as `GET /v1/policy` tells it.
+    expect: u64,
+}
+
+/// The policies at work on this node.
+#[utoipa::path(get, path = "/v1/policy", tag = "governance",
+    responses((status = 200, description = "Which policies are at work", body = ref("#/components/schemas/PolicyStatus"))))]
+pub(crate) async fn status(State(door): State<Arc<Door>>) -> Answer<Response> {
+    Ok(ok(door.village.addr::<Pdp>(HERE).ask(PdpMsg::Epoch).await?))
+}
+
+/// Makes these the policies of all nodes, in place of those there are. They are validated first; when anything is wrong with
+/// them, or somebody else was faster, the old ones stay.
+#[utoipa::path(post, path = "/v1/policy", tag = "governance",
+    request_body(content = ref("#/components/schemas/PolicyBundle"), content_type = "application/json"),
+    responses((status = 200, description = "Decided, and at work on this node", body = ref("#/components/schemas/PolicyApplied")),
+        (status = 409, description = "Another version is there by now", body = ref("#/components/schemas/Problem")),
+        (status = 422, description = "Something is wrong with them", body = ref("#/components/schemas/Problem"))))]
+pub(crate) async fn apply(State(door): State<Arc<Door>>, Body(body): Body<BundleBody>) -> Answer<Response> {
+    let mut sources = Sources::embedded();
+    for (path, text) in body.files {
+        sources = sources.with(path, text).map_err(|error| ApiError::new(Code::PayloadInvalid, error.to_string()))?;
+    }
+    let expect = body.expect;
+    Ok(ok(door.village.addr::<Pdp>(HERE).ask(|reply| PdpMsg::Apply { sources, expect, reply }).await?))
 }
 
 /// Whether something may be done, by the policies at work on this node.

@@ -1,6 +1,7 @@
-//! `village policy`: who may do what, looked at without a village.
+//! `village policy`: who may do what, looked at without a village, or put to work in one.
 
 mod question;
+mod running;
 
 use std::{fs, path::Path, path::PathBuf};
 
@@ -30,15 +31,21 @@ pub(crate) enum Policy {
     Test(Test),
     /// Show policies with their text.
     Show(Show),
+    /// Say which policies a village works by.
+    Status(running::Status),
+    /// Make the policies of a folder those of all nodes of a village.
+    Apply(running::Apply),
 }
 
 impl Policy {
-    /// Runs the command; no village is needed.
+    /// Runs the command; only `status` and `apply` need a village.
     ///
     /// # Errors
     /// Policies that are wrong or tests that fail (exit 1), a name that they do not know (exit 2), a denial (exit 3).
-    pub(crate) fn run(self, global: &Global) -> Outcome {
+    pub(crate) async fn run(self, global: &Global) -> Outcome {
         match self {
+            Self::Status(status) => status.run(global).await,
+            Self::Apply(apply) => apply.run(global).await,
             Self::Check(check) => check.run(global.json),
             Self::Decide(decide) => decide.run(global.json),
             Self::Explain(explain) => explain.run(global.json),
