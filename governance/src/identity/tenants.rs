@@ -153,7 +153,9 @@ impl ControlMachine for TenantMachine {
         let tenants: Vec<Tenant> = postcard::from_bytes(bytes)
             .map_err(|error| StoreError::Decode { what: "tenants", detail: error.to_string() })?;
         *self = Self::default();
-        tenants.into_iter().for_each(|tenant| self.insert(tenant));
+        for tenant in tenants {
+            self.insert(tenant);
+        }
         Ok(())
     }
 }
@@ -196,6 +198,12 @@ impl Tenants {
     #[must_use]
     pub fn tagged(&self, tag: TenantTag) -> Option<String> {
         self.read(|machine| machine.tagged(tag).map(|tenant| tenant.name.clone()))
+    }
+
+    /// A tenant.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Tenant> {
+        self.read(|machine| machine.get(name).cloned())
     }
 
     /// Tenants in the order of their names, after one of them.
