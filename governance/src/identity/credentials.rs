@@ -153,3 +153,64 @@ impl Credentials {
         let _ = tokio::time::timeout(Duration::from_secs(1), known).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::identity::bearer::BearerKind;
+    use crate::identity::password::Argon2Config;
+    use crate::identity::{CreatedKey, IdentityConfig, IdentityNode, install};
+    use crate::keys::VillageSecret;
+
+    /// A village with the key of an account, and credentials as on a node that has no copy of it.
+    async fn bench() -> (Village, CreatedKey, Credentials) {
+        let secret = VillageSecret::default();
+        secret.set(Zeroizing::new([1; 32]));
+        let argon2 = Argon2Config { m_kib: 8, t: 1, p: 1 };
+        let config = IdentityConfig { argon2, ..IdentityConfig::default() };
+        let (builder, _) = install(Village::builder(), &IdentityNode::try_new(config.clone(), secret).unwrap());
+        let village = builder.start().await.unwrap();
+        let key = village.addr::<Identity>("local").ask(|reply| IdentityMsg::Bootstrap("root".into(), reply)).await;
+        let credentials = Credentials::new(&village, VerifierHandle::new(config));
+        (village, key.unwrap().unwrap(), credentials)
+    }
+
+    #[tokio::test]
+    async fn a_node_without_a_copy_asks_and_believes_for_five_seconds() {
+        let (village, key, credentials) = bench().await;
+        let text = key.secret.expose();
+        let verified = credentials.check(text).await.unwrap();
+        assert_eq!(
+            (&*verified.principal.tenant, &verified.principal.roles[..]),
+            ("local", &["super_admin".to_owned()][..])
+        );
+        let now_ms = clock::unix_ms();
+        let revoked = village.addr::<Identity>("local").ask(|reply| IdentityMsg::Revoke(key.id, reply)).await;
+        assert_eq!(revoked.unwrap(), Ok(()));
+        assert!(credentials.ask("local", text, now_ms).await.is_ok());
+        let later = credentials.ask("local", text, now_ms + BELIEVED_MS).await;
+        assert_eq!(later.unwrap_err(), CheckError::Refused(Refusal::Unknown));
+    }
+
+    #[tokio::test]
+    async fn what_is_of_no_tenant_or_no_form_is_refused_without_a_message() {
+        let (_village, key, credentials) = bench().await;
+        let foreign =
+            Bearer::mint(BearerKind::ApiKey, TenantTag::of("acme"), &[7; crate::identity::bearer::BEARER_RANDOM]);
+        for text in ["", "nonsense", "eyJh.eyJh.x", foreign.secret.expose()] {
+            assert!(matches!(credentials.check(text).await, Err(CheckError::Refused(_))), "{text}");
+        }
+        assert_eq!(credentials.elsewhere(foreign.secret.expose()), None);
+        assert_eq!(credentials.elsewhere(key.secret.expose()).as_deref(), Some("local"));
+    }
+
+    #[tokio::test]
+    async fn too_many_questions_at_once_are_refused() {
+        let (_village, key, credentials) = bench().await;
+        let _all = credentials.0.asks.try_acquire_many(u32::try_from(ASKS).unwrap()).unwrap();
+        let refused = credentials.check(key.secret.expose()).await.unwrap_err();
+        assert!(matches!(refused, CheckError::Unreachable(CallError::Overloaded { .. })), "{refused}");
+    }
+}

@@ -200,6 +200,12 @@ impl Tenants {
         self.read(|machine| machine.tagged(tag).map(|tenant| tenant.name.clone()))
     }
 
+    /// A tenant.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Tenant> {
+        self.read(|machine| machine.get(name).cloned())
+    }
+
     /// Tenants in the order of their names, after one of them.
     #[must_use]
     pub fn list(&self, after: Option<&str>, limit: usize) -> Vec<Tenant> {

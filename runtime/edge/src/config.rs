@@ -55,13 +55,19 @@ pub struct EdgeConfig {
 pub struct LimitsConfig {
     /// Requests of one address; loopback addresses are exempt.
     pub ip: Rate,
+    /// Attempts to log in or to show a second factor, of one address; loopback is an address like any other.
+    pub login: Rate,
 }
 
 impl Default for LimitsConfig {
     fn default() -> Self {
         const COUNT: NonZeroU32 = NonZeroU32::new(500).expect("not zero");
         const BURST: NonZeroU32 = NonZeroU32::new(1_000).expect("not zero");
-        LimitsConfig { ip: Rate { count: COUNT, per: RateUnit::Second, burst: BURST } }
+        const LOGINS: NonZeroU32 = NonZeroU32::new(5).expect("not zero");
+        LimitsConfig {
+            ip: Rate { count: COUNT, per: RateUnit::Second, burst: BURST },
+            login: Rate { count: LOGINS, per: RateUnit::Minute, burst: LOGINS },
+        }
     }
 }
 

@@ -6,17 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aivillage_actors::Agents;
+use aivillage_governance::Governance;
+use aivillage_governance::identity::{Credentials, Tenants};
 use aivillage_governance::policy::PdpHandle;
 use aivillage_governance::tlog::Home;
 use aivillage_memory::Memory;
+use aivillage_runtime::config::Rate;
 use aivillage_runtime::{Cluster, Village};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, Method, Uri};
 use bytes::Bytes;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{Known, TENANT, Verifier};
+use crate::auth::{AdminKey, Known, Verifier};
 use crate::config::EdgeConfig;
 use crate::cursor::Cursors;
 use crate::error::{ApiError, Code, EdgeError};
@@ -26,6 +29,7 @@ use crate::metrics::EdgeMetrics;
 use crate::pipeline::admission::Admission;
 use crate::pipeline::host::Hosts;
 use crate::pipeline::record::Denials;
+use crate::routes::Class;
 use crate::routes::agents::Roster;
 use crate::{idem, job, openapi};
 
@@ -55,28 +59,47 @@ pub(crate) struct Door {
     pub(crate) closed: CancellationToken,
     verifier: Verifier,
     by_address: DefaultKeyedRateLimiter<IpAddr>,
+    /// Who has no credential yet, by address: attempts to get one, and the rest.
+    logins: DefaultKeyedRateLimiter<IpAddr>,
+    public: DefaultKeyedRateLimiter<IpAddr>,
     clock: DefaultClock,
 }
 
 /// Lets the actors of the edge forget what has expired, hourly; they do the same when they start.
 async fn sweep(village: Village) {
+    let tenants = Tenants::new(&village);
     loop {
         tokio::time::sleep(SWEEP).await;
-        // An actor that cannot be reached now sweeps when it starts again, or is asked in an hour.
-        for shard in 0..idem::SHARDS {
-            let _ = village.addr::<Idem>(idem::shard_key(TENANT, shard)).tell(IdemMsg::Sweep(None)).await;
-        }
-        for shard in 0..job::SHARDS {
-            let _ = village.addr::<JobActor>(job::shard_key(TENANT, shard)).tell(JobMsg::Sweep).await;
+        for tenant in tenants.list(None, usize::MAX) {
+            sweep_tenant(&village, &tenant.name).await;
         }
     }
 }
 
+async fn sweep_tenant(village: &Village, tenant: &str) {
+    // An actor that cannot be reached now sweeps when it starts again, or is asked in an hour.
+    for shard in 0..idem::SHARDS {
+        let _ = village.addr::<Idem>(idem::shard_key(tenant, shard)).tell(IdemMsg::Sweep(None)).await;
+    }
+    for shard in 0..job::SHARDS {
+        let _ = village.addr::<JobActor>(job::shard_key(tenant, shard)).tell(JobMsg::Sweep).await;
+    }
+}
+
 /// What cursors are signed with: the same on all nodes of a cluster, so that any of them gives the next page.
-fn cursor_key(village: &Village, verifier: &Verifier) -> [u8; 32] {
+fn cursor_key(village: &Village, admin: &AdminKey) -> [u8; 32] {
     const CONTEXT: &str = "aivillage edge cursor v1";
     let shared = |cluster: &Cluster| blake3::derive_key(CONTEXT, &cluster.id().to_be_bytes());
-    village.cluster().map_or_else(|| verifier.derived(CONTEXT), shared)
+    village.cluster().map_or_else(|| admin.derived(CONTEXT), shared)
+}
+
+/// Requests a minute of one address that ask for keys to check tokens with, refresh or end a login.
+const PUBLIC: std::num::NonZeroU32 = std::num::NonZeroU32::new(60).expect("not zero");
+
+fn quota(key: &'static str, rate: Rate) -> Result<Quota, EdgeError> {
+    let quota = Quota::with_period(rate.interval());
+    let quota = quota.ok_or_else(|| EdgeError::Config { key, why: "is too fast to be measured".into() })?;
+    Ok(quota.allow_burst(rate.burst))
 }
 
 impl Door {
@@ -84,32 +107,31 @@ impl Door {
         village: &Village,
         config: EdgeConfig,
         data_dir: &Path,
-        (pdp, log): (PdpHandle, Option<Home>),
+        (governance, log): (&Governance, Option<Home>),
         listens: [SocketAddr; 2],
     ) -> Result<(Arc<Self>, PathBuf), EdgeError> {
-        let (verifier, key_path) = Verifier::open(data_dir)?;
+        let (admin, key_path) = AdminKey::open(data_dir)?;
         village.task("edge.sweep", sweep(village.clone())).detach();
         let own = listens.iter().map(|addr| addr.ip().to_string());
-        let rate = config.limits.ip;
-        let quota = Quota::with_period(rate.interval())
-            .ok_or_else(|| EdgeError::Config { key: "edge.limits.ip", why: "is too fast to be measured".into() })?
-            .allow_burst(rate.burst);
+        let credentials = Credentials::new(village, governance.verifier.clone());
         let door = Door {
             admission: Admission::new(config.admission()),
             hosts: Hosts::new(config.allowed_hosts.iter().cloned().chain(own)),
             metrics: village.metrics::<EdgeMetrics>(),
             log,
             denials: Denials::default(),
-            cursors: Cursors::new(cursor_key(village, &verifier)),
+            cursors: Cursors::new(cursor_key(village, &admin)),
             roster: Roster::default(),
-            pdp,
+            pdp: governance.pdp.clone(),
             openapi: openapi::document(village),
             stop: CancellationToken::new(),
             closed: CancellationToken::new(),
-            by_address: RateLimiter::keyed(quota),
+            by_address: RateLimiter::keyed(quota("edge.limits.ip", config.limits.ip)?),
+            logins: RateLimiter::keyed(quota("edge.limits.login", config.limits.login)?),
+            public: RateLimiter::keyed(Quota::per_minute(PUBLIC)),
             clock: DefaultClock::default(),
             village: village.clone(),
-            verifier,
+            verifier: Verifier::new(admin, credentials),
             config,
         };
         Ok((Arc::new(door), key_path))
@@ -125,9 +147,18 @@ impl Door {
         Agents::new(&self.village, tenant)
     }
 
+    /// Everybody's credentials, and the tenants.
+    pub(crate) fn credentials(&self) -> &Credentials {
+        self.verifier.credentials()
+    }
+
     /// Who calls.
-    pub(crate) fn authenticate(&self, headers: &HeaderMap, from: Option<IpAddr>) -> Result<Known, ApiError> {
-        let checked = self.verifier.check(headers, from);
+    pub(crate) async fn authenticate(
+        &self,
+        head: (&Method, &Uri, &HeaderMap),
+        from: Option<IpAddr>,
+    ) -> Result<Known, ApiError> {
+        let checked = self.verifier.check(head, from).await;
         self.metrics.auth(match &checked {
             Ok(_) => "ok",
             Err(error) if error.code() == Code::RateLimited.as_str() => "throttled",
@@ -146,9 +177,22 @@ impl Door {
         })
     }
 
+    /// Counts a request on a route that needs no credential against its address.
+    pub(crate) fn limit_public(&self, class: Class, from: Option<IpAddr>) -> Result<(), ApiError> {
+        let address = from.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
+        let (limiter, limit) = if class == Class::Login { (&self.logins, "login") } else { (&self.public, "public") };
+        limiter.check_key(&address).map_err(|until| {
+            self.metrics.rate_limited(limit);
+            let wait = until.wait_time_from(self.clock.now()).max(Duration::from_millis(1));
+            ApiError::new(Code::RateLimited, "too many attempts from this address").retry_after(wait)
+        })
+    }
+
     /// Forgets what the limiters need no longer.
     pub(crate) fn tidy(&self) {
         self.by_address.retain_recent();
+        self.logins.retain_recent();
+        self.public.retain_recent();
         self.verifier.tidy();
     }
 }

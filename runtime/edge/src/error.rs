@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use aivillage_governance::identity::{IdentityError, TenantError, TenantRefused};
 use aivillage_governance::tlog::LogError;
 use aivillage_runtime::CallError;
 use aivillage_runtime::cluster::DecideError;
@@ -102,6 +103,8 @@ codes! {
     BadJson "bad_json" BAD_REQUEST "The body is not valid JSON.";
     BadCursor "bad_cursor" BAD_REQUEST "The cursor was not issued for this list.";
     Unauthenticated "unauthenticated" UNAUTHORIZED "A valid key is needed.";
+    MfaRequired "mfa_required" UNAUTHORIZED "A second factor is needed.";
+    Csrf "csrf" FORBIDDEN "A cookie came from a page of another site.";
     Forbidden "forbidden" FORBIDDEN "The caller may not do this.";
     NotFound "not_found" NOT_FOUND "There is nothing under this name.";
     KindUnknown "actor_kind_unknown" NOT_FOUND "No such actor kind is hosted.";
@@ -116,6 +119,7 @@ codes! {
     RequestTimeout "request_timeout" REQUEST_TIMEOUT "The body did not arrive in time.";
     ToolDenied "tool_denied" FORBIDDEN "The agent may not use this tool.";
     Conflict "conflict" CONFLICT "The request contradicts the present state.";
+    SodConflict "sod_conflict" CONFLICT "Two duties would be in one hand that have to be in two.";
     VersionConflict "version_conflict" CONFLICT "Somebody else changed it first.";
     NodeUp "node_up" CONFLICT "The node is not down.";
     NodeNeeded "node_needed" CONFLICT "Without the node, too few copies of some state would be left.";
@@ -129,6 +133,8 @@ codes! {
     HostNotAllowed "host_not_allowed" MISDIRECTED_REQUEST "The Host header names no host of this server.";
     IdempotencyMismatch "idempotency_mismatch" UNPROCESSABLE_ENTITY "The key was used with another request.";
     PayloadInvalid "payload_invalid" UNPROCESSABLE_ENTITY "The body does not have the documented shape.";
+    WeakPassword "weak_password" UNPROCESSABLE_ENTITY "The password is too easily found.";
+    Locked "locked" LOCKED "Too many failures; no attempt is looked at before the delay has passed.";
     UnsupportedContent "unsupported_content" BAD_REQUEST "A content part of this type is not understood.";
     UnsupportedParameter "unsupported_parameter" BAD_REQUEST "This parameter is not supported.";
     RateLimited "rate_limited" TOO_MANY_REQUESTS "Too many requests.";
@@ -146,7 +152,7 @@ codes! {
     ModelUnavailable "model_unavailable" SERVICE_UNAVAILABLE "No model can answer now.";
     PolicyUnavailable "policy_unavailable" SERVICE_UNAVAILABLE "No policies are loaded; nothing is allowed until they are.";
     Unavailable "unavailable" SERVICE_UNAVAILABLE "A part that is needed cannot be reached.";
-    GovernanceUnavailable "governance_unavailable" SERVICE_UNAVAILABLE "What happens cannot be logged; reading goes on.";
+    GovernanceUnavailable "governance_unavailable" SERVICE_UNAVAILABLE "What is needed to log or to tell who calls is not there.";
     NoQuorum "no_quorum" SERVICE_UNAVAILABLE "Too few nodes hear each other to decide anything.";
     NotPlaced "actor_not_placed" SERVICE_UNAVAILABLE "No live node can host the actor.";
     NodeUnreachable "node_unreachable" SERVICE_UNAVAILABLE "The node with the actor cannot be reached.";
@@ -180,7 +186,14 @@ struct Refusal {
     errors: Vec<FieldError>,
     retry_after: Option<Duration>,
     denied: Option<Denied>,
+    /// Where a second factor is shown.
+    step_up: Option<&'static str>,
+    /// Told as something that is not there, because it is another tenant's.
+    is_hidden: bool,
 }
+
+/// What is a second factor.
+const MFA_METHODS: [&str; 2] = ["totp", "recovery_code"];
 
 /// What denied a request.
 #[derive(Debug, Clone)]
@@ -201,12 +214,27 @@ impl ApiError {
             errors: Vec::new(),
             retry_after: None,
             denied: None,
+            step_up: None,
+            is_hidden: false,
         }))
     }
 
     /// Nothing under `what`.
     pub fn not_found(what: impl std::fmt::Display) -> Self {
         Self::new(Code::NotFound, format!("{what} does not exist"))
+    }
+
+    /// A denial that is told as nothing under `what`: whether another tenant has something of this name is not told.
+    pub fn hidden(what: impl std::fmt::Display) -> Self {
+        let mut error = Self::not_found(what);
+        error.0.is_hidden = true;
+        error
+    }
+
+    /// Whether it is a denial, whatever it is told as.
+    #[must_use]
+    pub fn is_denial(&self) -> bool {
+        self.0.is_hidden || is_denial(self.0.status)
     }
 
     /// A body of the wrong shape, with every place that is wrong.
@@ -233,6 +261,14 @@ impl ApiError {
     pub fn denied(mut self, policy_ids: Vec<String>, articles: Vec<String>) -> Self {
         self.0.denied = Some(Denied { policy_ids, articles });
         self
+    }
+
+    /// Nothing but a second factor is missing; it is shown at `route`.
+    #[must_use]
+    pub fn mfa_required(detail: impl Into<String>, route: &'static str) -> Self {
+        let mut error = Self::new(Code::MfaRequired, detail);
+        error.0.step_up = Some(route);
+        error
     }
 
     /// Tells when to come back.
@@ -273,6 +309,10 @@ impl ApiError {
             body["policy_ids"] = json!(denied.policy_ids);
             body["articles"] = json!(denied.articles);
         }
+        if let Some(route) = self.0.step_up {
+            body["methods"] = json!(MFA_METHODS);
+            body["login"] = json!(route);
+        }
         if let Some(after) = self.0.retry_after {
             body["retry_after_s"] = json!(seconds_up(after));
         }
@@ -283,6 +323,7 @@ impl ApiError {
     #[must_use]
     pub fn openai(&self, trace_id: &str) -> Value {
         let (kind, code) = match (self.0.status.as_u16(), &*self.0.code) {
+            (401, "mfa_required") => ("permission_error", "mfa_required"),
             (401, _) => ("invalid_request_error", "invalid_api_key"),
             (403, code) => ("permission_error", code),
             (429, "rate_limited") => ("rate_limit_error", "rate_limit_exceeded"),
@@ -316,10 +357,18 @@ impl ApiError {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds_up(after)));
         }
         if self.0.status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            // RFC 9470: the credential is good, how it was got is not enough.
+            let step_up = HeaderValue::from_static("Bearer error=\"insufficient_user_authentication\"");
+            let challenge = if self.0.step_up.is_some() { step_up } else { HeaderValue::from_static("Bearer") };
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         response
     }
+}
+
+/// Whether a status says that somebody may not.
+pub(crate) fn is_denial(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::LOCKED)
 }
 
 /// Whole seconds, rounded up: a client that waits them is never early.
@@ -382,6 +431,52 @@ impl From<CallError> for ApiError {
             Some(after) => mapped.retry_after(after),
             None => mapped,
         }
+    }
+}
+
+impl From<IdentityError> for ApiError {
+    fn from(error: IdentityError) -> Self {
+        let detail = error.to_string();
+        let code = match error {
+            IdentityError::Refused => Code::Unauthenticated,
+            IdentityError::Locked { retry_after_ms } => {
+                return ApiError::new(Code::Locked, detail).retry_after(Duration::from_millis(retry_after_ms));
+            }
+            IdentityError::WeakPassword(_) => Code::WeakPassword,
+            IdentityError::Sod(_) => Code::SodConflict,
+            IdentityError::NotFound { .. } => Code::NotFound,
+            IdentityError::Taken | IdentityError::Founded | IdentityError::TooMany { .. } => Code::Conflict,
+            IdentityError::Invalid { field, why } => {
+                return ApiError::invalid(vec![FieldError { pointer: format!("/{field}"), detail: why }]);
+            }
+            IdentityError::Forbidden => Code::Forbidden,
+            IdentityError::TooDeep { .. } => Code::PayloadInvalid,
+            IdentityError::NotReady => {
+                return ApiError::new(Code::GovernanceUnavailable, detail).retry_after(Duration::from_secs(1));
+            }
+            IdentityError::Sealed => Code::Internal,
+        };
+        ApiError::new(code, detail)
+    }
+}
+
+impl From<TenantError> for ApiError {
+    fn from(error: TenantError) -> Self {
+        let refused = match error {
+            TenantError::Undecided(error) => return error.into(),
+            TenantError::Refused(refused) => refused,
+        };
+        let code = match refused {
+            TenantRefused::Unknown => Code::NotFound,
+            TenantRefused::Name => {
+                return ApiError::invalid(vec![FieldError { pointer: "/name".into(), detail: refused.to_string() }]);
+            }
+            TenantRefused::Exists | TenantRefused::Tag | TenantRefused::Home | TenantRefused::Full { .. } => {
+                Code::Conflict
+            }
+            TenantRefused::Unreadable(_) => Code::Internal,
+        };
+        ApiError::new(code, refused.to_string())
     }
 }
 
@@ -568,6 +663,50 @@ mod tests {
             assert_eq!((mapped.code(), mapped.status().as_u16()), (code, status));
             assert_eq!(mapped.problem("/", "t")["detail"], error.to_string());
         }
+    }
+
+    #[test]
+    fn refusals_of_identity_have_their_codes() {
+        let text = || "x".to_owned();
+        let cases: [(IdentityError, &str, u16); 10] = [
+            (IdentityError::Refused, "unauthenticated", 401),
+            (IdentityError::Locked { retry_after_ms: 1_001 }, "locked", 423),
+            (aivillage_governance::identity::password::WeakPassword::Reused.into(), "weak_password", 422),
+            (IdentityError::NotFound { what: text() }, "not_found", 404),
+            (IdentityError::Taken, "conflict", 409),
+            (IdentityError::Invalid { field: "name".into(), why: text() }, "payload_invalid", 422),
+            (IdentityError::Forbidden, "forbidden", 403),
+            (IdentityError::TooDeep { max: 4 }, "payload_invalid", 422),
+            (IdentityError::NotReady, "governance_unavailable", 503),
+            (IdentityError::Sealed, "internal", 500),
+        ];
+        for (error, code, status) in cases {
+            let mapped = ApiError::from(error.clone());
+            assert_eq!((mapped.code(), mapped.status().as_u16()), (code, status), "{error}");
+        }
+        let locked = ApiError::from(IdentityError::Locked { retry_after_ms: 1_001 });
+        assert_eq!(locked.problem("/", "t")["retry_after_s"], 2);
+        let cases = [
+            (TenantRefused::Unknown, 404),
+            (TenantRefused::Name, 422),
+            (TenantRefused::Exists, 409),
+            (TenantRefused::Home, 409),
+            (TenantRefused::Full { max: 1 }, 409),
+            (TenantRefused::Unreadable(text()), 500),
+        ];
+        for (error, status) in cases {
+            assert_eq!(ApiError::from(TenantError::from(error)).status().as_u16(), status);
+        }
+    }
+
+    #[test]
+    fn a_missing_second_factor_says_how_to_show_it() {
+        let error = ApiError::mfa_required("privileged", "/v1/auth/mfa");
+        let problem = error.problem("/", "t");
+        assert_eq!((&problem["code"], &problem["login"]), (&json!("mfa_required"), &json!("/v1/auth/mfa")));
+        assert_eq!(problem["methods"], json!(["totp", "recovery_code"]));
+        let response = error.render(Dialect::Problem, "/", "0");
+        assert!(response.headers()[header::WWW_AUTHENTICATE].to_str().unwrap().contains("insufficient"));
     }
 
     #[test]

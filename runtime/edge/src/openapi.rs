@@ -43,7 +43,7 @@ pub(crate) fn base() -> Value {
             json!({
                 "schemas": schemas,
                 "securitySchemes": {
-                    "bearer": {"type": "http", "scheme": "bearer", "description": "the line in <data>/admin.key"},
+                    "bearer": {"type": "http", "scheme": "bearer", "description": "an API key, a session or an access token; the keeper's key is the line in <data>/admin.key"},
                     "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
                 },
             }),
@@ -112,29 +112,82 @@ fn schemas() -> Value {
     all.add::<aivillage_governance::policy::Decision>("PolicyDecision");
     all.add::<aivillage_governance::policy::Explanation>("PolicyExplanation");
     all.add::<routes::policy::ConstitutionView>("Constitution");
+    all.add::<routes::auth::LoginBody>("LoginBody");
+    all.add::<routes::auth::MfaBody>("MfaBody");
+    all.add::<routes::auth::RefreshBody>("RefreshBody");
+    all.add::<routes::auth::LoginView>("Login");
+    all.add::<routes::auth::MeView>("Me");
+    all.add::<routes::users::UserView>("User");
+    all.add::<routes::users::NewUserBody>("NewUserBody");
+    all.add::<routes::users::ChangeUserBody>("ChangeUserBody");
+    all.add::<routes::users::PasswordBody>("PasswordBody");
+    all.add::<routes::users::CodeBody>("CodeBody");
+    all.add::<routes::keys::KeyView>("Key");
+    all.add::<routes::keys::NewKeyBody>("NewKeyBody");
+    all.add::<routes::keys::NewKeyView>("NewKey");
+    all.add::<routes::tenants::TenantView>("Tenant");
+    all.add::<routes::tenants::NewTenantBody>("NewTenantBody");
+    all.add::<routes::tenants::NewTenantView>("NewTenant");
+    all.add::<routes::tenants::ChangeTenantBody>("ChangeTenantBody");
     all.add::<routes::log::LogView>("Log");
     all.add::<routes::log::EntriesView>("LogEntries");
     all.add::<routes::meta::HistoryView>("History");
     all.add::<routes::meta::SupervisionView>("Supervision");
     all.add::<aivillage_runtime::telemetry::Handling>("Handling");
-    all.finish(literal())
+    all.finish([literal(), problem(), accounts()])
+}
+
+fn reference(name: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{name}")})
+}
+
+fn page(name: &str) -> Value {
+    json!({
+        "type": "object", "required": ["data"],
+        "properties": {"data": {"type": "array", "items": reference(name)}, "next_cursor": {"type": "string"}},
+    })
+}
+
+fn list(name: &str, of: &Value) -> Value {
+    json!({"type": "object", "required": [name], "properties": {(name): {"type": "array", "items": of}}})
+}
+
+/// What is answered to a refused request.
+fn problem() -> Value {
+    json!({
+        "Problem": {
+            "type": "object", "required": ["type", "title", "status", "detail", "instance", "code", "trace_id"],
+            "properties": {
+                "type": {"type": "string"}, "title": {"type": "string"}, "status": {"type": "integer"}, "detail": {"type": "string"},
+                "instance": {"type": "string"}, "code": {"type": "string"}, "trace_id": {"type": "string"},
+                "retry_after_s": {"type": "integer"},
+                "methods": {"type": "array", "items": {"type": "string"}}, "login": {"type": "string"},
+                "policy_ids": {"type": "array", "items": {"type": "string"}}, "articles": {"type": "array", "items": {"type": "string"}},
+                "errors": {"type": "array", "items": {"type": "object", "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}}}},
+            },
+        },
+    })
+}
+
+/// Schemas of answers about accounts.
+fn accounts() -> Value {
+    json!({
+        "UserPage": page("User"),
+        "KeyPage": page("Key"),
+        "TenantPage": page("Tenant"),
+        "TotpOffer": {"type": "object", "required": ["url"], "properties": {"url": {"type": "string", "description": "otpauth://totp/.."}}},
+        "RecoveryCodes": list("recovery_codes", &json!({"type": "string"})),
+        "Jwks": list("keys", &json!({"type": "object", "required": ["kty", "crv", "x", "kid", "alg", "use"]})),
+    })
 }
 
 /// Schemas of bodies that are put together in the handlers.
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn literal() -> Value {
-    let reference = |name: &str| json!({"$ref": format!("#/components/schemas/{name}")});
-    let page = |name: &str| {
-        json!({
-            "type": "object", "required": ["data"],
-            "properties": {"data": {"type": "array", "items": reference(name)}, "next_cursor": {"type": "string"}},
-        })
-    };
-    let list = |name: &str, of: Value| json!({"type": "object", "required": [name], "properties": {(name): {"type": "array", "items": of}}});
     json!({
         "AgentPage": page("AgentCard"),
         "JobPage": page("Job"),
-        "Tokens": list("data", reference("Token")),
+        "Tokens": list("data", &reference("Token")),
         "ClusterStatus": {
             "type": "object",
             "required": ["cluster", "node", "health", "problems", "epoch", "leader", "members", "groups"],
@@ -165,8 +218,8 @@ fn literal() -> Value {
                 "applied": {"type": ["integer", "null"]},
             },
         },
-        "MemoryStats": list("collections", reference("CollectionStats")),
-        "Kinds": list("data", reference("Kind")),
+        "MemoryStats": list("collections", &reference("CollectionStats")),
+        "Kinds": list("data", &reference("Kind")),
         "Kind": {
             "type": "object", "required": ["kind", "version", "live", "messages"],
             "properties": {
@@ -223,16 +276,6 @@ fn literal() -> Value {
                 },
             },
         },
-        "Problem": {
-            "type": "object", "required": ["type", "title", "status", "detail", "instance", "code", "trace_id"],
-            "properties": {
-                "type": {"type": "string"}, "title": {"type": "string"}, "status": {"type": "integer"}, "detail": {"type": "string"},
-                "instance": {"type": "string"}, "code": {"type": "string"}, "trace_id": {"type": "string"},
-                "retry_after_s": {"type": "integer"},
-                "policy_ids": {"type": "array", "items": {"type": "string"}}, "articles": {"type": "array", "items": {"type": "string"}},
-                "errors": {"type": "array", "items": {"type": "object", "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}}}},
-            },
-        },
     })
 }
 
@@ -257,7 +300,7 @@ impl Schemas {
     }
 
     /// Types that schemars put among its definitions keep their own schema; the others get the one they were added with.
-    fn finish(mut self, literal: Value) -> Value {
+    fn finish(mut self, literal: impl IntoIterator<Item = Value>) -> Value {
         let mut all = self.generator.take_definitions(true);
         for (name, schema) in self.named {
             let points_to_itself =
@@ -266,8 +309,10 @@ impl Schemas {
                 all.insert(name, schema);
             }
         }
-        if let Value::Object(literal) = literal {
-            all.extend(literal);
+        for literal in literal {
+            if let Value::Object(literal) = literal {
+                all.extend(literal);
+            }
         }
         Value::Object(all)
     }

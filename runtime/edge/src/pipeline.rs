@@ -2,7 +2,7 @@
 //!
 //! [`outer`]: panic catcher, `x-request-id` and `traceparent`, span and metrics, security headers, rendering of errors.
 //! Between them: CORS and compression (tower-http, [`crate::routes`]).
-//! [`inner`]: Host check, per-address limit, drain, authentication, admission, deadline, a place in the log, authorization,
+//! [`inner`]: Host check, per-address limit, drain, authentication (or a stricter limit where none is asked for), admission, deadline, a place in the log, authorization,
 //! idempotency, the handler, the entry of the log.
 //!
 //! Two middlewares instead of one for each step: a boxed future and a clone of the service per step cost more than the steps.
@@ -20,6 +20,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aivillage_governance::identity::Verified;
 use aivillage_runtime::{Idem, MsgCx, Principal, TraceCx};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
@@ -30,11 +31,12 @@ use tokio::time::Instant;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use crate::auth::Known;
 use crate::door::Door;
 use crate::error::{ApiError, Code};
 use crate::metrics::{RequestLabels, method_label};
 use crate::routes::{Class, Route};
-use record::{Record, What};
+use record::{Ended, Record, What};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -64,6 +66,8 @@ pub(crate) struct Caller {
     pub(crate) principal: Arc<Principal>,
     /// Whether it proved itself in a second way too.
     pub(crate) mfa: bool,
+    /// What its credential says besides; none for the admin key and for nobody.
+    pub(crate) verified: Option<Arc<Verified>>,
     /// Its address.
     pub(crate) from: Option<IpAddr>,
     pub(crate) trace: TraceCx,
@@ -190,18 +194,24 @@ async fn admit(door: &Arc<Door>, visit: &Visit, request: Request, next: Next) ->
         return Ok(next.run(request).await);
     }
     let what = What::of(visit, &request);
-    let known = match door.authenticate(request.headers(), peer) {
+    let known = match visit.route.class {
+        class @ (Class::Login | Class::Public) => door.limit_public(class, peer).map(|()| Known::nobody(peer)),
+        _ => door.authenticate((request.method(), request.uri(), request.headers()), peer).await,
+    };
+    let Known { principal, mfa, verified } = match known {
         Ok(known) => known,
         Err(error) => {
-            record::denied(door, what, peer, error.status()).await;
+            // What cannot be told now is no denial.
+            if error.status().is_client_error() {
+                record::denied(door, what, peer, error.status()).await;
+            }
             return Err(error);
         }
     };
     let place = door.admission.enter().await.inspect_err(|_| door.metrics.shed("in_flight"))?;
     let limit = deadline::limit(request.headers(), visit.route.max_time(&door.config))?;
     let deadline = Instant::now() + limit;
-    let (principal, mfa, from) = (Arc::new(known.principal), known.mfa, peer);
-    let caller = Caller { principal, mfa, from, trace: visit.trace, deadline, idem: None, job: None };
+    let caller = Caller { principal, mfa, verified, from: peer, trace: visit.trace, deadline, idem: None, job: None };
     let late = || ApiError::new(Code::ActorTimeout, format!("no answer within {} ms", limit.as_millis()));
     let begun = tokio::time::timeout_at(deadline, Record::begin(door, what, caller.principal.clone())).await;
     let record = begun.map_err(|_| late())??;
@@ -211,7 +221,8 @@ async fn admit(door: &Arc<Door>, visit: &Visit, request: Request, next: Next) ->
         idempotency::run(door, visit, (caller, place), Request::from_parts(parts, payload), next).await
     };
     let result = tokio::time::timeout_at(deadline, handled).await.unwrap_or_else(|_| Err(late()));
-    record.end(result.as_ref().map_or_else(ApiError::status, Response::status)).await;
+    let ended = Ended::of(&result);
+    record.end(ended).await;
     result
 }
 

@@ -2,18 +2,23 @@
 
 pub(crate) mod actors;
 pub(crate) mod agents;
+pub(crate) mod auth;
 pub(crate) mod chat;
 pub(crate) mod cluster;
 pub(crate) mod events;
 pub(crate) mod jobs;
+pub(crate) mod keys;
 pub(crate) mod log;
 pub(crate) mod memory;
 pub(crate) mod meta;
 pub(crate) mod policy;
+pub(crate) mod tenants;
+pub(crate) mod users;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use aivillage_runtime::config::Size;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::{HeaderName, HeaderValue, Method, Uri, header};
 use axum::middleware::from_fn_with_state;
@@ -42,6 +47,10 @@ pub(crate) enum Class {
     Health,
     /// Public on this machine: no key, no admission.
     Open,
+    /// As `Api` without a credential, few times a minute: a secret is guessed here.
+    Login,
+    /// As `Api` without a credential, a few times more.
+    Public,
     /// Key, admission, `request_timeout`, `max_body`.
     Api,
     /// As `Api` with `chat_timeout`.
@@ -60,8 +69,14 @@ pub(crate) enum Need {
         /// The part of the path that names the resource; all of the type if there is none.
         id: Option<&'static str>,
     },
-    /// That of the message in the body: the handler asks once it knows which.
-    Message,
+    /// The handler asks: which message, whose key is in the body.
+    Later,
+    /// The account that a part of the path names: `id.self` on one's own, `id.manage` on another.
+    Account { id: &'static str },
+    /// Any good credential: it is about the caller itself.
+    Credential,
+    /// Nothing.
+    Anybody,
 }
 
 /// An action on all resources of a type.
@@ -82,11 +97,23 @@ pub(crate) struct Route {
     pub(crate) dialect: Dialect,
     get: Option<Need>,
     post: Option<Need>,
+    patch: Option<Need>,
     delete: Option<Need>,
+    /// Passwords or keys are in the body or the answer: neither is kept for an idempotency key.
+    pub(crate) is_secret: bool,
 }
 
 const fn route(template: &'static str, class: Class) -> Route {
-    Route { template, class, dialect: Dialect::Problem, get: None, post: None, delete: None }
+    Route {
+        template,
+        class,
+        dialect: Dialect::Problem,
+        get: None,
+        post: None,
+        patch: None,
+        delete: None,
+        is_secret: false,
+    }
 }
 
 const fn openai(template: &'static str, class: Class) -> Route {
@@ -96,9 +123,9 @@ const fn openai(template: &'static str, class: Class) -> Route {
 /// A path that no route has. It needs a key, so that an outsider cannot map the routes.
 static UNKNOWN: Route = route("unknown", Class::Api);
 
-static ROUTES: [Route; 46] = [
+static ROUTES: [Route; 63] = [
     route("/v1/agents", Class::Api).get(all("agent.read", "Agent")),
-    route("/v1/actors/{kind}/{key}/messages", Class::Chat).post(Need::Message),
+    route("/v1/actors/{kind}/{key}/messages", Class::Chat).post(Need::Later),
     openai("/v1/chat/completions", Class::Chat).post(all("agent.ask", "Agent")),
     route("/v1/memory/query", Class::Api).post(all("memory.query", "Collection")),
     route("/v1/agents/{id}/ask", Class::Chat).post(one("agent.ask", "Agent", "id")),
@@ -111,7 +138,7 @@ static ROUTES: [Route; 46] = [
     route("/v1/conversations/{id}", Class::Api).get(all("agent.history", "Agent")),
     route("/v1/actors", Class::Api).get(all("actor.read", "Actor")),
     route("/v1/actors/{kind}", Class::Api).get(one("actor.read", "Actor", "kind")),
-    route("/v1/actors/{kind}/{key}", Class::Chat).get(one("actor.read", "Actor", "kind")).post(Need::Message),
+    route("/v1/actors/{kind}/{key}", Class::Chat).get(one("actor.read", "Actor", "kind")).post(Need::Later),
     route("/v1/memory/documents", Class::Upload).post(all("memory.write", "Collection")),
     route("/v1/memory/documents/{id}", Class::Api).get(one("memory.query", "Document", "id")).delete(one(
         "memory.erase",
@@ -140,6 +167,23 @@ static ROUTES: [Route; 46] = [
     route("/v1/log", Class::Api).get(all("audit.read", "AuditEntry")),
     route("/v1/log/entries", Class::Api).get(all("audit.read", "AuditEntry")),
     route("/v1/log/proof/{index}", Class::Api).get(one("audit.read", "AuditEntry", "index")),
+    route("/v1/auth/login", Class::Login).post(Need::Anybody).secret(),
+    route("/v1/auth/mfa", Class::Login).post(Need::Anybody).secret(),
+    route("/v1/auth/refresh", Class::Public).post(Need::Anybody).secret(),
+    route("/v1/auth/logout", Class::Public).post(Need::Anybody).secret(),
+    route("/v1/auth/me", Class::Api).get(Need::Credential),
+    route("/v1/auth/rotate", Class::Api).post(all("key.rotate", "Key")),
+    route("/.well-known/jwks.json", Class::Public).get(Need::Anybody),
+    route("/.well-known/jwks/{tenant}", Class::Public).get(Need::Anybody),
+    route("/v1/users", Class::Api).get(all("id.read", "User")).post(all("id.manage", "User")),
+    route("/v1/users/{id}", Class::Api).patch(one("id.manage", "User", "id")),
+    route("/v1/users/{id}/password", Class::Api).post(Need::Account { id: "id" }).secret(),
+    route("/v1/users/{id}/totp", Class::Api).post(Need::Account { id: "id" }).secret(),
+    route("/v1/users/{id}/totp/confirm", Class::Api).post(Need::Account { id: "id" }).secret(),
+    route("/v1/keys", Class::Api).get(Need::Later).post(Need::Later).secret(),
+    route("/v1/keys/{id}", Class::Api).delete(Need::Later),
+    route("/v1/tenants", Class::Api).get(all("system.monitor", "System")).post(all("tenant.create", "Tenant")).secret(),
+    route("/v1/tenants/{name}", Class::Api).patch(one("tenant.manage", "Tenant", "name")),
     route("/tlog/checkpoint", Class::Open),
     route("/tlog/tile/{*path}", Class::Open),
     openai("/v1/models", Class::Api).get(all("agent.read", "Agent")),
@@ -170,6 +214,14 @@ impl Route {
         Self { post: Some(need), ..self }
     }
 
+    const fn patch(self, need: Need) -> Self {
+        Self { patch: Some(need), ..self }
+    }
+
+    const fn secret(self) -> Self {
+        Self { is_secret: true, ..self }
+    }
+
     const fn delete(self, need: Need) -> Self {
         Self { delete: Some(need), ..self }
     }
@@ -179,6 +231,7 @@ impl Route {
         match *method {
             Method::GET | Method::HEAD => self.get,
             Method::POST => self.post,
+            Method::PATCH => self.patch,
             Method::DELETE => self.delete,
             _ => None,
         }
@@ -200,11 +253,16 @@ impl Route {
 
     /// Largest and slowest body on this route.
     pub(crate) fn body_limits(&self, config: &EdgeConfig) -> BodyLimits {
-        let bytes = if self.class == Class::Upload { config.upload_max } else { config.max_body };
+        let bytes = match self.class {
+            Class::Upload => config.upload_max,
+            // Whoever has no credential sends a name and a password, or a token.
+            Class::Login | Class::Public => config.max_body.min(Size::from_kib(16)),
+            _ => config.max_body,
+        };
         BodyLimits { bytes: bytes.as_usize(), pause: config.header_timeout.get() }
     }
 
-    /// True if the answer is for the owner of a key only.
+    /// True if the answer is for whoever asked only, nearly always by a credential.
     pub(crate) fn needs_key(&self) -> bool {
         !matches!(self.class, Class::Health | Class::Open)
     }
@@ -246,6 +304,23 @@ pub(crate) fn documented() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(log::entries))
         .routes(routes!(log::proof))
         .routes(routes!(log::checkpoint))
+        .routes(routes!(auth::login))
+        .routes(routes!(auth::mfa))
+        .routes(routes!(auth::refresh))
+        .routes(routes!(auth::logout))
+        .routes(routes!(auth::me))
+        .routes(routes!(auth::rotate))
+        .routes(routes!(auth::jwks))
+        .routes(routes!(auth::jwks_of))
+        .routes(routes!(users::list, users::create))
+        .routes(routes!(users::change))
+        .routes(routes!(users::password))
+        .routes(routes!(users::totp))
+        .routes(routes!(users::confirm))
+        .routes(routes!(keys::list, keys::create))
+        .routes(routes!(keys::revoke))
+        .routes(routes!(tenants::list, tenants::create))
+        .routes(routes!(tenants::change))
         .routes(routes!(meta::status))
         .routes(routes!(meta::history))
         .routes(routes!(meta::supervision))
@@ -304,7 +379,7 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     Some(
         CorsLayer::new()
             .allow_origin(AllowOrigin::list(origins))
-            .allow_methods([Method::GET, Method::POST, Method::DELETE])
+            .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
             .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE].into_iter().chain(headers).collect::<Vec<_>>())
             .expose_headers([HeaderName::from_static("x-request-id"), header::RETRY_AFTER, header::LOCATION])
             .max_age(Duration::from_mins(10)),
@@ -385,3 +460,6 @@ pub(crate) fn ok<T: Serialize>(value: T) -> axum::response::Response {
 pub(crate) fn unwritable(error: &serde_json::Error) -> ApiError {
     ApiError::new(Code::Internal, format!("the answer has no JSON form: {error}"))
 }
+
+#[cfg(test)]
+mod isolation;

@@ -73,7 +73,7 @@ impl Edge {
         let admin = open("edge.admin_listen", config.admin_listen).await?;
         let addr = local(&listener, config.listen);
         let admin_addr = local(&admin, config.admin_listen);
-        let rights = (governance.pdp.clone(), log);
+        let rights = (governance, log);
         let (door, admin_key_path) = Door::open(village, config, data_dir, rights, [addr, admin_addr])?;
         governance.begin(village).await;
         let tidy = village.task("edge.tidy", tidy(door.clone()));

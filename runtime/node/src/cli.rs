@@ -16,7 +16,9 @@ mod failure;
 mod fleet;
 mod jobs;
 mod join;
+mod key;
 mod log;
+mod login;
 mod memory;
 mod options;
 mod output;
@@ -24,9 +26,12 @@ mod policy;
 mod send;
 mod serve;
 mod status;
+mod tenant;
 mod token;
 mod top;
+mod typed;
 mod up;
+mod user;
 
 use std::{
     path::{Path, PathBuf},
@@ -73,7 +78,8 @@ pub struct Global {
     /// Address of the village to talk to [default: the one that runs in the data directory].
     #[arg(long, global = true, env = "VILLAGE_URL", value_name = "URL")]
     pub url: Option<String>,
-    /// File with the API key [default: admin.key in the data directory]; the variable `VILLAGE_KEY` holds a key itself.
+    /// File with the API key [default: admin.key in the data directory, else what `village login` got]; the variable
+    /// `VILLAGE_KEY` holds a key itself.
     #[arg(long, global = true, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
     /// Print JSON for scripts.
@@ -100,6 +106,19 @@ enum Command {
     /// The nodes of the village.
     #[command(subcommand)]
     Cluster(cluster::Cluster),
+    /// Log in: the other commands then act for you where no key is given.
+    Login(login::Login),
+    /// End the login.
+    Logout(login::Logout),
+    /// The accounts of people, programs and agents.
+    #[command(subcommand)]
+    User(user::User),
+    /// API keys, for programs.
+    #[command(subcommand)]
+    Key(key::Key),
+    /// Who shares the village.
+    #[command(subcommand)]
+    Tenant(tenant::Tenant),
     /// Ask an agent; the answer names its sources.
     Ask(ask::Ask),
     /// Send a message to any actor.
@@ -161,6 +180,11 @@ fn run(cli: Cli) -> Outcome {
     match command {
         Command::Up(up) => block_on(up.run(&global)),
         Command::Join(join) => block_on(join.run(&global)),
+        Command::Login(login) => block_on(login.run(&global)),
+        Command::Logout(logout) => block_on(logout.run(&global)),
+        Command::User(user) => block_on(user.run(&global)),
+        Command::Key(key) => block_on(key.run(&global)),
+        Command::Tenant(tenant) => block_on(tenant.run(&global)),
         Command::Token(token) => block_on(token.run(&global)),
         Command::Cluster(cluster) => block_on(cluster.run(&global)),
         Command::Config(config) => config.run(&global),

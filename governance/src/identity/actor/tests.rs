@@ -223,6 +223,39 @@ async fn a_second_factor_is_asked_for_and_counts_once() {
 }
 
 #[tokio::test]
+async fn before_the_secret_of_the_village_is_there_nothing_is_sealed_or_hashed() {
+    let secret = VillageSecret::default();
+    let argon2 = Argon2Config { m_kib: 8, t: 1, p: 1 };
+    let node = IdentityNode::try_new(IdentityConfig { argon2, ..IdentityConfig::default() }, secret.clone()).unwrap();
+    let village = install(Village::builder(), &node).0.start().await.unwrap();
+    let desk = village.addr::<Identity>("local");
+    let first = async || desk.ask(|reply| IdentityMsg::Bootstrap("root".into(), reply)).await.unwrap();
+    assert_eq!(first().await, Err(IdentityError::NotReady));
+    let (name, password, network) = ("root".to_owned(), Secret::new(GOOD), String::new());
+    let login = Login { name, password, network, wants: Wants::Session };
+    let login = desk.ask(|reply| IdentityMsg::Login(login, reply)).await.unwrap();
+    assert_eq!(login, Err(IdentityError::NotReady));
+    secret.set(zeroize::Zeroizing::new([1; 32]));
+    assert!(first().await.is_ok());
+}
+
+#[tokio::test]
+async fn the_first_account_founds_its_tenant() {
+    let bench = Bench::new().await;
+    let desk = bench.village.addr::<Identity>("fresh");
+    let new = NewSubject { kind: PrincipalKind::User, name: "Ada".to_owned(), roles: [Role::User].into() };
+    let id = desk.ask(|reply| IdentityMsg::CreateUser(new, reply)).await.unwrap().unwrap();
+    assert_eq!(desk.ask(IdentityMsg::Jwks).await.unwrap().keys.len(), 2);
+    for whom in ["ada".to_owned(), id.to_string()] {
+        let found = desk.ask(|reply| IdentityMsg::Find(whom, reply)).await.unwrap().unwrap();
+        assert_eq!((found.id, &*found.name), (id, "Ada"));
+    }
+    assert_eq!(desk.ask(|reply| IdentityMsg::Find("eve".into(), reply)).await.unwrap(), None);
+    let again = desk.ask(|reply| IdentityMsg::Bootstrap("eve".into(), reply)).await.unwrap();
+    assert_eq!(again, Err(IdentityError::Founded));
+}
+
+#[tokio::test]
 async fn an_agent_acts_for_a_user() {
     let bench = Bench::new().await;
     bench.user("ada").await;

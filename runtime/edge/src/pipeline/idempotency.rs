@@ -44,6 +44,10 @@ pub(super) async fn run(
     let Some(value) = request.headers().get(KEY).filter(|_| is_unsafe(request.method())) else {
         return Ok(handle(caller, request, next).await);
     };
+    if visit.route.is_secret {
+        // Neither a password's hash nor a new key is to lie among the answers for a day.
+        return Err(ApiError::new(Code::BadRequest, "this route keeps no answers: send no idempotency-key"));
+    }
     if value.is_empty() || value.len() > MAX_KEY {
         return Err(ApiError::new(Code::BadRequest, "idempotency-key must have 1 to 255 bytes"));
     }

@@ -3,7 +3,9 @@
 //! | kind | when | actor, tenant |
 //! |---|---|---|
 //! | `edge.request` | a request that may change something was let in: any but GET, HEAD | of the key |
-//! | `auth.deny` | a request was refused: 401, 403, wrong keys beyond their rate | of the key; without one, the address |
+//! | `auth.user`, `auth.key`, `auth.tenant`, `auth.rotate` | the same of accounts, keys, tenants and signing keys | of the key |
+//! | `auth.login`, `auth.mfa`, `auth.refresh`, `auth.logout` | somebody logged in or out, or failed to | who that is, or says so |
+//! | `auth.deny` | a request was refused: 401, 403, 404 for what is another tenant's, wrong keys beyond their rate | of the key; without one, the address |
 //!
 //! The object is the path. All three are pseudonyms, the action is method and route template, and in clear there are only status
 //! and trace id; a status of `null` says that the client left before the answer was known. Bodies are never logged. Of a flood of
@@ -21,12 +23,13 @@ use aivillage_governance::tlog::{Ack, Decision, Event, Home, Payload, Place};
 use aivillage_runtime::{Principal, TraceCx};
 use axum::extract::Request;
 use axum::http::{Method, StatusCode};
+use axum::response::Response;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use serde_json::json;
 
 use super::Visit;
 use crate::door::Door;
-use crate::error::{ApiError, Code};
+use crate::error::{ApiError, Code, is_denial};
 use crate::metrics::method_label;
 
 /// The tenant of who has not shown a key.
@@ -73,7 +76,52 @@ pub(super) struct What {
     action: String,
     object: String,
     trace: TraceCx,
+    kind: &'static str,
     is_safe: bool,
+}
+
+/// Who a request turned out to be about; in the extensions of the answer of a route that asks for no credential.
+#[derive(Debug, Clone)]
+pub(crate) struct Who {
+    pub(crate) tenant: String,
+    pub(crate) subject: String,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ended {
+    status: StatusCode,
+    /// Also when it is told as something that is not there, or as too many wrong keys.
+    is_denied: bool,
+}
+
+impl Ended {
+    /// How, and who it turned out to be about.
+    pub(super) fn of(result: &Result<Response, ApiError>) -> (Self, Option<Who>) {
+        let refusal = match result {
+            Ok(response) => response.extensions().get::<ApiError>(),
+            Err(error) => Some(error),
+        };
+        let status = result.as_ref().map_or_else(ApiError::status, Response::status);
+        let is_denied = refusal.map_or_else(|| is_denial(status), ApiError::is_denial);
+        let who = result.as_ref().ok().and_then(|response| response.extensions().get()).cloned();
+        (Self { status, is_denied }, who)
+    }
+}
+
+/// What a change of a route is called in the log.
+fn kind(template: &str) -> &'static str {
+    match template {
+        "/v1/auth/login" => "auth.login",
+        "/v1/auth/mfa" => "auth.mfa",
+        "/v1/auth/refresh" => "auth.refresh",
+        "/v1/auth/logout" => "auth.logout",
+        "/v1/auth/rotate" => "auth.rotate",
+        _ if template.starts_with("/v1/users") => "auth.user",
+        _ if template.starts_with("/v1/keys") => "auth.key",
+        _ if template.starts_with("/v1/tenants") => "auth.tenant",
+        _ => "edge.request",
+    }
 }
 
 impl What {
@@ -83,15 +131,21 @@ impl What {
             action: format!("{} {}", method_label(method), visit.route.template),
             object: path.get(..path.floor_char_boundary(MAX_PATH)).unwrap_or_default().to_owned(),
             trace: visit.trace,
+            // Of a login that is refused it is told that it was one.
+            kind: kind(visit.route.template),
             is_safe: matches!(*method, Method::GET | Method::HEAD),
         }
     }
 
-    fn event(&self, home: &Home, (tenant, actor): (&str, &str), status: Option<StatusCode>) -> Event {
+    fn is_login(&self) -> bool {
+        matches!(self.kind, "auth.login" | "auth.mfa" | "auth.refresh" | "auth.logout")
+    }
+
+    fn event(&self, home: &Home, (tenant, actor): (&str, &str), ended: Option<Ended>) -> Event {
         let key = home.log_key(tenant);
-        let is_denied = status.is_some_and(is_denial);
+        let is_denied = ended.is_some_and(|ended| ended.is_denied);
         Event {
-            kind: if is_denied { "auth.deny" } else { "edge.request" }.to_owned(),
+            kind: if is_denied && !self.is_login() { "auth.deny" } else { self.kind }.to_owned(),
             actor: key.pseudonym(actor),
             action: self.action.clone(),
             object: key.pseudonym(&self.object),
@@ -100,15 +154,11 @@ impl What {
             decision: if is_denied { Decision::Deny } else { Decision::Allow },
             case: None,
             payload: Payload::Clear(json!({
-                "status": status.map(|status| status.as_u16()),
+                "status": ended.map(|ended| ended.status.as_u16()),
                 "trace": self.trace.trace_hex(),
             })),
         }
     }
-}
-
-fn is_denial(status: StatusCode) -> bool {
-    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }
 
 /// Logs that somebody without a good key was refused. They are refused also when that cannot be logged.
@@ -116,9 +166,7 @@ pub(super) async fn denied(door: &Door, what: What, peer: Option<IpAddr>, status
     let Some(home) = &door.log else { return };
     let Some(left_out) = door.denials.next() else { return };
     let actor = peer.map_or_else(|| "unknown".to_owned(), |peer| peer.to_string());
-    let mut event = what.event(home, (NOBODY, &actor), Some(status));
-    // Also when it is told with another status: too many wrong keys.
-    (event.kind, event.decision) = ("auth.deny".to_owned(), Decision::Deny);
+    let mut event = what.event(home, (NOBODY, &actor), Some(Ended { status, is_denied: true }));
     if let Payload::Clear(payload) = &mut event.payload
         && left_out > 0
     {
@@ -158,20 +206,23 @@ impl Record {
     }
 
     /// Logs how it ended.
-    pub(super) async fn end(mut self, status: StatusCode) {
+    pub(super) async fn end(mut self, (ended, who): (Ended, Option<Who>)) {
         let Some(mut open) = self.0.take() else { return };
-        let event = open.event(Some(status));
+        let event = match &who {
+            Some(Who { tenant, subject }) => open.what.event(&open.home, (tenant, subject), Some(ended)),
+            None => open.event(Some(ended)),
+        };
         match open.place.take() {
             Some(place) => fill(place, event),
-            None if is_denial(status) => append(&open.home, event).await,
+            None if ended.is_denied => append(&open.home, event).await,
             None => {}
         }
     }
 }
 
 impl Open {
-    fn event(&self, status: Option<StatusCode>) -> Event {
-        self.what.event(&self.home, (&self.who.tenant, &self.who.subject), status)
+    fn event(&self, ended: Option<Ended>) -> Event {
+        self.what.event(&self.home, (&self.who.tenant, &self.who.subject), ended)
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use aivillage_edge::config::LimitsConfig;
 use aivillage_edge::{Edge, EdgeConfig, RunningEdge};
 use aivillage_governance::Governance;
 use aivillage_governance::tlog::{Home, TlogConfig};
@@ -124,6 +125,16 @@ impl Door {
         Self::on(|builder| builder.config(listen).clustered(), |_| {}).await
     }
 
+    /// On a node that has founded a cluster, with a transparency log.
+    pub(crate) async fn clustered_and_logged() -> (Self, Home) {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = aivillage_runtime::clock::unix_ms;
+        let home = Home::open(&dir.path().join("governance"), "node", TlogConfig::default(), clock).unwrap();
+        let listen = "node.listen = '127.0.0.1:0'".parse().unwrap();
+        let build = |builder: VillageBuilder| home.install(builder.config(listen).clustered());
+        (Self::start(dir, Some(home.clone()), build, |_| {}).await, home)
+    }
+
     /// With a transparency log.
     pub(crate) async fn logged() -> (Self, Home) {
         let dir = tempfile::tempdir().unwrap();
@@ -145,6 +156,7 @@ impl Door {
         let counter =
             Counter { runs: Arc::default(), waiting: Arc::default(), go: Arc::default(), arrived: Arc::default() };
         let (builder, governance) = aivillage_governance::install(build(builder(&counter))).unwrap();
+        governance.secret.set(zeroize::Zeroizing::new([7; 32]));
         let village = builder.start().await.unwrap();
         let mut config = config();
         change(&mut config);
@@ -193,7 +205,10 @@ pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Opt
 
 /// Free ports, everything else as shipped.
 pub(crate) fn config() -> EdgeConfig {
+    // All logins of a test come from one address.
+    let limits = LimitsConfig { login: "1000/min burst 1000".parse().unwrap(), ..LimitsConfig::default() };
     EdgeConfig {
+        limits,
         listen: "127.0.0.1:0".parse().unwrap(),
         admin_listen: "127.0.0.1:0".parse().unwrap(),
         ..EdgeConfig::default()

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers too")]
 
+mod accounts;
 mod actors;
 mod auth;
 mod chat;
@@ -10,6 +11,7 @@ mod drain;
 mod events;
 mod harness;
 mod idempotency;
+mod isolation;
 mod log;
 mod memory;
 mod nodes;

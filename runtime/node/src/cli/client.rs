@@ -12,7 +12,7 @@ use futures::{Stream, StreamExt as _};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde_json::Value;
 
-use super::{Exit, Failure, Global, fleet};
+use super::{Exit, Failure, Global, fleet, login::Kept, output};
 
 /// Written by `village up` into the data directory while it serves.
 pub(crate) const ADDRESS_FILE: &str = "edge.addr";
@@ -43,7 +43,7 @@ pub(crate) struct ServerEvent {
 
 impl Client {
     /// Finds the village and its key: `--url` before the data directory's address file before the default address;
-    /// `--key-file` before `VILLAGE_KEY` before the data directory's `admin.key`.
+    /// `--key-file` before `VILLAGE_KEY` before the data directory's `admin.key` before what `village login` got.
     ///
     /// # Errors
     /// A wrong URL, or a key file that was named and cannot be read.
@@ -60,6 +60,12 @@ impl Client {
             .build()
             .map_err(|error| Failure::new(Exit::Failed, format!("cannot set up HTTP: {}", chain(&error))))?;
         Ok(Self { http, base, key })
+    }
+
+    /// The same village with another key.
+    #[must_use]
+    pub(crate) fn with_key(&self, key: String) -> Self {
+        Self { key: Some(key), ..self.clone() }
     }
 
     /// The village's address.
@@ -86,6 +92,32 @@ impl Client {
     /// As [`Client::get`].
     pub(crate) async fn post(&self, path: &[&str], body: &Value) -> Result<Value, Failure> {
         self.json(self.request(Method::POST, self.url(path)).json(body)).await
+    }
+
+    /// Changes a resource.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(crate) async fn patch(&self, path: &[&str], body: &Value) -> Result<Value, Failure> {
+        self.json(self.request(Method::PATCH, self.url(path)).json(body)).await
+    }
+
+    /// All items of a list, page by page.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(crate) async fn all(&self, path: &[&str], query: &[(&str, &str)]) -> Result<Vec<Value>, Failure> {
+        let (mut all, mut cursor) = (Vec::new(), None::<String>);
+        loop {
+            let mut query = [&[("limit", "200")], query].concat();
+            query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
+            let page = self.get(path, &query).await?;
+            all.extend_from_slice(output::items(&page, "data"));
+            cursor = page.get("next_cursor").and_then(Value::as_str).map(str::to_owned);
+            if cursor.is_none() {
+                return Ok(all);
+            }
+        }
     }
 
     /// Deletes a resource.
@@ -225,17 +257,21 @@ fn key(global: &Global, home: &Path, base: &Url) -> Result<Option<String>, Failu
         return Ok(Some(key.trim().to_owned()));
     }
     let file = home.join(KEY_FILE);
+    let login = || Kept::of_user().ok().and_then(|kept| kept.get(base.as_str()));
     // The key of this machine's village is for this machine: another host gets a key only when it was named.
     if !is_loopback(base) {
-        return Ok(None);
+        return Ok(login());
     }
     match read_key(&file) {
         Ok(key) => Ok(Some(key)),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            if let Some(session) = login() {
+                return Ok(Some(session));
+            }
             Err(Failure::new(Exit::Refused, format!("{} belongs to another user", file.display()))
                 .hint("run as the user who started the village, or give a key of your own with VILLAGE_KEY"))
         }
-        Err(_) => Ok(None),
+        Err(_) => Ok(login()),
     }
 }
 

@@ -83,13 +83,16 @@ impl Failure {
         failure.code = text("/code").or_else(|| text("/error/code"));
         failure.trace_id = text("/trace_id");
         failure.hint = hint_for(status, problem.get("retry_after_s").and_then(Value::as_u64));
+        if failure.code.as_deref() == Some("mfa_required") {
+            failure.hint = Some("`village login NAME` asks for the code of your second factor".to_owned());
+        }
         failure
     }
 }
 
 fn exit_of(status: u16) -> Exit {
     match status {
-        401 | 403 => Exit::Refused,
+        401 | 403 | 423 => Exit::Refused,
         429 | 502..=504 | 507 => Exit::Unavailable,
         _ => Exit::Failed,
     }
@@ -100,7 +103,7 @@ fn hint_for(status: u16, retry_after_s: Option<u64>) -> Option<String> {
         (401, _) => {
             Some("give the right key with --key-file FILE or VILLAGE_KEY; `village up` prints where its key is".into())
         }
-        (429 | 503, Some(seconds)) => Some(format!("try again in {seconds} s")),
+        (423 | 429 | 503, Some(seconds)) => Some(format!("try again in {seconds} s")),
         (429 | 503, None) => Some("try again in a moment".into()),
         (507, _) => Some("free some disk space; reading goes on meanwhile".into()),
         _ => None,

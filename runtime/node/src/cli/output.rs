@@ -48,6 +48,12 @@ pub(crate) fn note(text: impl Display) {
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 
+/// The same without a line end: a question.
+pub(crate) fn note_part(text: impl Display) {
+    let mut out = anstream::stderr();
+    let _ = write!(out, "{text}").and_then(|()| out.flush());
+}
+
 /// A JSON value on standard output: indented for a terminal, one line for a pipe.
 pub(crate) fn json(value: &Value) {
     let indented = std::io::stdout().is_terminal();
