@@ -3,6 +3,7 @@
 use aivillage_runtime::config::ConfigError;
 use serde::{Deserialize, Serialize};
 
+use crate::gate::{DefenceConfig, DlpStages};
 use crate::policy::PolicyConfig;
 use crate::tlog::TlogConfig;
 
@@ -10,6 +11,10 @@ use crate::tlog::TlogConfig;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GovernanceConfig {
+    /// `[governance.defence]`
+    pub defence: DefenceConfig,
+    /// `[governance.dlp]`
+    pub dlp: DlpStages,
     /// `[governance.policy]`
     pub policy: PolicyConfig,
     /// `[governance.tlog]`
@@ -22,6 +27,8 @@ impl GovernanceConfig {
     /// # Errors
     /// The first key whose value makes no sense.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        self.defence.validate()?;
+        self.dlp.validate()?;
         self.policy.validate()?;
         self.tlog.validate()
     }

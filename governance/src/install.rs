@@ -4,11 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aivillage_runtime::config::{ConfigError, section};
-use aivillage_runtime::{ActorCx, Village, VillageBuilder};
+use aivillage_runtime::{ActorCx, Village, VillageBuilder, clock};
 
 use crate::config::GovernanceConfig;
 use crate::constitution::Constitution;
 use crate::constitution::chain::{Chain, ConstitutionError};
+use crate::gate::{Gate, Moderation, Parts};
+use crate::moderation::hashes::HashList;
+use crate::moderation::rules::RulesError;
+use crate::moderation::{Engine, EngineError, ModeratorHandle, Policy};
 use crate::policy::{Pdp, PdpHandle, PdpMsg, PolicyMachine};
 
 /// The key by which a node's own actors are asked.
@@ -21,6 +25,10 @@ const AGAIN: Duration = Duration::from_millis(100);
 pub struct Governance {
     /// Who may do what.
     pub pdp: PdpHandle,
+    /// What content may pass.
+    pub moderator: ModeratorHandle,
+    /// The one call that joins them; the other parts find it with [`Gate::of`].
+    pub gate: Gate,
 }
 
 /// Why governance cannot be hosted.
@@ -32,6 +40,12 @@ pub enum InstallError {
     /// The constitution does not hold.
     #[error(transparent)]
     Constitution(#[from] ConstitutionError),
+    /// The moderation model of this release does not load.
+    #[error(transparent)]
+    Moderation(#[from] EngineError),
+    /// Its rules do not.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
 }
 
 /// Hosts policies and constitution, as `[governance]` of the builder's configuration says; [`Governance::begin`] makes them work.
@@ -41,10 +55,23 @@ pub enum InstallError {
 pub fn install(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), InstallError> {
     let config: GovernanceConfig = section(builder.table(), "governance")?;
     config.validate()?;
-    let governance = Governance { pdp: PdpHandle::new(config.policy.cache) };
-    let constitution = Constitution::new(Arc::new(Chain::embedded()?));
-    let pdp = governance.pdp.clone();
+    let chain = Arc::new(Chain::embedded()?);
+    let pdp = PdpHandle::new(config.policy.cache);
+    let moderator = ModeratorHandle::new(Engine::embedded(HashList::default())?);
+    let policy = Policy::default();
+    let gate = Gate::new(Parts {
+        pdp: pdp.clone(),
+        judge: Arc::new(Moderation { handle: moderator.clone(), policy: policy.clone() }),
+        policy,
+        defence: config.defence.clone(),
+        dlp: config.dlp.clone(),
+        constitution: chain.clone(),
+        clock: clock::unix_ms,
+    })?;
+    let constitution = Constitution::new(chain);
+    let governance = Governance { pdp: pdp.clone(), moderator, gate: gate.clone() };
     let builder = builder
+        .provide(gate)
         .control_machine(PolicyMachine::default)
         .host(move |_: &ActorCx| Pdp::new(pdp.clone(), config.policy.clone()))
         .host(move |_: &ActorCx| constitution.clone());
