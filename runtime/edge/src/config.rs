@@ -1,9 +1,8 @@
 //! `[edge]` of `cluster.toml`.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::num::NonZeroU32;
 
-use aivillage_runtime::config::{Period, Rate, RateUnit, Size};
+use aivillage_runtime::config::{Period, Size};
 use serde::{Deserialize, Serialize};
 
 use crate::error::EdgeError;
@@ -45,24 +44,6 @@ pub struct EdgeConfig {
     pub max_uploads: usize,
     /// How long requests in flight may finish when the node stops.
     pub drain: Period,
-    /// Rates.
-    pub limits: LimitsConfig,
-}
-
-/// `[edge.limits]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LimitsConfig {
-    /// Requests of one address; loopback addresses are exempt.
-    pub ip: Rate,
-}
-
-impl Default for LimitsConfig {
-    fn default() -> Self {
-        const COUNT: NonZeroU32 = NonZeroU32::new(500).expect("not zero");
-        const BURST: NonZeroU32 = NonZeroU32::new(1_000).expect("not zero");
-        LimitsConfig { ip: Rate { count: COUNT, per: RateUnit::Second, burst: BURST } }
-    }
 }
 
 impl Default for EdgeConfig {
@@ -84,7 +65,6 @@ impl Default for EdgeConfig {
             max_streams: 10_000,
             max_uploads: 4,
             drain: Period::from_secs(20),
-            limits: LimitsConfig::default(),
         }
     }
 }

@@ -6,14 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aivillage_actors::Agents;
-use aivillage_governance::policy::PdpHandle;
+use aivillage_governance::gate::Gate;
 use aivillage_governance::tlog::Home;
 use aivillage_memory::Memory;
 use aivillage_runtime::{Cluster, Village};
 use axum::http::HeaderMap;
 use bytes::Bytes;
-use governor::clock::{Clock, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Known, TENANT, Verifier};
@@ -45,8 +43,8 @@ pub(crate) struct Door {
     pub(crate) denials: Denials,
     pub(crate) cursors: Cursors,
     pub(crate) roster: Roster,
-    /// Who may do what.
-    pub(crate) pdp: PdpHandle,
+    /// What every request and every content passes.
+    pub(crate) gate: Gate,
     /// The `OpenAPI` document, serialised once.
     pub(crate) openapi: Bytes,
     /// Cancelled when the drain begins: no new requests, streams end.
@@ -54,8 +52,6 @@ pub(crate) struct Door {
     /// Cancelled when the public listener is closed.
     pub(crate) closed: CancellationToken,
     verifier: Verifier,
-    by_address: DefaultKeyedRateLimiter<IpAddr>,
-    clock: DefaultClock,
 }
 
 /// Lets the actors of the edge forget what has expired, hourly; they do the same when they start.
@@ -84,16 +80,15 @@ impl Door {
         village: &Village,
         config: EdgeConfig,
         data_dir: &Path,
-        (pdp, log): (PdpHandle, Option<Home>),
+        (gate, log): (Gate, Option<Home>),
         listens: [SocketAddr; 2],
     ) -> Result<(Arc<Self>, PathBuf), EdgeError> {
         let (verifier, key_path) = Verifier::open(data_dir)?;
+        if let Some(log) = &log {
+            gate.log_to(log.clone());
+        }
         village.task("edge.sweep", sweep(village.clone())).detach();
         let own = listens.iter().map(|addr| addr.ip().to_string());
-        let rate = config.limits.ip;
-        let quota = Quota::with_period(rate.interval())
-            .ok_or_else(|| EdgeError::Config { key: "edge.limits.ip", why: "is too fast to be measured".into() })?
-            .allow_burst(rate.burst);
         let door = Door {
             admission: Admission::new(config.admission()),
             hosts: Hosts::new(config.allowed_hosts.iter().cloned().chain(own)),
@@ -102,12 +97,10 @@ impl Door {
             denials: Denials::default(),
             cursors: Cursors::new(cursor_key(village, &verifier)),
             roster: Roster::default(),
-            pdp,
+            gate,
             openapi: openapi::document(village),
             stop: CancellationToken::new(),
             closed: CancellationToken::new(),
-            by_address: RateLimiter::keyed(quota),
-            clock: DefaultClock::default(),
             village: village.clone(),
             verifier,
             config,
@@ -136,19 +129,8 @@ impl Door {
         checked
     }
 
-    /// Counts a request against its address. Loopback is exempt: everything on this machine shares it.
-    pub(crate) fn limit_address(&self, from: Option<IpAddr>) -> Result<(), ApiError> {
-        let Some(from) = from.filter(|ip| !ip.is_loopback()) else { return Ok(()) };
-        self.by_address.check_key(&from).map_err(|until| {
-            self.metrics.rate_limited("ip");
-            let wait = until.wait_time_from(self.clock.now()).max(Duration::from_millis(1));
-            ApiError::new(Code::RateLimited, "too many requests from this address").retry_after(wait)
-        })
-    }
-
     /// Forgets what the limiters need no longer.
     pub(crate) fn tidy(&self) {
-        self.by_address.retain_recent();
         self.verifier.tidy();
     }
 }

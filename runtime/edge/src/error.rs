@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use aivillage_governance::gate;
 use aivillage_governance::tlog::LogError;
 use aivillage_runtime::CallError;
 use aivillage_runtime::cluster::DecideError;
@@ -131,6 +132,9 @@ codes! {
     PayloadInvalid "payload_invalid" UNPROCESSABLE_ENTITY "The body does not have the documented shape.";
     UnsupportedContent "unsupported_content" BAD_REQUEST "A content part of this type is not understood.";
     UnsupportedParameter "unsupported_parameter" BAD_REQUEST "This parameter is not supported.";
+    Moderated "moderated" UNAVAILABLE_FOR_LEGAL_REASONS "What is illegal or severe does not pass; the notice says by which article and how to appeal.";
+    AgainstPolicy "against_policy" UNPROCESSABLE_ENTITY "It is legal, and against the rules of this place; the notice says which.";
+    DataProtected "data_protected" UNPROCESSABLE_ENTITY "Personal or secret data in it may not go there.";
     RateLimited "rate_limited" TOO_MANY_REQUESTS "Too many requests.";
     Overloaded "overloaded" TOO_MANY_REQUESTS "The actor's mailbox is full.";
     Interrupted "interrupted" INTERNAL_SERVER_ERROR "The node stopped before the job was done.";
@@ -146,7 +150,7 @@ codes! {
     ModelUnavailable "model_unavailable" SERVICE_UNAVAILABLE "No model can answer now.";
     PolicyUnavailable "policy_unavailable" SERVICE_UNAVAILABLE "No policies are loaded; nothing is allowed until they are.";
     Unavailable "unavailable" SERVICE_UNAVAILABLE "A part that is needed cannot be reached.";
-    GovernanceUnavailable "governance_unavailable" SERVICE_UNAVAILABLE "What happens cannot be logged; reading goes on.";
+    GovernanceUnavailable "governance_unavailable" SERVICE_UNAVAILABLE "What happens cannot be judged or logged, so it does not happen.";
     NoQuorum "no_quorum" SERVICE_UNAVAILABLE "Too few nodes hear each other to decide anything.";
     NotPlaced "actor_not_placed" SERVICE_UNAVAILABLE "No live node can host the actor.";
     NodeUnreachable "node_unreachable" SERVICE_UNAVAILABLE "The node with the actor cannot be reached.";
@@ -180,6 +184,8 @@ struct Refusal {
     errors: Vec<FieldError>,
     retry_after: Option<Duration>,
     denied: Option<Denied>,
+    /// What the gate tells about the rule.
+    notice: Option<Value>,
 }
 
 /// What denied a request.
@@ -201,6 +207,7 @@ impl ApiError {
             errors: Vec::new(),
             retry_after: None,
             denied: None,
+            notice: None,
         }))
     }
 
@@ -232,6 +239,12 @@ impl ApiError {
     #[must_use]
     pub fn denied(mut self, policy_ids: Vec<String>, articles: Vec<String>) -> Self {
         self.0.denied = Some(Denied { policy_ids, articles });
+        self
+    }
+
+    /// Tells the rule by which content was withheld, and what can be done about it.
+    fn notice(mut self, notice: Value) -> Self {
+        self.0.notice = Some(notice);
         self
     }
 
@@ -273,6 +286,15 @@ impl ApiError {
             body["policy_ids"] = json!(denied.policy_ids);
             body["articles"] = json!(denied.articles);
         }
+        if let Some(notice) = &self.0.notice {
+            if let Some(article) = notice.get("article") {
+                body["article"] = article.clone();
+            }
+            if let Some(limit) = notice.get("limit") {
+                body["limit"] = limit.clone();
+            }
+            body["notice"] = notice.clone();
+        }
         if let Some(after) = self.0.retry_after {
             body["retry_after_s"] = json!(seconds_up(after));
         }
@@ -299,7 +321,12 @@ impl ApiError {
             message.push_str(&error.detail);
         }
         let param = self.0.param.clone().or_else(|| self.0.errors.first().map(|error| error.pointer.clone()));
-        json!({"error": {"message": message, "type": kind, "param": param, "code": code, "trace_id": trace_id}})
+        let mut body =
+            json!({"error": {"message": message, "type": kind, "param": param, "code": code, "trace_id": trace_id}});
+        if let Some(notice) = &self.0.notice {
+            body["error"]["notice"] = notice.clone();
+        }
+        body
     }
 
     /// Writes the final response in one of the dialects.
@@ -375,6 +402,11 @@ impl From<CallError> for ApiError {
             CallError::SlotUnavailable { .. } => Code::SlotUnavailable,
             CallError::Moved { .. } => Code::Moved,
             CallError::App(refusal) => return from_app(&refusal.code, &refusal.message),
+            CallError::Refused(refusal) => {
+                let refused = from_app(&refusal.code, &refusal.message);
+                let refused = refused.notice(serde_json::from_str(&refusal.notice).unwrap_or_default());
+                return error.retry_after().map_or(refused.clone(), |after| refused.retry_after(after));
+            }
             _ => Code::Internal,
         };
         let mapped = ApiError::new(code, detail);
@@ -382,6 +414,15 @@ impl From<CallError> for ApiError {
             Some(after) => mapped.retry_after(after),
             None => mapped,
         }
+    }
+}
+
+impl From<Box<gate::Denied>> for ApiError {
+    fn from(denied: Box<gate::Denied>) -> Self {
+        let (policy_ids, articles) = (denied.notice.policies.clone(), denied.notice.articles.clone());
+        let is_policy = denied.why == gate::Why::Forbidden;
+        let mapped = ApiError::from(CallError::from(*denied));
+        if is_policy { mapped.denied(policy_ids, articles) } else { mapped }
     }
 }
 
@@ -459,7 +500,8 @@ pub fn reference() -> String {
          writes this page anew).\n\n\
          Every refused request is answered with `application/problem+json` (RFC 9457): `type` \
          (`urn:aivillage:problem:<code>`), `title`, `status`, `detail`, `instance`, `code`, `trace_id`, and where they \
-         apply `errors[] {pointer, detail}`, `retry_after_s`, and of what policies deny `policy_ids` and `articles`. The OpenAI routes (`/v1/models`, \
+         apply `errors[] {pointer, detail}`, `retry_after_s`, of what policies deny `policy_ids` and `articles`, of what the gate \
+         withholds `article` and `notice`, and of what is too much `limit`. The OpenAI routes (`/v1/models`, \
          `/v1/chat/completions`) answer `{\"error\": {message, type, param, code}}` instead.\n\n\
          An actor's own refusal keeps its code: with the status below if it is in the table, otherwise 422. Bytes that \
          are not HTTP at all never reach a route: the protocol layer answers a bare `400` or `431` and closes.\n\n\
@@ -567,6 +609,31 @@ mod tests {
             let mapped = ApiError::from(error.clone());
             assert_eq!((mapped.code(), mapped.status().as_u16()), (code, status));
             assert_eq!(mapped.problem("/", "t")["detail"], error.to_string());
+        }
+    }
+
+    #[test]
+    fn what_the_gate_denies_has_its_status_and_notice() {
+        use gate::Why;
+        let notice =
+            r#"{"id":"00000000-0000-0000-0000-000000000000","stage":"user_input","action":"block","article":"A1.2"}"#;
+        let cases = [
+            (Why::RateLimited, 429),
+            (Why::Forbidden, 403),
+            (Why::Moderated, 451),
+            (Why::AgainstPolicy, 422),
+            (Why::DataProtected, 422),
+            (Why::GovernanceUnavailable, 503),
+        ];
+        for (why, status) in cases {
+            let notice = Box::new(serde_json::from_str(notice).unwrap());
+            let retry_after = Some(Duration::from_secs(2));
+            let denied = gate::Denied { why, message: "no".into(), notice, retry_after };
+            let mapped = ApiError::from(Box::new(denied));
+            assert_eq!((mapped.code(), mapped.status().as_u16()), (why.code(), status));
+            let problem = mapped.problem("/", "t");
+            assert_eq!((&problem["article"], &problem["retry_after_s"]), (&json!("A1.2"), &json!(2)), "{problem}");
+            assert_eq!(mapped.openai("t")["error"]["notice"]["stage"], "user_input");
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! [`outer`]: panic catcher, `x-request-id` and `traceparent`, span and metrics, security headers, rendering of errors.
 //! Between them: CORS and compression (tower-http, [`crate::routes`]).
-//! [`inner`]: Host check, per-address limit, drain, authentication, admission, deadline, a place in the log, authorization,
+//! [`inner`]: Host check, per-address limit, drain, authentication, limits of principal and tenant, admission, deadline, a place in the log, authorization,
 //! idempotency, the handler, the entry of the log.
 //!
 //! Two middlewares instead of one for each step: a boxed future and a clone of the service per step cost more than the steps.
@@ -182,7 +182,9 @@ pub(crate) async fn inner(State(door): State<Arc<Door>>, request: Request, next:
 async fn admit(door: &Arc<Door>, visit: &Visit, request: Request, next: Next) -> Result<Response, ApiError> {
     door.hosts.check(request.uri(), request.headers())?;
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
-    door.limit_address(peer)?;
+    if let Some(peer) = peer {
+        door.gate.address(peer)?;
+    }
     if door.stop.is_cancelled() {
         return Err(ApiError::new(Code::Draining, "the node is stopping").retry_after(Duration::from_secs(2)));
     }
@@ -197,17 +199,18 @@ async fn admit(door: &Arc<Door>, visit: &Visit, request: Request, next: Next) ->
             return Err(error);
         }
     };
-    let place = door.admission.enter().await.inspect_err(|_| door.metrics.shed("in_flight"))?;
     let limit = deadline::limit(request.headers(), visit.route.max_time(&door.config))?;
     let deadline = Instant::now() + limit;
     let (principal, mfa, from) = (Arc::new(known.principal), known.mfa, peer);
     let caller = Caller { principal, mfa, from, trace: visit.trace, deadline, idem: None, job: None };
+    authorization::count(&door.gate, &caller, request.method())?;
+    let place = door.admission.enter().await.inspect_err(|_| door.metrics.shed("in_flight"))?;
     let late = || ApiError::new(Code::ActorTimeout, format!("no answer within {} ms", limit.as_millis()));
     let begun = tokio::time::timeout_at(deadline, Record::begin(door, what, caller.principal.clone())).await;
     let record = begun.map_err(|_| late())??;
     let handled = async {
         let (mut parts, payload) = request.into_parts();
-        authorization::check(&door.pdp, visit, &caller, &mut parts).await?;
+        authorization::check(&door.gate, visit, &caller, &mut parts).await?;
         idempotency::run(door, visit, (caller, place), Request::from_parts(parts, payload), next).await
     };
     let result = tokio::time::timeout_at(deadline, handled).await.unwrap_or_else(|_| Err(late()));

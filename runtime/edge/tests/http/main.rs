@@ -8,6 +8,7 @@ mod chat;
 mod cluster;
 mod drain;
 mod events;
+mod gate;
 mod harness;
 mod idempotency;
 mod log;
