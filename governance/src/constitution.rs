@@ -10,11 +10,15 @@
 //! | [`note`] | signed notes |
 //! | [`chain`] | signatures and order of versions |
 //! | [`check`] | what stands against a proposal |
+//! | [`folder`] | its files |
+//! | [`signer`] | the key that signs |
 
 pub mod chain;
 pub mod check;
 pub mod document;
+pub mod folder;
 pub mod note;
+pub mod signer;
 pub mod taxonomy;
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | the actor, its messages | [`Identity`], [`IdentityMsg`] |
 //! | a credential on the hot path | [`VerifierHandle`] |
+//! | a credential wherever its tenant's accounts are | [`Credentials`] |
+//! | which tenants there are | [`Tenants`] |
 //! | what a tenant's accounts are, pure | [`accounts`] |
 //! | API keys, sessions, refresh tokens as text | [`bearer`] |
 //! | passwords, and delays after wrong ones | [`password`], [`lockout`] |
@@ -18,6 +20,7 @@ pub mod accounts;
 mod actor;
 pub mod bearer;
 mod config;
+mod credentials;
 mod error;
 mod hashing;
 pub mod jwt;
@@ -27,16 +30,19 @@ pub mod password;
 pub mod ring;
 pub mod role;
 mod secret;
+mod tenants;
 pub mod totp;
 mod verifier;
 
 pub use actor::{Desk, Identity, IdentityNode, install};
 pub use config::{IdentityConfig, Lives};
+pub use credentials::{CheckError, Credentials};
 pub use error::IdentityError;
 pub use message::{
     Answer, CreatedKey, Delegate, IdentityMsg, Introspection, KeyInfo, LoggedIn, Login, Page, SecondFactor,
     SetPassword, UserInfo,
 };
 pub use secret::{Pepper, SealKey, Secret};
+pub use tenants::{HOME, Tenant, TenantError, TenantMachine, TenantRefused, Tenants};
 pub use totp::Enrolment;
 pub use verifier::{Admitted, Credential, Refusal, TenantView, Verified, VerifierHandle, Watch};

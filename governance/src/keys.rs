@@ -12,7 +12,7 @@
 //! | the root and its epochs, the file they are kept in | [`root`], [`keystore`] |
 //! | the wrapped keys of a tenant, as state made of events | [`ring`] |
 //! | sealing without a mailbox | [`handle`] |
-//! | what all nodes know | [`village`] |
+//! | what all nodes know, how a node gets it | [`village`], [`share`] |
 //! | the actor | [`vault`] |
 //! | a store whose values are sealed | [`store`] |
 //! | proof of an erasure | [`certificate`] |
@@ -35,6 +35,7 @@ pub mod ring;
 pub mod root;
 pub mod scope;
 pub mod secret;
+pub mod share;
 pub mod store;
 pub mod vault;
 pub mod village;
@@ -48,6 +49,7 @@ pub use ring::{KeyRing, RingEvent};
 pub use root::Root;
 pub use scope::{DekId, Purpose, Scope, SubjectTag, TenantId};
 pub use secret::Secret;
+pub use share::{SecretKeeper, SecretMsg, ShareError};
 pub use store::EncryptedStore;
 pub use vault::{KeyVault, KeyVaultMsg, Vault};
 pub use village::VillageSecret;

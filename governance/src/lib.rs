@@ -30,5 +30,5 @@ pub mod moderation;
 pub mod policy;
 pub mod tlog;
 
-pub use config::GovernanceConfig;
-pub use install::{Governance, HERE, InstallError, install};
+pub use config::{EMBEDDED, GovernanceConfig};
+pub use install::{FOLDER, Governance, HERE, InstallError, install};

@@ -5,15 +5,18 @@ use std::time::{Duration, Instant};
 
 use aivillage_governance::identity::password::Argon2Config;
 use aivillage_governance::identity::{
-    Identity, IdentityConfig, IdentityMsg, IdentityNode, Pepper, SealKey, Secret, VerifierHandle, install,
+    Identity, IdentityConfig, IdentityMsg, IdentityNode, Secret, VerifierHandle, install,
 };
+use aivillage_governance::keys::VillageSecret;
 use aivillage_runtime::{Cluster, Village, clock};
 
 /// Starts a node of the cluster that `join` leads to.
 async fn node(dir: &tempfile::TempDir, name: &str, join: &str) -> (Village, VerifierHandle) {
     let argon2 = Argon2Config { m_kib: 8, t: 1, p: 1 };
     let config = IdentityConfig { argon2, ..IdentityConfig::default() };
-    let node = IdentityNode::try_new(config, Pepper::new("pepper"), SealKey::new(&[1; 32]).unwrap()).unwrap();
+    let secret = VillageSecret::default();
+    secret.set(zeroize::Zeroizing::new([1; 32]));
+    let node = IdentityNode::try_new(config, secret).unwrap();
     let (builder, verifier) = install(Village::builder(), &node);
     let config = format!("node.listen = '127.0.0.1:0'\n{join}").parse().unwrap();
     (builder.config(config).data_dir(dir.path().join(name)).clustered().start().await.unwrap(), verifier)

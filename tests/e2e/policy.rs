@@ -2,6 +2,7 @@
 
 use aivillage_tests::Place;
 use anyhow::{Result, ensure};
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::place;
@@ -101,4 +102,27 @@ async fn a_village_does_not_start_with_policies_that_are_wrong() -> Result<()> {
     let place = place()?;
     place.write("broken/own.cedar", "permit (")?;
     typed(&place, "village up --set governance.policy.dir=broken", 2, &["own.cedar:1:", "village policy check"]).await
+}
+
+#[tokio::test]
+async fn a_village_starts_with_the_constitution_that_its_root_keys_signed_and_with_no_other() -> Result<()> {
+    let place = place()?;
+    let made = place.run(["constitution", "key", "root.key", "--name", "root-1", "--json"]).await?.expect(0)?.json()?;
+    let root = made["public"].as_str().unwrap_or_default();
+    typed(&place, "village constitution sign embedded --key root.key --out signed", 0, &["signed", root]).await?;
+    typed(&place, &format!("village constitution verify signed --root-key '{root}'"), 0, &["good"]).await?;
+    let keys = format!("governance.root_keys=[\"{root}\"]");
+    let given = ["--set", "governance.constitution=signed", "--set", &keys];
+    let mut node = place.up_with(&given).await?;
+    let served = node.get("/v1/constitution").await?;
+    ensure!(served.to_string().contains("root-1"), "{served}");
+    node.signal(Signal::TERM)?;
+    node.ended().await?;
+
+    let toml = place.path("signed/constitution.toml");
+    std::fs::write(&toml, std::fs::read_to_string(&toml)?.replacen("No sanction, ranking", "No ranking", 1))?;
+    let up = format!("village up --listen 127.0.0.1:0 {} {} {} '{keys}'", given[0], given[1], given[2]);
+    typed(&place, &up, 78, &["E-CONST-SIG 1", "village constitution verify"]).await?;
+    let up = "village up --listen 127.0.0.1:0 --set governance.constitution=signed";
+    typed(&place, up, 2, &["governance.root_keys"]).await
 }

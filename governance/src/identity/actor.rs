@@ -11,7 +11,7 @@ mod logins;
 mod rights;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use aivillage_runtime::{
     Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Durability, Entity, Kind, KindOptions, Mail, Principal,
@@ -33,6 +33,7 @@ use super::ring::SigningKey;
 use super::role::Role;
 use super::secret::{Pepper, SealKey};
 use super::verifier::{TenantView, VerifierHandle, Watch};
+use crate::keys::VillageSecret;
 
 /// Ids and credentials tried before their maker gives up: two in a row are alike with a chance of 2^-50.
 const TRIES: usize = 3;
@@ -41,18 +42,47 @@ const TRIES: usize = 3;
 #[derive(Debug, Clone)]
 pub struct IdentityNode {
     config: Arc<IdentityConfig>,
-    seal: Arc<SealKey>,
+    secret: VillageSecret,
+    keys: Arc<OnceLock<NodeKeys>>,
+}
+
+/// What is derived of the village's secret once it is there.
+#[derive(Debug)]
+struct NodeKeys {
+    /// Seals what must be read again.
+    seal: SealKey,
+    /// Has the pepper of passwords.
     hashing: Hashing,
 }
 
 impl IdentityNode {
-    /// Takes the pepper of passwords and the key that seals what must be read again.
+    /// Takes the secret that pepper and seal key come of. It may come later: until then what needs them is refused as
+    /// [`IdentityError::NotReady`].
     ///
     /// # Errors
     /// [`IdentityError::Invalid`] for a cost that Argon2 does not know.
-    pub fn try_new(config: IdentityConfig, pepper: Pepper, seal: SealKey) -> Result<Self, IdentityError> {
-        let hashing = Hashing::new(Hasher::try_new(config.argon2, pepper)?);
-        Ok(Self { config: Arc::new(config), seal: Arc::new(seal), hashing })
+    pub fn try_new(config: IdentityConfig, secret: VillageSecret) -> Result<Self, IdentityError> {
+        config.argon2.params()?;
+        Ok(Self { config: Arc::new(config), secret, keys: Arc::default() })
+    }
+
+    fn keys(&self) -> Result<&NodeKeys, IdentityError> {
+        if let Some(keys) = self.keys.get() {
+            return Ok(keys);
+        }
+        let derive = |purpose| self.secret.derive(purpose).ok_or(IdentityError::NotReady);
+        let pepper = Pepper::new(derive("passwords")?.to_vec());
+        let seal = SealKey::new(&*derive("credentials")?)?;
+        let hashing = Hashing::new(Hasher::try_new(self.config.argon2, pepper)?);
+        Ok(self.keys.get_or_init(|| NodeKeys { seal, hashing }))
+    }
+
+    fn seal(&self) -> Result<&SealKey, IdentityError> {
+        self.keys().map(|keys| &keys.seal)
+    }
+
+    fn hashing(&self) -> Result<&Hashing, IdentityError> {
+        self.keys().map(|keys| &keys.hashing)
     }
 }
 
@@ -176,7 +206,7 @@ impl Desk {
             }
             IdentityMsg::Refresh(token, reply) => answer(reply, self.refresh(&token).await),
             IdentityMsg::Logout(secret, reply) => reply.complete(self.logout(&secret).await),
-            IdentityMsg::Introspect(secret, reply) => reply.send(self.introspect(&secret)),
+            IdentityMsg::Introspect(secret, reply) => reply.send(self.introspect(&secret).await),
             IdentityMsg::Delegate(asked, reply) => answer(reply, self.delegate(&asked, by).await),
             IdentityMsg::CreateKey(new, reply) => answer(reply, self.create_key(&new, by).await),
             IdentityMsg::Revoke(id, reply) => answer(reply, self.revoke(id, by).await),
@@ -184,6 +214,7 @@ impl Desk {
             IdentityMsg::ListUsers(page, reply) => reply.send(lists::users(&self.accounts, page)),
             IdentityMsg::SetRoles(subject, roles, reply) => answer(reply, self.set_roles(subject, roles, by).await),
             IdentityMsg::Suspend(subject, is, reply) => answer(reply, self.suspend(subject, is, by).await),
+            IdentityMsg::Find(whom, reply) => reply.send(lists::find(&self.accounts, &whom)),
             IdentityMsg::Jwks(reply) => reply.send(self.accounts.ring().jwks(clock::unix_ms())),
             IdentityMsg::RotateKeys(reply) => answer(reply, self.rotate_for(by).await),
             IdentityMsg::Seen(id) => self.seen(id).await,
@@ -243,8 +274,13 @@ impl Desk {
 
     async fn create(&mut self, new: NewSubject, by: Option<&Principal>) -> Outcome<SubjectId> {
         rights::check_grant(by, &new.roles)?;
-        let id = SubjectId(Uuid::now_v7());
-        self.commit(self.accounts.create_subject(id, new, clock::unix_ms())?).await?;
+        let (id, now_ms) = (SubjectId(Uuid::now_v7()), clock::unix_ms());
+        // Whoever may make the first one runs the village: the tenant has no accounts that could say so.
+        if self.accounts.ring().current().is_none() {
+            let ring = [self.signing_key()?, self.signing_key()?];
+            self.commit(Accounts::first_ring(ring, now_ms)).await?;
+        }
+        self.commit(self.accounts.create_subject(id, new, now_ms)?).await?;
         Ok(id)
     }
 
@@ -276,10 +312,10 @@ impl Desk {
         }
         let Some(subject) = self.accounts.subject(asked.subject) else { return };
         let known = (subject.passwords.clone(), vec![subject.name.clone(), self.cx.key().to_owned()]);
-        match random() {
-            Ok(salt) => {
+        match random().and_then(|salt| Ok((salt, self.node.hashing()?))) {
+            Ok((salt, hashing)) => {
                 let work = new_password((asked, lock), known, salt, reply);
-                self.pending.start((&self.cx, me), &self.node.hashing, lock, work);
+                self.pending.start((&self.cx, me), hashing, lock, work);
             }
             Err(error) => reply.send(Err(error)),
         }
@@ -319,7 +355,7 @@ impl Desk {
     }
 
     fn signing_key(&self) -> Result<SigningKey, IdentityError> {
-        SigningKey::new(self.cx.key(), &random()?, &self.node.seal)
+        SigningKey::new(self.cx.key(), &random()?, self.node.seal()?)
     }
 
     async fn rotate_for(&mut self, by: Option<&Principal>) -> Outcome<()> {

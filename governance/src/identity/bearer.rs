@@ -154,6 +154,12 @@ impl BearerHash {
         self.0.ct_eq(&other.0).into()
     }
 
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The first 64 bits: enough to know a used token again.
     #[must_use]
     pub fn short(&self) -> u64 {

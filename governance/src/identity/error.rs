@@ -58,6 +58,9 @@ pub enum IdentityError {
         /// The limit.
         max: usize,
     },
+    /// The secret of the village has not come to this node yet; in a moment it may be there.
+    #[error("the keys of the village are not here yet, try again in a moment")]
+    NotReady,
     /// A sealed record cannot be opened: another seal key, or a changed record.
     #[error("a sealed record cannot be opened")]
     Sealed,

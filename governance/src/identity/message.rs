@@ -12,6 +12,7 @@ use super::ring::PublicJwks;
 use super::role::Role;
 use super::secret::Secret;
 use super::totp::Enrolment;
+use super::verifier::Verified;
 
 /// What a caller gets: an answer, or what it can decide on.
 pub type Answer<T> = Reply<Result<T, IdentityError>>;
@@ -55,6 +56,8 @@ pub enum IdentityMsg {
     SetRoles(SubjectId, BTreeSet<Role>, Answer<()>),
     /// Suspends a subject, or lets it in again.
     Suspend(SubjectId, bool, Answer<()>),
+    /// Looks for a subject by its id or its name.
+    Find(String, Reply<Option<UserInfo>>),
     /// The public keys of the tenant's tokens.
     Jwks(Reply<PublicJwks>),
     /// Has the next signing key sign from now on.
@@ -160,16 +163,8 @@ pub enum LoggedIn {
 /// What a credential is worth.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Introspection {
-    /// Whether it is let in. Of one that is not, nothing is told.
-    pub active: bool,
-    /// Whom it stands for.
-    pub subject: Option<String>,
-    /// What that may be.
-    pub roles: Vec<String>,
-    /// Narrowing.
-    pub scopes: Vec<String>,
-    /// Who acts for it, the latest first.
-    pub actors: Vec<SubjectId>,
+    /// Whom it stands for; of one that is not let in, nothing is told.
+    pub verified: Option<Verified>,
 }
 
 /// A key in a list.

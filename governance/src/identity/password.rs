@@ -91,14 +91,24 @@ impl fmt::Debug for Hasher {
     }
 }
 
+impl Argon2Config {
+    /// The cost as Argon2 knows it.
+    ///
+    /// # Errors
+    /// [`IdentityError::Invalid`] for a cost that Argon2 does not know.
+    pub(super) fn params(self) -> Result<Params, IdentityError> {
+        let invalid = |why: String| IdentityError::Invalid { field: "governance.identity.argon2".to_owned(), why };
+        Params::new(self.m_kib, self.t, self.p, None).map_err(|error| invalid(error.to_string()))
+    }
+}
+
 impl Hasher {
     /// Takes the cost of new hashes and the pepper of all. Hashes once.
     ///
     /// # Errors
     /// [`IdentityError::Invalid`] for a cost that Argon2 does not know.
     pub fn try_new(cost: Argon2Config, pepper: Pepper) -> Result<Self, IdentityError> {
-        let invalid = |why: String| IdentityError::Invalid { field: "governance.identity.argon2".to_owned(), why };
-        let params = Params::new(cost.m_kib, cost.t, cost.p, None).map_err(|error| invalid(error.to_string()))?;
+        let params = cost.params()?;
         let mut hasher = Self { params, pepper, nobody: String::new() };
         hasher.nobody = hasher.hash(&Secret::new("nobody"), &[0; 16])?;
         Ok(hasher)

@@ -29,10 +29,13 @@ use super::jwt::{BadToken, Claims, TokenRules, kid_in};
 use tenant::Known;
 
 /// Who shows a credential, and how it came by it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verified {
     /// Whom it stands for.
+    #[serde(with = "shared")]
     pub principal: Arc<Principal>,
+    /// Roles of the subject that count only after a second factor, which was not shown.
+    pub waiting: Vec<String>,
     /// Names the credential in logs.
     pub credential: Credential,
     /// How the subject logged in; empty for API keys.
@@ -41,6 +44,22 @@ pub struct Verified {
     pub auth_ms: Option<u64>,
     /// Who acts for the subject, the latest first.
     pub actors: Vec<SubjectId>,
+}
+
+/// A principal is sent as it is.
+mod shared {
+    use std::sync::Arc;
+
+    use aivillage_runtime::Principal;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(principal: &Arc<Principal>, to: S) -> Result<S::Ok, S::Error> {
+        Principal::serialize(principal, to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<Principal>, D::Error> {
+        Principal::deserialize(from).map(Arc::new)
+    }
 }
 
 /// Which credential was shown.
@@ -202,6 +221,12 @@ impl VerifierHandle {
         let known = view.verify(text, &kid, &self.0.rules, now_ms)?;
         self.0.tokens.insert(text.into(), known.clone());
         Ok(known)
+    }
+
+    /// Whether a tenant is followed here, so that what is unknown here is unknown everywhere, but for a moment.
+    #[must_use]
+    pub fn follows(&self, tenant: TenantTag) -> bool {
+        self.0.index.load().tags.get(&tenant).is_some_and(|slots| !slots.is_empty())
     }
 
     /// Changes whenever a tenant's view has changed; for who waits for a change.

@@ -51,6 +51,11 @@ impl VillageSecret {
         let _ = self.0.is_there.subscribe().wait_for(|is_there| *is_there).await;
     }
 
+    /// The secret itself, for another member.
+    pub(super) fn bytes(&self) -> Option<Zeroizing<[u8; 32]>> {
+        self.0.secret.get().map(|secret| Zeroizing::new(*secret.bytes()))
+    }
+
     /// A key for one purpose, by HKDF-Expand with SHA-256 (RFC 5869); none before the secret is there. A purpose is never used
     /// for two things.
     #[must_use]

@@ -6,9 +6,7 @@ use aivillage_runtime::config::{ConfigError, Period};
 use serde::{Deserialize, Serialize};
 
 use super::sources::{Sources, SourcesError};
-
-/// `dir` of a node that has no folder of policies.
-const EMBEDDED: &str = "embedded";
+use crate::config::EMBEDDED;
 
 /// Where policies come from and what is remembered of decisions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

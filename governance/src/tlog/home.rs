@@ -11,12 +11,12 @@
 //! The witness's key is BLAKE3 `derive_key("aivillage tlog witness v1", seed of tlog.key)`; the log key of a tenant is
 //! `derive_key("aivillage tlog pseudonyms v1", pseudonym.key || tenant)`.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use aivillage_runtime::{CallError, Village, VillageBuilder};
+use aivillage_runtime::{CallError, Village, VillageBuilder, secret_file};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
@@ -264,25 +264,9 @@ fn read(path: &Path) -> Result<Option<Zeroizing<String>>, HomeError> {
     }
 }
 
-/// Makes a key file that survives the loss of power: nothing may be signed by a key that is gone afterwards.
+/// Makes a key file: nothing may be signed by a key that is gone after the loss of power.
 fn make(path: &Path, text: &str) -> Result<(), HomeError> {
-    let write = || {
-        let draft = path.with_extension("new");
-        match fs::remove_file(&draft) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&draft)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&draft, path)?;
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-    };
-    write().map_err(|error| HomeError::io(path, error))
+    secret_file::write(path, text.as_bytes()).map_err(|error| HomeError::io(path, error))
 }
 
 /// Writes the public keys where they are not written already.

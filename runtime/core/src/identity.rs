@@ -4,8 +4,8 @@
 //! leaves this module but as a signer: `Debug` shows the public key.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::node_id::NodeId;
+use crate::secret_file;
 
 /// Name of the key file: PKCS#8 version 1, DER, mode 0600.
 const FILE: &str = "identity.ed25519";
@@ -164,7 +165,7 @@ impl Identity {
         let pkcs8 = Ed25519KeyPair::generate_pkcs8v1(&SystemRandom::new()).map_err(|_| IdentityError::NoRandom)?;
         let identity = Self::from_pkcs8(pkcs8.as_ref()).ok_or(IdentityError::NoRandom)?;
         let failed = |source| IdentityError::Io { what: "create", path: path.to_owned(), source };
-        write(path, pkcs8.as_ref()).map_err(failed)?;
+        secret_file::write(path, pkcs8.as_ref()).map_err(failed)?;
         tracing::info!(node = %identity.node_id(), "new identity");
         Ok(identity)
     }
@@ -181,39 +182,18 @@ impl Identity {
 /// Reads the key file, which others should not be able to read.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let file = File::open(path)?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = file.metadata()?.permissions().mode();
-        if mode & 0o077 != 0 {
-            tracing::warn!(path = %path.display(), mode = format!("{:o}", mode & 0o777), "others can read the key");
-        }
+    if let Some(mode) = secret_file::open_to_others(&file)? {
+        tracing::warn!(path = %path.display(), mode = format!("{mode:o}"), "others can read the key");
     }
     let mut bytes = Vec::new();
     io::Read::read_to_end(&mut io::Read::take(file, MAX_FILE), &mut bytes)?;
     Ok(bytes)
 }
 
-/// Written beside, synced and renamed, so that a crash leaves the whole key or none.
-fn write(path: &Path, pkcs8: &[u8]) -> io::Result<()> {
-    let draft = path.with_extension("ed25519.new");
-    match fs::remove_file(&draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&draft)?;
-    file.write_all(pkcs8)?;
-    file.sync_all()?;
-    fs::rename(&draft, path)?;
-    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// RFC 8032 section 7.1, test 1.

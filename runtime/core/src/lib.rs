@@ -56,6 +56,7 @@ mod raft;
 pub mod registry;
 pub mod replica_view;
 mod router;
+pub mod secret_file;
 pub mod store;
 pub mod supervision;
 pub mod supervisor;

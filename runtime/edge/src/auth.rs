@@ -3,12 +3,12 @@
 //! The key is one line `avk_local_<id 10>_<secret 43>_<crc32c 8 hex>`. The checksum is looked at first, so garbage costs
 //! nothing; then the SHA-256 of the whole key is compared in constant time. A 256-bit random secret needs no slow hash.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aivillage_runtime::{Principal, PrincipalKind};
+use aivillage_runtime::{Principal, PrincipalKind, secret_file};
 use axum::http::{HeaderMap, header};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -170,40 +170,21 @@ fn load(path: &Path) -> Result<String, EdgeError> {
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let key = generate();
-            create(path, &key).map_err(|e| fault(format!("cannot be written: {e}")))?;
+            secret_file::write(path, format!("{key}\n").as_bytes())
+                .map_err(|e| fault(format!("cannot be written: {e}")))?;
             Ok(key)
         }
         Err(error) => Err(fault(error.to_string())),
     }
 }
 
-/// Written beside and renamed, so that a crash never leaves half a key.
-fn create(path: &Path, key: &str) -> std::io::Result<()> {
-    let draft = path.with_extension("key.new");
-    match std::fs::remove_file(&draft) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&draft)?;
-    writeln!(file, "{key}")?;
-    file.sync_all()?;
-    std::fs::rename(&draft, path)
-}
-
 /// A key somebody copied in with wide permissions is closed again.
 fn narrow(path: &Path) -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = std::fs::metadata(path)?.permissions().mode();
-        if mode & 0o077 != 0 {
-            tracing::warn!(path = %path.display(), "admin key was readable by others, mode set to 0600");
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        }
+    let file = std::fs::File::open(path)?;
+    if secret_file::open_to_others(&file)?.is_some() {
+        tracing::warn!(path = %path.display(), "admin key was readable by others, mode set to 0600");
+        #[cfg(unix)]
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     }
     Ok(())
 }

@@ -47,10 +47,15 @@ impl Accounts {
         }
         let roles = BTreeSet::from([Role::SuperAdmin]);
         let first = NewSubject { kind: PrincipalKind::User, name: name.to_owned(), roles };
-        let mut events: Vec<_> =
-            ring.into_iter().map(|next| AccountEvent::RingRotated { next, at_ms: now_ms, overlap_ms: 0 }).collect();
+        let mut events = Self::first_ring(ring, now_ms);
         events.extend(self.new_subject(id, first, now_ms)?);
         Ok(events)
+    }
+
+    /// Gives the tenant its first signing keys.
+    #[must_use]
+    pub fn first_ring(ring: [SigningKey; 2], now_ms: u64) -> Vec<AccountEvent> {
+        ring.into_iter().map(|next| AccountEvent::RingRotated { next, at_ms: now_ms, overlap_ms: 0 }).collect()
     }
 
     /// Makes a subject.
@@ -64,7 +69,7 @@ impl Accounts {
         new: NewSubject,
         now_ms: u64,
     ) -> Result<Vec<AccountEvent>, IdentityError> {
-        if self.subjects.is_empty() {
+        if self.ring.current().is_none() {
             return Err(IdentityError::NotFound { what: "tenant".to_owned() });
         }
         self.new_subject(id, new, now_ms)

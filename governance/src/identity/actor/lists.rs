@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 
-use crate::identity::accounts::{Accounts, SubjectId};
+use crate::identity::accounts::{Accounts, Subject, SubjectId};
 use crate::identity::bearer::TokenId;
 use crate::identity::message::{KeyInfo, Page, UserInfo};
 
@@ -23,7 +23,18 @@ pub(super) fn keys(accounts: &Accounts, subject: Option<SubjectId>, page: Page<T
 }
 
 pub(super) fn users(accounts: &Accounts, page: Page<SubjectId>) -> Vec<UserInfo> {
-    let info = accounts.subjects_after(after(page.after)).map(|(id, subject)| UserInfo {
+    let info = accounts.subjects_after(after(page.after)).map(|(id, subject)| user(id, subject));
+    info.take(limit(page.limit)).collect()
+}
+
+pub(super) fn find(accounts: &Accounts, whom: &str) -> Option<UserInfo> {
+    let by_id = || whom.parse().ok().map(SubjectId).and_then(|id| Some((id, accounts.subject(id)?)));
+    let (id, subject) = by_id().or_else(|| accounts.named(whom))?;
+    Some(user(id, subject))
+}
+
+fn user(id: SubjectId, subject: &Subject) -> UserInfo {
+    UserInfo {
         id,
         kind: subject.kind,
         name: subject.name.clone(),
@@ -32,8 +43,7 @@ pub(super) fn users(accounts: &Accounts, page: Page<SubjectId>) -> Vec<UserInfo>
         has_password: !subject.passwords.is_empty(),
         has_mfa: subject.has_mfa(),
         made_ms: subject.made_ms,
-    });
-    info.take(limit(page.limit)).collect()
+    }
 }
 
 fn after<I>(last: Option<I>) -> Bound<I> {

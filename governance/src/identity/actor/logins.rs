@@ -16,6 +16,7 @@ use crate::identity::message::{Answer, Delegate, IdentityMsg, Introspection, Log
 use crate::identity::password::PASSWORD_MAX_BYTES;
 use crate::identity::secret::Secret;
 use crate::identity::totp::{self, Enrolment};
+use crate::identity::verifier::Verified;
 
 /// Longest delay that is told when others' attempts are under way.
 const BUSY_MS: u64 = 1_000;
@@ -55,10 +56,10 @@ impl Desk {
         }
         let account = self.accounts.named(&login.name).filter(|(_, subject)| !subject.is_suspended);
         let account = account.and_then(|(id, one)| Some((id, one.password_sets, one.passwords.first()?.clone())));
-        match random() {
-            Ok(salt) => {
+        match random().and_then(|salt| Ok((salt, self.node.hashing()?))) {
+            Ok((salt, hashing)) => {
                 let work = check_login((login, lock), account, salt, reply);
-                self.pending.start((&self.cx, me), &self.node.hashing, lock, work);
+                self.pending.start((&self.cx, me), hashing, lock, work);
             }
             Err(error) => reply.send(Err(error)),
         }
@@ -151,7 +152,7 @@ impl Desk {
         let lock = factor_lock(subject);
         self.check_lock(lock)?;
         let whose = (self.cx.key(), subject);
-        match self.accounts.check_factor(whose, code, &self.node.seal, clock::unix_ms()) {
+        match self.accounts.check_factor(whose, code, self.node.seal()?, clock::unix_ms()) {
             Ok(used) => Ok([Some(used), self.cleared(lock)].into_iter().flatten().collect()),
             Err(IdentityError::Refused) => self.failed(lock).await,
             Err(error) => Err(error.into()),
@@ -228,7 +229,7 @@ impl Desk {
         let current = self.accounts.ring().current().ok_or(IdentityError::Refused)?;
         let signer = match self.signer.take().filter(|signer| signer.kid() == current.kid) {
             Some(signer) => signer,
-            None => current.open(self.cx.key(), &self.node.seal)?,
+            None => current.open(self.cx.key(), self.node.seal()?)?,
         };
         let signed = signer.sign(claims);
         self.signer = Some(signer);
@@ -263,17 +264,13 @@ impl Desk {
         Ok(self.commit(events).await?)
     }
 
-    pub(super) fn introspect(&self, secret: &Secret) -> Introspection {
-        let text = secret.expose();
-        let Ok(admitted) = self.verifier.bearer(text, clock::unix_ms()) else { return Introspection::default() };
-        let (principal, actors) = (&admitted.verified.principal, admitted.verified.actors.clone());
-        Introspection {
-            active: true,
-            subject: Some(principal.subject.clone()),
-            roles: principal.roles.clone(),
-            scopes: principal.scopes.clone(),
-            actors,
+    pub(super) async fn introspect(&mut self, secret: &Secret) -> Introspection {
+        let admitted = self.verifier.bearer(secret.expose(), clock::unix_ms());
+        let Ok(admitted) = admitted else { return Introspection::default() };
+        if let Some(id) = admitted.seen {
+            self.seen(id).await;
         }
+        Introspection { verified: Some(Verified::clone(&admitted.verified)) }
     }
 
     pub(super) async fn delegate(&mut self, asked: &Delegate, by: Option<&Principal>) -> Outcome<Secret> {
@@ -288,7 +285,7 @@ impl Desk {
     pub(super) async fn offer_totp(&mut self, id: SubjectId, by: Option<&Principal>) -> Outcome<Enrolment> {
         rights::check_own(by, &self.accounts, id)?;
         let secret: [u8; totp::TOTP_RANDOM] = random()?;
-        let sealed = self.node.seal.seal(&place(self.cx.key(), id), &secret)?;
+        let sealed = self.node.seal()?.seal(&place(self.cx.key(), id), &secret)?;
         let events = self.accounts.offer_totp(id, sealed)?;
         let name = self.accounts.subject(id).map(|subject| subject.name.clone()).unwrap_or_default();
         let shown = totp::enrolment(&secret, &self.node.config.issuer, &name)?;
@@ -306,7 +303,7 @@ impl Desk {
         let lock = factor_lock(id);
         self.check_lock(lock)?;
         let (codes, hashes) = totp::recovery_codes(&id.to_string(), &random()?);
-        let (whose, seal) = ((self.cx.key(), id), &self.node.seal);
+        let (whose, seal) = ((self.cx.key(), id), self.node.seal()?);
         match self.accounts.confirm_totp(whose, (code, hashes), seal, clock::unix_ms()) {
             Ok(events) => self.commit(events).await?,
             Err(IdentityError::Refused) => return self.failed(lock).await,

@@ -26,7 +26,9 @@ impl Bench {
     async fn new() -> Self {
         let argon2 = Argon2Config { m_kib: 8, t: 1, p: 1 };
         let config = IdentityConfig { argon2, ..IdentityConfig::default() };
-        let node = IdentityNode::try_new(config, Pepper::new("pepper"), SealKey::new(&[1; 32]).unwrap()).unwrap();
+        let secret = VillageSecret::default();
+        secret.set(zeroize::Zeroizing::new([1; 32]));
+        let node = IdentityNode::try_new(config, secret).unwrap();
         let (builder, verifier) = install(Village::builder(), &node);
         let village = builder.start().await.unwrap();
         let desk = village.addr::<Identity>("local");
@@ -69,7 +71,7 @@ impl Bench {
 
     async fn is_active(&self, secret: &Secret) -> bool {
         let secret = secret.clone();
-        self.desk.ask(|reply| IdentityMsg::Introspect(secret, reply)).await.unwrap().active
+        self.desk.ask(|reply| IdentityMsg::Introspect(secret, reply)).await.unwrap().verified.is_some()
     }
 
     /// Waits until the node's verifier says so.
@@ -230,7 +232,8 @@ async fn an_agent_acts_for_a_user() {
     let asked = Delegate { token: access, actor, scopes: vec!["memory.query".into()] };
     let token = bench.desk.ask(|reply| IdentityMsg::Delegate(asked, reply)).await.unwrap().unwrap();
     let worth = bench.desk.ask(|reply| IdentityMsg::Introspect(token, reply)).await.unwrap();
-    assert_eq!((worth.actors, worth.scopes), (vec![actor], vec!["memory.query".to_owned()]));
+    let worth = worth.verified.unwrap();
+    assert_eq!((worth.actors, &worth.principal.scopes[..]), (vec![actor], &["memory.query".to_owned()][..]));
 }
 
 #[tokio::test]

@@ -42,6 +42,8 @@ struct SessionView {
 pub(super) struct FamilyView {
     subject: SubjectId,
     roles: BTreeSet<Role>,
+    /// Those that wait for a second factor.
+    waiting: BTreeSet<Role>,
     ends_ms: u64,
 }
 
@@ -135,6 +137,7 @@ impl TenantView {
         let principal = self.principal(key.subject, subject, &subject.roles, key.scopes.clone());
         let verified = Verified {
             principal: Arc::new(principal),
+            waiting: Vec::new(),
             credential: Credential::ApiKey(id),
             amr: BTreeSet::new(),
             auth_ms: None,
@@ -150,6 +153,7 @@ impl TenantView {
         let roles = counting(&subject.roles, &session.shown, &self.lives);
         let verified = Verified {
             principal: Arc::new(self.principal(session.subject, subject, &roles, Vec::new())),
+            waiting: names(subject.roles.difference(&roles)),
             credential: Credential::Session(id),
             amr: session.shown.amr.clone(),
             auth_ms: Some(session.shown.auth_ms),
@@ -162,13 +166,15 @@ impl TenantView {
 
     fn family_view(&self, accounts: &Accounts, id: TokenId) -> Option<Arc<FamilyView>> {
         let family = accounts.family(id)?;
-        let roles = counting(&accounts.live(family.subject)?.roles, &family.shown, &self.lives);
+        let subject = accounts.live(family.subject)?;
+        let roles = counting(&subject.roles, &family.shown, &self.lives);
+        let waiting = subject.roles.difference(&roles).copied().collect();
         let ends_ms = family.expires_ms.saturating_add(self.lives.access_ms);
-        Some(Arc::new(FamilyView { subject: family.subject, roles, ends_ms }))
+        Some(Arc::new(FamilyView { subject: family.subject, roles, waiting, ends_ms }))
     }
 
     fn principal(&self, id: SubjectId, subject: &Subject, roles: &BTreeSet<Role>, scopes: Vec<String>) -> Principal {
-        let roles = roles.iter().map(|role| role.name().to_owned()).collect();
+        let roles = names(roles);
         Principal { tenant: self.name.clone(), subject: id.to_string(), kind: subject.kind, roles, scopes }
     }
 
@@ -242,11 +248,14 @@ impl TenantView {
             tenant: self.name.clone(),
             subject: claims.sub.to_string(),
             kind: claims.kind,
-            roles: roles.iter().map(|role| role.name().to_owned()).collect(),
+            roles: names(&roles),
             scopes: claims.scopes(),
         };
+        // Who acts for others shows no second factor of theirs.
+        let waiting = if claims.act.is_none() { names(&family.waiting) } else { Vec::new() };
         let verified = Verified {
             principal: Arc::new(principal),
+            waiting,
             credential: Credential::Token { jti: claims.jti, family: claims.sid },
             amr: claims.amr.iter().copied().collect::<BTreeSet<Amr>>(),
             auth_ms: Some(claims.auth_time.saturating_mul(1_000)),
@@ -273,6 +282,10 @@ impl SessionView {
         let take = || self.report_ms.compare_exchange(due, now_ms + SEEN_MS, Ordering::Relaxed, Ordering::Relaxed);
         now_ms >= due && take().is_ok()
     }
+}
+
+fn names<'a>(roles: impl IntoIterator<Item = &'a Role>) -> Vec<String> {
+    roles.into_iter().map(|role| role.name().to_owned()).collect()
 }
 
 fn admit(stored: &BearerHash, ends_ms: u64, shown: &Bearer<'_>, now_ms: u64) -> Result<(), Refusal> {

@@ -1,9 +1,10 @@
 //! The key file as bytes.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
+use aivillage_runtime::secret_file;
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
@@ -103,7 +104,9 @@ pub(super) fn read(path: &Path) -> Result<Option<Stored>, KeystoreError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened.map_err(failed)?,
     };
-    refuse_open_mode(path, &file)?;
+    if let Some(mode) = secret_file::open_to_others(&file).map_err(failed)? {
+        return Err(KeystoreError::TooOpen { path: path.to_owned(), mode });
+    }
     let size = file.metadata().map_err(failed)?.len().min(MAX_FILE);
     let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1));
     file.take(MAX_FILE).read_to_end(&mut bytes).map_err(failed)?;
@@ -112,22 +115,6 @@ pub(super) fn read(path: &Path) -> Result<Option<Stored>, KeystoreError> {
         return Err(damaged(format!("version {}, this program knows 1", stored.v)));
     }
     Ok(Some(stored))
-}
-
-#[cfg(unix)]
-fn refuse_open_mode(path: &Path, file: &File) -> Result<(), KeystoreError> {
-    use std::os::unix::fs::PermissionsExt;
-    let failed = |source| KeystoreError::Io { what: "read", path: path.to_owned(), source };
-    let mode = file.metadata().map_err(failed)?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(KeystoreError::TooOpen { path: path.to_owned(), mode });
-    }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn refuse_open_mode(_: &Path, _: &File) -> Result<(), KeystoreError> {
-    Ok(())
 }
 
 /// Replaces the file: a crash leaves the old one or the new one, and the old one's bytes are overwritten afterwards.
@@ -140,23 +127,9 @@ pub(super) fn write(path: &Path, stored: &Stored) -> Result<(), KeystoreError> {
 }
 
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(dir)?;
-    let draft = path.with_extension("key.new");
-    match fs::remove_file(&draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&draft)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
+    fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
     let old = OpenOptions::new().write(true).open(path).ok();
-    fs::rename(&draft, path)?;
-    File::open(dir)?.sync_all()?;
+    secret_file::write(path, bytes)?;
     if let Some(old) = old {
         // The new file is in place: what fails here costs thoroughness only.
         if let Err(error) = overwrite(old) {

@@ -143,3 +143,21 @@ async fn a_stream_is_stopped_in_the_middle_with_the_notice_and_nothing_after_it(
         assert!(notice["article"].is_string() && notice["stage"] == "agent_output", "{told}");
     }
 }
+
+#[tokio::test]
+async fn a_job_goes_on_behind_a_document_that_may_not_be_kept() {
+    let door = Door::open().await;
+    let body = json!({ "documents": [{ "id": "bad", "text": THREAT }] });
+    let request = door.request(Method::POST, "/v1/memory/documents").header("prefer", "respond-async");
+    let response = request.json(&body).send().await.unwrap();
+    assert_eq!(response.status(), 202);
+    let job: Value = response.json().await.unwrap();
+    let path = format!("/v1/jobs/{}", job["id"].as_str().unwrap());
+    let done = crate::harness::eventually("the end of a job", async || {
+        let job: Value = door.get(&path).await.json().await.ok()?;
+        (!job["result"].is_null()).then_some(job)
+    })
+    .await;
+    assert_eq!((&done["result"]["failed"], &done["result"]["created"]), (&json!(1), &json!(0)), "{done}");
+    assert_eq!(done["result"]["errors"][0]["error"]["code"], "moderated", "{done}");
+}

@@ -1,16 +1,18 @@
 //! `village constitution`: the rules that bind everybody, looked at without a village.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+mod sign;
 
-use aivillage_governance::constitution::{
-    DEFAULT_PROSE, DEFAULT_TOML,
-    chain::{Chain, MAX_VERSIONS, RootKeys, Signed},
-    check::Proposal,
-    document::{Article, Document},
-    note::NoteKey,
+use std::path::{Path, PathBuf};
+
+use aivillage_governance::{
+    EMBEDDED,
+    constitution::{
+        chain::{Chain, RootKeys, Signed},
+        check::Proposal,
+        document::{Article, Document},
+        folder::{Files, versions},
+        note::NoteKey,
+    },
 };
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -21,9 +23,6 @@ use super::{
     output::{self, BAD, BOLD, DIM, GOOD, NAME, WARN, paint},
 };
 
-/// What stands for the constitution of the program.
-const EMBEDDED: &str = "embedded";
-
 /// Commands of `village constitution`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Constitution {
@@ -33,6 +32,10 @@ pub(crate) enum Constitution {
     Verify(Verify),
     /// Show what a new version would change, and whether it may.
     Diff(Diff),
+    /// Make a key that signs constitutions.
+    Key(sign::Key),
+    /// Sign a version.
+    Sign(sign::Sign),
 }
 
 impl Constitution {
@@ -45,44 +48,24 @@ impl Constitution {
             Self::Show(show) => show.run(global.json),
             Self::Verify(verify) => verify.run(global.json),
             Self::Diff(diff) => diff.run(global.json),
+            Self::Key(key) => key.run(global.json),
+            Self::Sign(sign) => sign.run(global.json),
         }
     }
 }
 
-/// A version as its files say it.
-#[derive(Debug)]
-struct Files {
-    signed: Signed,
-    prose: Option<String>,
+/// Reads a version, or takes that of the program.
+fn read(place: &Path) -> Result<Files, Failure> {
+    if place == Path::new(EMBEDDED) { Ok(Files::embedded()) } else { Ok(Files::read(place).map_err(failed)?) }
 }
 
-impl Files {
-    fn embedded() -> Self {
-        let signed = Signed { toml: DEFAULT_TOML.to_owned(), note: String::new() };
-        Self { signed, prose: Some(DEFAULT_PROSE.to_owned()) }
-    }
-
-    /// From a folder, or from `constitution.toml` itself.
-    fn read(place: &Path) -> Result<Self, Failure> {
-        if place == Path::new(EMBEDDED) {
-            return Ok(Self::embedded());
-        }
-        let toml = if place.is_dir() { place.join("constitution.toml") } else { place.to_owned() };
-        let beside = |name: &str| toml.with_file_name(name);
-        let optional = |path: PathBuf| if path.exists() { text(&path).map(Some) } else { Ok(None) };
-        let note = optional(beside("constitution.sig"))?.unwrap_or_default();
-        Ok(Self { signed: Signed { toml: text(&toml)?, note }, prose: optional(beside("constitution.md"))? })
-    }
-
-    fn document(&self, place: &Path) -> Result<Document, Failure> {
-        Document::parse(&self.signed.toml)
-            .map_err(|error| Failure::new(Exit::Failed, format!("{}: {error}", place.display())))
-    }
+fn document(files: &Files, place: &Path) -> Result<Document, Failure> {
+    Document::parse(&files.signed.toml)
+        .map_err(|error| Failure::new(Exit::Failed, format!("{}: {error}", place.display())))
 }
 
-fn text(path: &Path) -> Result<String, Failure> {
-    fs::read_to_string(path)
-        .map_err(|error| Failure::new(Exit::Failed, format!("cannot read {}: {error}", path.display())))
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::new(Exit::Failed, error.to_string())
 }
 
 fn hex(hash: [u8; 32]) -> String {
@@ -108,7 +91,7 @@ pub(crate) struct Show {
 
 impl Show {
     fn run(self, as_json: bool) -> Outcome {
-        let document = Files::read(&self.dir)?.document(&self.dir)?;
+        let document = document(&read(&self.dir)?, &self.dir)?;
         let wanted = self.article.as_deref();
         let fits = |id: &str| {
             wanted.is_none_or(|wanted| {
@@ -181,8 +164,8 @@ impl Verify {
         let places = versions(&self.dir);
         let mut all = Vec::new();
         for place in &places {
-            let files = Files::read(place)?;
-            let document = files.document(place)?;
+            let files = read(place)?;
+            let document = document(&files, place)?;
             if let Some(article) = files.prose.as_deref().and_then(|prose| unwritten(&document, prose)) {
                 let message = format!("{}: constitution.md does not say article {article}", place.display());
                 return Err(
@@ -228,13 +211,6 @@ impl Verify {
     }
 }
 
-/// The folders `1`, `2`, ... below this one, or itself if there are none.
-fn versions(dir: &Path) -> Vec<PathBuf> {
-    let numbered = (1..=MAX_VERSIONS).map(|version| dir.join(version.to_string()));
-    let numbered: Vec<_> = numbered.take_while(|place| place.is_dir()).collect();
-    if numbered.is_empty() { vec![dir.to_owned()] } else { numbered }
-}
-
 /// An article that the prose does not have word for word.
 fn unwritten<'d>(document: &'d Document, prose: &str) -> Option<&'d str> {
     let is_there = |article: &Article| prose.contains(&article.title) && prose.contains(&article.text);
@@ -265,8 +241,8 @@ struct Difference {
 
 impl Diff {
     fn run(self, as_json: bool) -> Outcome {
-        let (now, next) = (Files::read(&self.a)?, Files::read(&self.b)?);
-        let (old, new) = (now.document(&self.a)?, next.document(&self.b)?);
+        let (now, next) = (read(&self.a)?, read(&self.b)?);
+        let (old, new) = (document(&now, &self.a)?, document(&next, &self.b)?);
         let differences = differences(&old, &new);
         let proposal = Proposal { constitution: Some(next.signed.toml), ..Proposal::default() };
         let findings = if differences.is_empty() { Vec::new() } else { old.check(&proposal) };
@@ -323,6 +299,8 @@ fn compare<T: PartialEq>(what: &'static str, old: &[T], new: &[T], id: impl Fn(&
 
 #[cfg(test)]
 mod tests {
+    use aivillage_governance::constitution::{DEFAULT_PROSE, DEFAULT_TOML};
+
     use super::*;
 
     fn next() -> Document {

@@ -11,7 +11,7 @@ use std::{
 
 use aivillage_edge::{Edge, EdgeError, RunningEdge};
 use aivillage_governance::{
-    Governance,
+    Governance, InstallError,
     policy::{Bundle, PolicyConfig},
     tlog::{Home, HomeError, TlogConfig},
 };
@@ -40,7 +40,7 @@ use super::{
     output::{self, BOLD, DIM, GOOD, NAME, paint},
     policy,
 };
-use crate::{Cluster, governed};
+use crate::{Cluster, FullError, governed};
 
 /// In the data directory of a node that is a member of a cluster: where it listened for the others last.
 pub(crate) const CLUSTER_FILE: &str = "cluster.addr";
@@ -228,8 +228,7 @@ impl Node {
         check_policies(&loaded.value.governance.policy)?;
         let log = open_log(&data, loaded.value.governance.tlog)?;
         let builder = Village::builder().config(table).data_dir(&data).clustered();
-        let (builder, governance) =
-            governed(builder).map_err(|error| Failure::new(Exit::Usage, client::chain(&error)))?;
+        let (builder, governance) = governed(builder).map_err(|error| install_failure(&error))?;
         let builder = log.install(builder);
         let village = builder.start().await.map_err(|error| start_failure(&error))?;
         match Edge::start_logged(&village, loaded.value.edge.clone(), &data, &governance, log.clone()).await {
@@ -279,12 +278,14 @@ impl Node {
         let mut told = String::new();
         loop {
             let takes_part = self.village.health().ready;
-            if takes_part && self.governance.pdp.epoch().is_some() {
+            let (has_policies, has_secret) = (self.governance.pdp.epoch().is_some(), self.governance.secret.is_there());
+            if takes_part && has_policies && has_secret {
                 return;
             }
             let waiting = match self.village.cluster() {
                 Some(cluster) if !takes_part => waiting(&cluster.status()),
-                _ => "waiting for the policies".to_owned(),
+                _ if !has_policies => "waiting for the policies".to_owned(),
+                _ => "waiting for the secret of the village".to_owned(),
             };
             if waiting != told {
                 tell(&waiting);
@@ -455,6 +456,14 @@ fn log_failure(error: &HomeError, dir: &Path) -> Failure {
          node begins a new log under a new key",
         log.display()
     ))
+}
+
+fn install_failure(error: &FullError) -> Failure {
+    let text = client::chain(error);
+    let FullError::Governance(InstallError::Constitution(_)) = error else { return Failure::new(Exit::Usage, text) };
+    Failure::new(Exit::Unsound, text).hint(
+        "`village constitution verify DIR --root-key KEY` looks at it without a village; restore it or have it signed",
+    )
 }
 
 fn start_failure(error: &StartError) -> Failure {
