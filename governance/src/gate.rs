@@ -25,6 +25,7 @@ mod judge;
 mod metrics;
 mod recheck;
 mod record;
+mod refuse;
 mod stream;
 
 use std::collections::HashSet;
@@ -42,12 +43,10 @@ pub use judge::{Judge, Moderation, Unavailable};
 pub use stream::{OutputGuard, Released};
 
 use crate::constitution::chain::Chain;
-use crate::constitution::{self};
-use crate::dlp::DataKind;
 use crate::install::HERE;
-use crate::limits::{Exceeded, Limit, Limits};
+use crate::limits::{Exceeded, Limits};
 use crate::moderation::rules::RulesError;
-use crate::moderation::{Level, Policy, Stage, Verdict};
+use crate::moderation::{Policy, Stage};
 use crate::policy::{Decision, Pdp, PdpHandle, PdpMsg, Request, Resource, Snapshot};
 use crate::tlog::Home;
 use clean::{Cleaned, Cleaner};
@@ -64,8 +63,6 @@ const RETRY: Duration = Duration::from_secs(20);
 const DATA_ARTICLE: &str = "A4.1";
 /// Contents longer than this are judged on a thread of their own, bytes: they take milliseconds.
 const LONG: usize = 4 * 1024;
-/// A day in milliseconds.
-const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// What a gate is made of.
 #[derive(Debug)]
@@ -236,14 +233,7 @@ impl Gate {
         if decision.allow {
             return Ok(decision);
         }
-        let mut notice = Notice::new(id, stage);
-        notice.policies.clone_from(&decision.policy_ids);
-        notice.articles.clone_from(&decision.articles);
-        notice.article = decision.articles.first().cloned();
-        notice.title = notice.article.as_deref().and_then(|article| self.title(article));
-        let Request { action, resource, .. } = request;
-        let message = format!("`{action}` on {} `{}` is {decision}", resource.kind, resource.id);
-        Err(Box::new(Denied { why: Why::Forbidden, message, notice: Box::new(notice), retry_after: None }))
+        Err(self.forbidden(id, stage, request, &decision))
     }
 
     /// Lets content pass at a stage, or not. Nobody else puts the steps together.
@@ -432,41 +422,6 @@ impl Gate {
         }
     }
 
-    /// Judges what passed unjudged, for as long as the village lives.
-    async fn recheck(&self) {
-        loop {
-            self.0.rechecks.arrived.notified().await;
-            while self.0.rechecks.len() > 0 {
-                if !self.recheck_once().await {
-                    tokio::time::sleep(RETRY).await;
-                }
-            }
-        }
-    }
-
-    /// Judges one of those; false when it cannot be judged yet.
-    async fn recheck_once(&self) -> bool {
-        let Some(waiting) = self.0.rechecks.next() else { return true };
-        let judged = self.0.court.judge(&waiting.content);
-        if judged.unchecked.is_some() {
-            self.0.rechecks.back(waiting);
-            return false;
-        }
-        if !acts(judged.verdict.action) {
-            return true;
-        }
-        tracing::warn!(stage = waiting.stage.code(), "content that passed unjudged should not have");
-        let Some(home) = self.0.log.get() else { return true };
-        let subject = Subject { id: waiting.id, stage: waiting.stage, cx: &waiting.cx };
-        let logged = append(home, subject.verdict(home, &judged.verdict, true), false).await;
-        if let Err(error) = logged {
-            tracing::error!(%error, "a late verdict is not in the transparency log");
-            self.0.rechecks.back(waiting);
-            return false;
-        }
-        true
-    }
-
     /// Guards a stream of an agent's words.
     #[must_use]
     pub fn guard_output(&self, cx: Ctx) -> OutputGuard {
@@ -478,72 +433,6 @@ impl Gate {
             metrics.denied(stage, denied.why.code());
         }
     }
-
-    fn exceeded(&self, stage: Stage, id: Uuid, exceeded: Exceeded) -> Box<Denied> {
-        let name = match exceeded.limit {
-            Limit::Ip => "governance.defence.ip",
-            Limit::Principal => "governance.defence.principal",
-            Limit::Tenant => "governance.defence.tenant",
-            Limit::Login => "login",
-        };
-        let message = format!("too many requests: the limit `{name}` is exceeded");
-        let retry_after = Some(exceeded.retry_after.max(Duration::from_millis(1)));
-        let notice = Box::new(Notice { limit: Some(exceeded.limit), ..Notice::new(id, stage) });
-        Box::new(Denied { why: Why::RateLimited, message, notice, retry_after })
-    }
-
-    fn title(&self, article: &str) -> Option<String> {
-        self.0.constitution.current().article(article).map(|article| article.title.clone())
-    }
-
-    fn moderated(&self, id: Uuid, stage: Stage, verdict: &Verdict) -> Box<Denied> {
-        let why = if verdict.level == Some(Level::H2) { Why::AgainstPolicy } else { Why::Moderated };
-        let mut notice = Notice::new(id, stage);
-        notice.action = verdict.action;
-        (notice.level, notice.category) = (verdict.level, verdict.category);
-        notice.article.clone_from(&verdict.article);
-        let level = verdict.level.map(constitutional);
-        if let (Some(level), Some(category)) = (level, verdict.category)
-            && let Some((rule, article)) = self.0.constitution.current().rule_for(level, category.code(), "")
-        {
-            notice.rule = Some(rule.id.clone());
-            notice.article = Some(article.id.clone());
-            notice.appeal_until = appeal(rule.measure.appeal_days, (self.0.clock)());
-        }
-        notice.title = notice.article.as_deref().and_then(|article| self.title(article));
-        let category = verdict.category.map_or("content", |category| category.code());
-        let article = notice.article.as_deref().unwrap_or("A1.2");
-        let message = format!("content at stage `{}` is withheld as `{category}`, by article {article}", stage.code());
-        Box::new(Denied { why, message, notice: Box::new(notice), retry_after: None })
-    }
-
-    fn barred(&self, id: Uuid, stage: Stage, kinds: &[DataKind]) -> Box<Denied> {
-        let mut notice = Notice::new(id, stage);
-        notice.article = Some(DATA_ARTICLE.to_owned());
-        notice.title = self.title(DATA_ARTICLE);
-        notice.data = kinds.iter().map(|kind| kind.label().to_owned()).collect();
-        notice.data.sort_unstable();
-        notice.data.dedup();
-        let message = format!(
-            "content with protected data ({}) does not pass at stage `{}`, by article {DATA_ARTICLE}",
-            notice.data.join(", "),
-            stage.code()
-        );
-        Box::new(Denied { why: Why::DataProtected, message, notice: Box::new(notice), retry_after: None })
-    }
-}
-
-fn constitutional(level: Level) -> constitution::taxonomy::Level {
-    match level {
-        Level::H0 => constitution::taxonomy::Level::H0,
-        Level::H1 => constitution::taxonomy::Level::H1,
-        Level::H2 => constitution::taxonomy::Level::H2,
-        Level::H3 => constitution::taxonomy::Level::H3,
-    }
-}
-
-fn appeal(days: u32, now_ms: u64) -> Option<u64> {
-    (days > 0).then(|| now_ms.saturating_add(u64::from(days).saturating_mul(DAY_MS)))
 }
 
 #[cfg(test)]

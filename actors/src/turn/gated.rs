@@ -68,7 +68,6 @@ fn parsed(text: &str) -> Result<Value, ToolError> {
 fn refused(tool: &ToolEntry, denied: Denied) -> ToolError {
     match denied.why {
         Why::Forbidden => ToolError::Denied { action: format!("{}: {}", tool.action, denied.message) },
-        Why::GovernanceUnavailable => ToolError::Unavailable(denied.message),
         why => ToolError::failed(why.code(), &denied),
     }
 }

@@ -9,6 +9,8 @@ use uuid::Uuid;
 use crate::moderation::Stage;
 
 use super::admission::Ctx;
+use super::record::{Subject, acts, append};
+use super::{Gate, RETRY};
 
 /// Contents that wait at once.
 const COUNT: usize = 1_024;
@@ -69,5 +71,42 @@ impl Rechecks {
 
     pub(super) fn len(&self) -> usize {
         self.queue.lock().waiting.len()
+    }
+}
+
+impl Gate {
+    /// Judges what passed unjudged, for as long as the village lives.
+    pub(super) async fn recheck(&self) {
+        loop {
+            self.0.rechecks.arrived.notified().await;
+            while self.0.rechecks.len() > 0 {
+                if !self.recheck_once().await {
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// Judges one of those; false when it cannot be judged yet.
+    pub(super) async fn recheck_once(&self) -> bool {
+        let Some(waiting) = self.0.rechecks.next() else { return true };
+        let judged = self.0.court.judge(&waiting.content);
+        if judged.unchecked.is_some() {
+            self.0.rechecks.back(waiting);
+            return false;
+        }
+        if !acts(judged.verdict.action) {
+            return true;
+        }
+        tracing::warn!(stage = waiting.stage.code(), "content that passed unjudged should not have");
+        let Some(home) = self.0.log.get() else { return true };
+        let subject = Subject { id: waiting.id, stage: waiting.stage, cx: &waiting.cx };
+        let logged = append(home, subject.verdict(home, &judged.verdict, true), false).await;
+        if let Err(error) = logged {
+            tracing::error!(%error, "a late verdict is not in the transparency log");
+            self.0.rechecks.back(waiting);
+            return false;
+        }
+        true
     }
 }

@@ -6,8 +6,9 @@ use aivillage_runtime::{CallError, MsgCx, PrincipalKind};
 use proptest::prelude::*;
 
 use super::*;
+use crate::limits::Limit;
 use crate::moderation::hashes::HashList;
-use crate::moderation::{Action, Category, Engine, H2Action, ModeratorHandle, StreamScanner};
+use crate::moderation::{Action, Category, Engine, H2Action, Level, ModeratorHandle, StreamScanner, Verdict};
 use crate::policy::{Bundle, Resource, Sources};
 use crate::tlog::{TlogConfig, entry::Entry};
 
