@@ -32,6 +32,10 @@ use serde::{Deserialize, Serialize};
 
 use chain::{Chain, Signed};
 use check::{Finding, Proposal};
+use note::NoteKey;
+use signer::RootSigner;
+
+use crate::keys::VillageSecret;
 
 /// The key of the one constitution.
 pub const KEY: &str = "main";
@@ -68,22 +72,42 @@ pub struct Version {
     pub hash: [u8; 32],
     /// Its files, for whoever wants to verify them.
     pub signed: Signed,
+    /// Who signs: the configured root keys, or the village's own for the constitution of the program.
+    pub root_keys: Vec<NoteKey>,
 }
 
 /// The behaviour, and what it answers from.
 #[derive(Debug, Clone)]
-pub struct Constitution(Arc<Chain>);
+pub struct Constitution {
+    chain: Arc<Chain>,
+    root_keys: Arc<[NoteKey]>,
+    secret: VillageSecret,
+}
 
 impl Constitution {
-    /// Answers from versions that were verified.
+    /// Answers from versions that these keys signed. Without keys it is the program's own, which the village signs by a key
+    /// that all its nodes derive from their secret.
     #[must_use]
-    pub fn new(chain: Arc<Chain>) -> Self {
-        Self(chain)
+    pub fn new(chain: Arc<Chain>, root_keys: &[NoteKey], secret: VillageSecret) -> Self {
+        Self { chain, root_keys: root_keys.into(), secret }
     }
 
     fn get(&self, version: Option<u32>) -> Option<Version> {
-        let (document, signed) = self.0.version(version.unwrap_or(self.0.current().version()))?;
-        Some(Version { version: document.version(), hash: document.hash(), signed: signed.clone() })
+        let (document, signed) = self.chain.version(version.unwrap_or(self.chain.current().version()))?;
+        let (mut signed, mut root_keys) = (signed.clone(), self.root_keys.to_vec());
+        if root_keys.is_empty()
+            && let Some(signer) = self.own_root()
+            && let Ok(note) = signer.sign(&signed, None)
+        {
+            signed.note = note;
+            root_keys = vec![signer.public().clone()];
+        }
+        Some(Version { version: document.version(), hash: document.hash(), signed, root_keys })
+    }
+
+    /// None before the node has the secret.
+    fn own_root(&self) -> Option<RootSigner> {
+        RootSigner::new("village", &*self.secret.derive("the root key of its constitution")?).ok()
     }
 }
 
@@ -109,7 +133,7 @@ impl Actor for Constitution {
     async fn handle(&self, _: ActorRef<Self::Msg>, mail: Self::Msg, (): &mut ()) -> Result<(), ActorProcessingErr> {
         match mail.body {
             ConstitutionMsg::Get { version, reply } => reply.send(self.get(version)),
-            ConstitutionMsg::Check { proposal, reply } => reply.send(self.0.current().check(&proposal)),
+            ConstitutionMsg::Check { proposal, reply } => reply.send(self.chain.current().check(&proposal)),
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use crate::config::GovernanceConfig;
 use crate::constitution::Constitution;
 use crate::constitution::chain::{Chain, ConstitutionError};
 use crate::constitution::folder::{self, FolderError};
+use crate::constitution::note::NoteKey;
 use crate::gate::{Gate, Moderation, Parts};
 use crate::identity::{self, IdentityError, IdentityNode, TenantMachine, VerifierHandle};
 use crate::keys::{SecretKeeper, VillageSecret, share};
@@ -75,13 +76,12 @@ pub fn install(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), 
     let secret = VillageSecret::default();
     let accounts = IdentityNode::try_new(config.identity.clone(), secret.clone())?;
     let (builder, verifier) = identity::install(builder, &accounts);
-    let chain = Arc::new(constitution(&config)?);
+    let (chain, roots) = constitution(&config)?;
     let pdp = PdpHandle::new(config.policy.cache);
     let moderator = ModeratorHandle::new(Engine::embedded(HashList::default())?);
     let gate = gate(&config, &pdp, &moderator, chain.clone())?;
+    let (constitution, keeper) = (Constitution::new(chain, &roots, secret.clone()), SecretKeeper::new(secret.clone()));
     let governance = Governance { pdp: pdp.clone(), moderator, gate: gate.clone(), verifier, secret };
-    let constitution = Constitution::new(chain);
-    let keeper = SecretKeeper::new(governance.secret.clone());
     let builder = builder
         .provide(gate)
         .control_machine(PolicyMachine::default)
@@ -111,12 +111,13 @@ fn gate(
     })
 }
 
-/// All versions, verified.
-fn constitution(config: &GovernanceConfig) -> Result<Chain, InstallError> {
-    match (config.constitution_dir(), config.roots()?) {
-        (Some(dir), Some(roots)) => Ok(Chain::verify(folder::read_all(dir)?, &roots)?),
-        _ => Ok(Chain::embedded()?),
-    }
+/// All versions, verified, and who signs them.
+fn constitution(config: &GovernanceConfig) -> Result<(Arc<Chain>, Vec<NoteKey>), InstallError> {
+    let (chain, roots) = match (config.constitution_dir(), config.roots()?) {
+        (Some(dir), Some(roots)) => (Chain::verify(folder::read_all(dir)?, &roots)?, roots.keys().to_vec()),
+        _ => (Chain::embedded()?, Vec::new()),
+    };
+    Ok((Arc::new(chain), roots))
 }
 
 impl Governance {

@@ -94,6 +94,7 @@ async fn a_village_refuses_what_its_policies_forbid_and_says_by_which() -> Resul
     ensure!(explained["determining"][0]["file"] == "stop.cedar", "{explained}");
     let constitution = node.get("/v1/constitution").await?;
     ensure!(constitution["version"] == 1, "{constitution}");
+    ensure!(constitution["note"].as_str().is_some_and(|note| note.contains("\u{2014} village ")), "{constitution}");
     Ok(())
 }
 

@@ -34,6 +34,12 @@ impl RootKeys {
         }
         Ok(Self { keys, threshold })
     }
+
+    /// The keys.
+    #[must_use]
+    pub fn keys(&self) -> &[NoteKey] {
+        &self.keys
+    }
 }
 
 /// A version as it is stored: two files.

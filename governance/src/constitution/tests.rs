@@ -4,6 +4,7 @@ use aivillage_runtime::testing::asked;
 use aivillage_runtime::{PublicKey, Village};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use proptest::prelude::*;
+use zeroize::Zeroizing;
 
 use super::chain::{ConstitutionError, RootKeys, SignatureReason, body};
 use super::check::{Broken, Change, Payment};
@@ -273,18 +274,31 @@ proptest! {
 #[tokio::test]
 async fn the_actor_answers_from_all_versions() {
     let chain = Arc::new(Chain::verify(versions(), &roots()).unwrap());
-    let host = move |_: &ActorCx| Constitution::new(chain.clone());
+    let host = move |_: &ActorCx| Constitution::new(chain.clone(), roots().keys(), VillageSecret::default());
     let village = Village::builder().host(host).start().await.unwrap();
     let constitution = village.addr::<Constitution>(KEY);
     let get = async |version| constitution.ask(|reply| ConstitutionMsg::Get { version, reply }).await.unwrap();
     let current = get(None).await.unwrap();
     assert_eq!((current.version, &current.signed), (2, &versions()[1]));
+    assert_eq!(current.root_keys, roots().keys());
     assert_eq!(get(Some(1)).await.unwrap().hash, first().hash());
     assert_eq!(get(Some(3)).await, None);
     let change = Change { key: "no.bound".into(), from: 1.0, to: 1.0 };
     let proposal = Proposal { changes: vec![change], ..Proposal::default() };
     let found = constitution.ask(|reply| ConstitutionMsg::Check { proposal, reply }).await.unwrap();
     assert_eq!(found[0].what, Broken::Unbounded { key: "no.bound".into() });
+}
+
+#[tokio::test]
+async fn the_program_s_own_is_signed_alike_by_every_node_of_a_village() {
+    let (chain, secret) = (Arc::new(Chain::embedded().unwrap()), VillageSecret::default());
+    let nodes = [(); 2].map(|()| Constitution::new(chain.clone(), &[], secret.clone()));
+    assert_eq!(nodes[0].get(None).unwrap().signed.note, "", "no node has the secret yet");
+    secret.set(Zeroizing::new([7; 32]));
+    let version = nodes[0].get(None).unwrap();
+    assert_eq!(nodes[1].get(None).as_ref(), Some(&version));
+    let roots = RootKeys::try_new(version.root_keys, 1).unwrap();
+    assert_eq!(Chain::verify(vec![version.signed], &roots).unwrap().current(), chain.current());
 }
 
 #[test]
@@ -307,7 +321,7 @@ fn messages_are_the_same_on_another_node() {
         other => panic!("{other:?}"),
     };
     let signed = signed(DEFAULT_TOML, [0; 32], &[1]);
-    let answer = Some(Version { version: 1, hash: [3; 32], signed });
+    let answer = Some(Version { version: 1, hash: [3; 32], signed, root_keys: vec![root(1).0] });
     let get = |reply| ConstitutionMsg::Get { version: Some(7), reply };
     assert_eq!(asked::<Constitution, _>(get, open, answer.clone()), Ok(answer));
 }

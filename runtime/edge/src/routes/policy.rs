@@ -77,8 +77,10 @@ pub(crate) struct ConstitutionView {
     hash: String,
     /// `constitution.toml`.
     toml: String,
-    /// `constitution.sig`; empty for the constitution of the program itself.
+    /// `constitution.sig`; empty as long as the node has not the key that signs the constitution of the program itself.
     note: String,
+    /// Whose signatures count, `name+hash+key`.
+    root_keys: Vec<String>,
 }
 
 /// The constitution in force.
@@ -89,5 +91,7 @@ pub(crate) async fn constitution(State(door): State<Arc<Door>>) -> Answer<Respon
     let found = door.village.addr::<Constitution>(constitution::KEY).ask(get).await?;
     let version = found.ok_or_else(|| ApiError::not_found("a constitution"))?;
     let hash = version.hash.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
-    Ok(ok(ConstitutionView { version: version.version, hash, toml: version.signed.toml, note: version.signed.note }))
+    let root_keys = version.root_keys.iter().map(ToString::to_string).collect();
+    let (toml, note) = (version.signed.toml, version.signed.note);
+    Ok(ok(ConstitutionView { version: version.version, hash, toml, note, root_keys }))
 }
