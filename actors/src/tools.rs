@@ -180,6 +180,7 @@ pub trait Tool: Send + Sync + 'static {
     fn observe(out: Self::Out) -> Observation;
 
     /// Whether a result has words from outside the caller's trust. What is computed of the arguments alone has none.
+    #[must_use]
     fn taints(_: &Self::Out) -> bool {
         Self::CLASS != Class::Compute
     }

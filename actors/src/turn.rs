@@ -324,7 +324,7 @@ impl Turn {
         // Whatever the tool sends goes on with the taint of this turn.
         let message = if self.tainted { MsgCx::current().tainted() } else { MsgCx::current() };
         let call = tool.call(cx, args);
-        let mut work = AbortOnDrop(message.scope(async { self.village.task("agent.tool", call) }).await);
+        let mut work = message.scope(async { AbortOnDrop(self.village.task("agent.tool", call)) }).await;
         let seen = match tokio::time::timeout(self.config.tool_timeout.get(), &mut work.0).await {
             Ok(Ok(done)) => done?,
             Ok(Err(error)) => return Err(ToolError::failed("tool_panicked", &error)),

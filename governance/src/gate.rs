@@ -54,6 +54,7 @@ use judge::{Court, Judged};
 use metrics::GateMetrics;
 use recheck::{Rechecks, Waiting};
 use record::{Subject, acts, append};
+use refuse::exceeded;
 
 /// Within this time what passed unjudged is judged, once moderation can.
 pub const RECHECK: Duration = Duration::from_mins(1);
@@ -188,7 +189,7 @@ impl Gate {
         if ip.is_loopback() {
             return Ok(());
         }
-        self.0.limits.ip(ip).map_err(|exceeded| self.exceeded(Stage::UserInput, Uuid::nil(), exceeded))
+        self.0.limits.ip(ip).map_err(|e| Box::new(exceeded(Stage::UserInput, Uuid::nil(), e)))
     }
 
     /// The part of [`Gate::admit`] that needs no content, for a door that has not read it: limits, then policies. What it denies
@@ -202,7 +203,7 @@ impl Gate {
     }
 
     fn entered(&self, id: Uuid, stage: Stage, cx: &Ctx) -> Result<Option<Arc<Decision>>, Box<Denied>> {
-        debug_span!("gate.limit").in_scope(|| self.limit(cx)).map_err(|e| self.exceeded(stage, id, e))?;
+        debug_span!("gate.limit").in_scope(|| self.limit(cx)).map_err(|e| Box::new(exceeded(stage, id, e)))?;
         let Some(act) = &cx.act else { return Ok(None) };
         debug_span!("gate.pdp").in_scope(|| self.decide(id, stage, &cx.request(act))).map(Some)
     }
@@ -233,7 +234,7 @@ impl Gate {
         if decision.allow {
             return Ok(decision);
         }
-        Err(self.forbidden(id, stage, request, &decision))
+        Err(Box::new(self.forbidden(id, stage, request, &decision)))
     }
 
     /// Lets content pass at a stage, or not. Nobody else puts the steps together.
@@ -380,9 +381,9 @@ impl Gate {
                 is_logged = true;
             }
         }
-        let Some(judged) = judged else { return Err(self.barred(id, stage, &cleaned.barred)) };
+        let Some(judged) = judged else { return Err(Box::new(self.barred(id, stage, &cleaned.barred))) };
         if !judged.verdict.action.passes() {
-            return Err(self.moderated(id, stage, &judged.verdict));
+            return Err(Box::new(self.moderated(id, stage, &judged.verdict)));
         }
         let Cleaned { content, is_redacted, found, .. } = cleaned;
         let mut admission =

@@ -42,7 +42,7 @@ impl Turn {
         gate.policies(&self.village).await;
         let cx = self.cx().act(tool.action, gate.thing(tool.action, tool.name, &self.tenant));
         let content = if tool.is_gated { String::new() } else { args.to_string() };
-        let admission = gate.admit(Stage::ToolCall, &cx, content).await.map_err(|denied| refused(tool, *denied))?;
+        let admission = gate.admit(Stage::ToolCall, &cx, content).await.map_err(|denied| refused(tool, &denied))?;
         if admission.is_redacted { parsed(&admission.content) } else { Ok(args) }
     }
 
@@ -51,9 +51,9 @@ impl Turn {
         let Some(gate) = self.gate.as_ref().filter(|_| !tool.is_gated) else { return Ok(seen) };
         let cx = self.cx();
         let value = gate.admit(Stage::ToolResult, &cx, seen.value.to_string()).await;
-        let value = value.map_err(|denied| refused(tool, *denied))?;
+        let value = value.map_err(|denied| refused(tool, &denied))?;
         let text = gate.admit(Stage::ToolResult, &cx, seen.text).await;
-        let text = text.map_err(|denied| refused(tool, *denied))?.content;
+        let text = text.map_err(|denied| refused(tool, &denied))?.content;
         let value = if value.is_redacted { parsed(&value.content)? } else { seen.value };
         Ok(Observation { value, text, ..seen })
     }
@@ -65,9 +65,9 @@ fn parsed(text: &str) -> Result<Value, ToolError> {
     serde_json::from_str(text).map_err(|_| ToolError::failed(Why::DataProtected.code(), &detail))
 }
 
-fn refused(tool: &ToolEntry, denied: Denied) -> ToolError {
+fn refused(tool: &ToolEntry, denied: &Denied) -> ToolError {
     match denied.why {
         Why::Forbidden => ToolError::Denied { action: format!("{}: {}", tool.action, denied.message) },
-        why => ToolError::failed(why.code(), &denied),
+        why => ToolError::failed(why.code(), denied),
     }
 }

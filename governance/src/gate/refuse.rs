@@ -16,7 +16,7 @@ use super::{DATA_ARTICLE, Denied, Gate, Notice, Why};
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
 impl Gate {
-    pub(super) fn forbidden(&self, id: Uuid, stage: Stage, request: &Request, decision: &Decision) -> Box<Denied> {
+    pub(super) fn forbidden(&self, id: Uuid, stage: Stage, request: &Request, decision: &Decision) -> Denied {
         let mut notice = Notice::new(id, stage);
         notice.policies.clone_from(&decision.policy_ids);
         notice.articles.clone_from(&decision.articles);
@@ -24,27 +24,14 @@ impl Gate {
         notice.title = notice.article.as_deref().and_then(|article| self.title(article));
         let Request { action, resource, .. } = request;
         let message = format!("`{action}` on {} `{}` is {decision}", resource.kind, resource.id);
-        Box::new(Denied { why: Why::Forbidden, message, notice: Box::new(notice), retry_after: None })
-    }
-
-    pub(super) fn exceeded(&self, stage: Stage, id: Uuid, exceeded: Exceeded) -> Box<Denied> {
-        let name = match exceeded.limit {
-            Limit::Ip => "governance.defence.ip",
-            Limit::Principal => "governance.defence.principal",
-            Limit::Tenant => "governance.defence.tenant",
-            Limit::Login => "login",
-        };
-        let message = format!("too many requests: the limit `{name}` is exceeded");
-        let retry_after = Some(exceeded.retry_after.max(Duration::from_millis(1)));
-        let notice = Box::new(Notice { limit: Some(exceeded.limit), ..Notice::new(id, stage) });
-        Box::new(Denied { why: Why::RateLimited, message, notice, retry_after })
+        Denied { why: Why::Forbidden, message, notice: Box::new(notice), retry_after: None }
     }
 
     fn title(&self, article: &str) -> Option<String> {
         self.0.constitution.current().article(article).map(|article| article.title.clone())
     }
 
-    pub(super) fn moderated(&self, id: Uuid, stage: Stage, verdict: &Verdict) -> Box<Denied> {
+    pub(super) fn moderated(&self, id: Uuid, stage: Stage, verdict: &Verdict) -> Denied {
         let why = if verdict.level == Some(Level::H2) { Why::AgainstPolicy } else { Why::Moderated };
         let mut notice = Notice::new(id, stage);
         notice.action = verdict.action;
@@ -62,10 +49,10 @@ impl Gate {
         let category = verdict.category.map_or("content", |category| category.code());
         let article = notice.article.as_deref().unwrap_or("A1.2");
         let message = format!("content at stage `{}` is withheld as `{category}`, by article {article}", stage.code());
-        Box::new(Denied { why, message, notice: Box::new(notice), retry_after: None })
+        Denied { why, message, notice: Box::new(notice), retry_after: None }
     }
 
-    pub(super) fn barred(&self, id: Uuid, stage: Stage, kinds: &[DataKind]) -> Box<Denied> {
+    pub(super) fn barred(&self, id: Uuid, stage: Stage, kinds: &[DataKind]) -> Denied {
         let mut notice = Notice::new(id, stage);
         notice.article = Some(DATA_ARTICLE.to_owned());
         notice.title = self.title(DATA_ARTICLE);
@@ -77,8 +64,22 @@ impl Gate {
             notice.data.join(", "),
             stage.code()
         );
-        Box::new(Denied { why: Why::DataProtected, message, notice: Box::new(notice), retry_after: None })
+        Denied { why: Why::DataProtected, message, notice: Box::new(notice), retry_after: None }
     }
+}
+
+/// Too many requests; the denial names the limit.
+pub(super) fn exceeded(stage: Stage, id: Uuid, exceeded: Exceeded) -> Denied {
+    let name = match exceeded.limit {
+        Limit::Ip => "governance.defence.ip",
+        Limit::Principal => "governance.defence.principal",
+        Limit::Tenant => "governance.defence.tenant",
+        Limit::Login => "login",
+    };
+    let message = format!("too many requests: the limit `{name}` is exceeded");
+    let retry_after = Some(exceeded.retry_after.max(Duration::from_millis(1)));
+    let notice = Box::new(Notice { limit: Some(exceeded.limit), ..Notice::new(id, stage) });
+    Denied { why: Why::RateLimited, message, notice, retry_after }
 }
 
 fn constitutional(level: Level) -> taxonomy::Level {

@@ -70,12 +70,12 @@ impl OutputGuard {
             }
         };
         match step.blocked {
-            Some(verdict) => Err(self.blocked(&verdict).await),
+            Some(verdict) => Err(Box::new(self.blocked(&verdict).await)),
             None => Ok(Released(step.release)),
         }
     }
 
-    async fn blocked(&self, verdict: &Verdict) -> Box<Denied> {
+    async fn blocked(&self, verdict: &Verdict) -> Denied {
         let id = Uuid::now_v7();
         let subject = Subject { id, stage: Stage::AgentOutput, cx: &self.cx };
         if let Some(home) = self.gate.0.log.get()
