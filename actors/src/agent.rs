@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aivillage_governance::gate::{Ctx, Gate};
+use aivillage_governance::moderation::Stage;
 use aivillage_runtime::{
     Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, CallError, Durability, Entity, Expose, Kind, KindOptions,
     Mail, MsgCx, Reply, clock,
@@ -265,8 +267,16 @@ impl AgentState {
         if text.len() > MAX_NOTE_BYTES {
             return Err(CallError::TooLarge { max: MAX_NOTE_BYTES as u64 });
         }
+        let text = match Gate::of(self.cx.village()) {
+            Some(gate) => {
+                let sender = Ctx::from_message(cx, &self.tenant);
+                let admitted = gate.admit(Stage::MemoryWrite, &sender, text.to_owned()).await;
+                admitted.map_err(|denied| CallError::from(*denied))?.content
+            }
+            None => text.to_owned(),
+        };
         let keep = u32::try_from(self.config.memory.max_entries).unwrap_or(u32::MAX);
-        let event = NoteEvent::Remembered { at_ms: clock::unix_ms(), text: text.to_owned(), keep };
+        let event = NoteEvent::Remembered { at_ms: clock::unix_ms(), text, keep };
         let newest = |notes: &Notes| notes.newest().cloned();
         let kept = self.notes.commit_once(cx.idem(), event, newest).await?;
         kept.ok_or_else(|| AppError::new("memory_full", "agents.memory.max_entries keeps no note").into())

@@ -1,5 +1,6 @@
 //! What an agent answers with: text, citations, the steps that led there, and the events told on the way.
 
+use aivillage_memory::trust;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -27,6 +28,14 @@ pub struct Evidence {
     pub url: Option<String>,
     /// Trust in the source, 0 to 1.
     pub trust: f32,
+}
+
+impl Evidence {
+    /// Whether nobody whom this village knows answers for it.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        trust::is_foreign(self.trust)
+    }
 }
 
 /// A numbered proof: the quoted characters stand verbatim in the document.
@@ -134,6 +143,9 @@ pub struct Answer {
     /// Trace that shows the turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
+    /// Whether words of tools, the web or strangers had a part in it: who goes on with it does nothing privileged.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tainted: bool,
 }
 
 /// What a turn tells while it runs, published on the topic named by `stream_to`.

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
+use aivillage_governance::gate::{Ctx, Denied, Gate, OutputGuard};
 use aivillage_runtime::{
-    Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, Kind, KindOptions, Mail, Reply, Topic,
+    Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, CallError, Kind, KindOptions, Mail, Reply, Topic,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -112,20 +113,26 @@ impl Model {
             return reply.fail(AppError::from(ModelError::Unavailable { provider: self.cx.key().to_owned(), detail }));
         }
         let topic = request.stream_to.as_ref().map(|name| self.cx.village().topic(name));
+        // Words that are not streamed pass the gate as a whole, in the turn.
+        let gate = Gate::of(self.cx.village()).filter(|_| topic.is_some());
+        let guard = gate.map(|gate| gate.guard_output(Ctx::current("")));
         let (cx, free, metrics) = (self.cx.clone(), self.free.clone(), self.metrics.clone());
         let work = async move {
             let ended = EndedOnDrop { cx, myself, ok: None };
             let Ok(_permit) = free.acquire_owned().await else { return };
             let done = tokio::select! {
-                done = Box::pin(run(&client, &request, topic)) => done,
+                done = Box::pin(run(&client, &request, topic, guard)) => done,
                 () = reply.closed() => return,
             };
-            // A refused request says nothing about the provider's health.
-            let ok =
-                !matches!(done, Err(ModelError::Unavailable { .. })) && !done.as_ref().is_ok_and(|answer| answer.cut);
+            // A refused request says nothing about the provider's health, and neither do words that may not go out.
+            let ok = match &done {
+                Ok(answer) => !answer.cut,
+                Err(Failed::Model(error)) => !matches!(error, ModelError::Unavailable { .. }),
+                Err(Failed::Withheld(_)) => true,
+            };
             metrics.model_done(done.is_ok());
             ended.told(ok);
-            reply.complete(done.map_err(AppError::from));
+            reply.complete(done);
         };
         self.cx.village().task("agent.model.generate", work).detach();
     }
@@ -150,22 +157,63 @@ impl Drop for EndedOnDrop {
     }
 }
 
-async fn run(client: &OpenAi, request: &GenRequest, topic: Option<Topic>) -> Result<Generation, ModelError> {
+/// Why there is no generation.
+enum Failed {
+    Model(ModelError),
+    /// The gate stopped the words as they came.
+    Withheld(Box<Denied>),
+}
+
+impl From<Failed> for CallError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Model(error) => AppError::from(error).into(),
+            Failed::Withheld(denied) => (*denied).into(),
+        }
+    }
+}
+
+async fn run(
+    client: &OpenAi,
+    request: &GenRequest,
+    topic: Option<Topic>,
+    guard: Option<OutputGuard>,
+) -> Result<Generation, Failed> {
     let (deltas, pieces) = mpsc::channel(PIECES);
     let generate = async {
         let done = client.generate(request, &deltas).await;
         drop(deltas);
-        done
+        done.map_err(Failed::Model)
     };
-    tokio::join!(generate, publish(topic, pieces)).0
+    // Words that may not go out end the generation.
+    tokio::try_join!(generate, publish(topic, guard, pieces)).map(|(made, ())| made)
 }
 
-async fn publish(topic: Option<Topic>, mut pieces: mpsc::Receiver<String>) {
+async fn publish(
+    topic: Option<Topic>,
+    mut guard: Option<OutputGuard>,
+    mut pieces: mpsc::Receiver<String>,
+) -> Result<(), Failed> {
     while let Some(text) = pieces.recv().await {
         let Some(topic) = &topic else { continue };
-        let Ok(event) = serde_json::to_value(TurnEvent::Delta { text }) else { continue };
-        if let Err(error) = topic.post(event).await {
-            tracing::debug!(%error, "a piece of an answer was not published");
-        }
+        let text = match &mut guard {
+            Some(guard) => guard.push(&text).await.map_err(Failed::Withheld)?.0,
+            None => text,
+        };
+        post(topic, text).await;
+    }
+    if let (Some(topic), Some(guard)) = (&topic, &mut guard) {
+        post(topic, guard.finish().await.map_err(Failed::Withheld)?.0).await;
+    }
+    Ok(())
+}
+
+async fn post(topic: &Topic, text: String) {
+    if text.is_empty() {
+        return;
+    }
+    let Ok(event) = serde_json::to_value(TurnEvent::Delta { text }) else { return };
+    if let Err(error) = topic.post(event).await {
+        tracing::debug!(%error, "a piece of an answer was not published");
     }
 }

@@ -100,6 +100,7 @@ impl From<aivillage_runtime::CallError> for ToolError {
         use aivillage_runtime::CallError;
         match error {
             CallError::Timeout | CallError::Expired => Self::Timeout,
+            CallError::Refused(refusal) => Self::Failed { code: refusal.code.into_owned(), detail: refusal.message },
             CallError::App(app) => Self::Failed { code: app.code.into_owned(), detail: app.message },
             other => Self::Unavailable(other.to_string()),
         }
@@ -136,6 +137,8 @@ pub struct Observation {
     pub evidence: Vec<Evidence>,
     /// The answer of another agent, passed on whole.
     pub answer: Option<Box<Answer>>,
+    /// Whether words from outside the caller's trust are in it; filled in by the registry as the tool says.
+    pub tainted: bool,
 }
 
 /// A value that a tool needs and that can be read from a request.
@@ -163,6 +166,8 @@ pub trait Tool: Send + Sync + 'static {
     const ABOUT: &'static str;
     /// What the rules read from a request.
     const SLOTS: &'static [Slot];
+    /// Whether what goes in and comes out passes the gate where it goes to: another agent, the memory.
+    const IS_GATED: bool = false;
     /// Arguments.
     type Args: DeserializeOwned + JsonSchema + Send + 'static;
     /// Result.
@@ -171,8 +176,14 @@ pub trait Tool: Send + Sync + 'static {
     /// Does the work.
     fn call(cx: ToolCx, args: Self::Args) -> impl Future<Output = Result<Self::Out, ToolError>> + Send + 'static;
 
-    /// The result as an observation; `value` is filled in by the registry.
+    /// The result as an observation; `value` and `tainted` are filled in by the registry.
     fn observe(out: Self::Out) -> Observation;
+
+    /// Whether a result has words from outside the caller's trust. What is computed of the arguments alone has none.
+    #[must_use]
+    fn taints(_: &Self::Out) -> bool {
+        Self::CLASS != Class::Compute
+    }
 }
 
 /// A registered tool.
@@ -190,6 +201,8 @@ pub struct ToolEntry {
     pub slots: &'static [Slot],
     /// JSON schema of the arguments.
     pub schema: Arc<Value>,
+    /// Whether what goes in and comes out passes the gate where it goes to.
+    pub is_gated: bool,
     validator: Arc<Validator>,
     run: fn(ToolCx, Value) -> BoxFuture<'static, Result<Observation, ToolError>>,
 }
@@ -213,6 +226,7 @@ impl ToolEntry {
             about: T::ABOUT,
             slots: T::SLOTS,
             schema: Arc::new(schema),
+            is_gated: T::IS_GATED,
             validator: Arc::new(validator),
             run: |cx, args| run::<T>(cx, args).boxed(),
         }
@@ -251,7 +265,8 @@ async fn run<T: Tool>(cx: ToolCx, args: Value) -> Result<Observation, ToolError>
         .map_err(|error| ToolError::BadArgs { pointer: String::new(), detail: error.to_string() })?;
     let out = T::call(cx, args).await?;
     let value = serde_json::to_value(&out).map_err(|error| ToolError::failed("bad_result", &error))?;
-    Ok(Observation { value, ..T::observe(out) })
+    let tainted = T::taints(&out);
+    Ok(Observation { value, tainted, ..T::observe(out) })
 }
 
 /// The tools of a village.

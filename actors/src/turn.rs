@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use aivillage_governance::gate::Gate;
 use aivillage_runtime::{AppError, CallError, MsgCx, Topic, Village, clock};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -22,6 +23,7 @@ use crate::text;
 use crate::tools::{Class, Observation, ToolCx, ToolError};
 use crate::wire::openai::Usage;
 
+mod gated;
 mod modelled;
 mod ruled;
 
@@ -69,6 +71,12 @@ pub(crate) struct Turn {
     pub(crate) looping: bool,
     /// The best answer so far, for the case that time runs out.
     pub(crate) partial: Option<Draft>,
+    /// What all content passes; none in a village without governance.
+    gate: Option<Gate>,
+    /// Words from outside the caller's trust had a part in this turn. It never ends within a turn.
+    pub(crate) tainted: bool,
+    /// Why a model's words were withheld: nothing else answers instead.
+    pub(crate) withheld: Option<CallError>,
 }
 
 /// What all turns of an agent share.
@@ -99,6 +107,9 @@ impl Turn {
             seen: HashMap::new(),
             looping: false,
             partial: None,
+            gate: Gate::of(&village),
+            tainted: MsgCx::current().is_tainted(),
+            withheld: None,
             shared,
             village,
             config,
@@ -135,12 +146,21 @@ impl Turn {
 
     async fn answer(&mut self) -> Result<Answer, CallError> {
         self.check()?;
+        self.admit_input().await?;
         let limit = self.config.turn.timeout.get();
         let drafted = tokio::time::timeout(limit, Box::pin(self.draft())).await;
         let draft = match drafted {
             Ok(draft) => draft?,
             Err(_) => self.out_of_time(),
         };
+        if let Some(withheld) = self.withheld.take() {
+            return Err(withheld);
+        }
+        let draft = self.admit_output(draft).await?;
+        // A model's words were published as they came.
+        if draft.provider == EXTRACTIVE || draft.provider == RULES {
+            self.tell(TurnEvent::Delta { text: draft.text.clone() }).await;
+        }
         let conversation = self.record(&draft.text).await?;
         let usage = draft.usage.unwrap_or_else(|| words(&self.request.input, &draft.text));
         Ok(Answer {
@@ -153,6 +173,7 @@ impl Turn {
             conversation,
             usage,
             trace_id: MsgCx::current().trace().map(aivillage_runtime::TraceCx::trace_hex),
+            tainted: self.tainted,
         })
     }
 
@@ -199,6 +220,7 @@ impl Turn {
             let drafted = if plans { self.by_model(&provider).await } else { Ok(self.by_rules(Some(&provider)).await) };
             match drafted {
                 Ok(draft) => return Ok(draft),
+                Err(error) if self.withheld.is_some() => return Err(error),
                 Err(error) => failed = Some(error),
             }
         }
@@ -289,6 +311,7 @@ impl Turn {
             return Err(ToolError::failed("limit", &format!("the turn has made {} tool calls", self.tool_calls)));
         }
         self.tool_calls += 1;
+        let args = self.admit_call(&tool, args).await?;
         let cx = ToolCx {
             village: self.village.clone(),
             tenant: self.tenant.clone(),
@@ -298,13 +321,17 @@ impl Turn {
             provider: self.request.provider.clone(),
             call_id: format!("{}/{}", self.id, self.tool_calls),
         };
-        let work = AbortOnDrop(self.village.task("agent.tool", tool.call(cx, args)));
-        let mut work = work;
-        match tokio::time::timeout(self.config.tool_timeout.get(), &mut work.0).await {
-            Ok(Ok(done)) => done,
-            Ok(Err(error)) => Err(ToolError::failed("tool_panicked", &error)),
-            Err(_) => Err(ToolError::Timeout),
-        }
+        // Whatever the tool sends goes on with the taint of this turn.
+        let message = if self.tainted { MsgCx::current().tainted() } else { MsgCx::current() };
+        let call = tool.call(cx, args);
+        let mut work = message.scope(async { AbortOnDrop(self.village.task("agent.tool", call)) }).await;
+        let seen = match tokio::time::timeout(self.config.tool_timeout.get(), &mut work.0).await {
+            Ok(Ok(done)) => done?,
+            Ok(Err(error)) => return Err(ToolError::failed("tool_panicked", &error)),
+            Err(_) => return Err(ToolError::Timeout),
+        };
+        self.tainted |= seen.tainted;
+        self.admit_result(&tool, seen).await
     }
 
     /// Notes a step and tells it.

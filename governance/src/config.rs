@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::constitution::chain::RootKeys;
 use crate::constitution::note::NoteKey;
+use crate::gate::{DefenceConfig, DlpStages};
 use crate::identity::IdentityConfig;
 use crate::policy::PolicyConfig;
 use crate::tlog::TlogConfig;
@@ -18,6 +19,10 @@ pub const EMBEDDED: &str = "embedded";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GovernanceConfig {
+    /// `[governance.defence]`
+    pub defence: DefenceConfig,
+    /// `[governance.dlp]`
+    pub dlp: DlpStages,
     /// Folder of the constitution, or [`EMBEDDED`].
     pub constitution: String,
     /// Who may sign it, `name+hash+key` each; asked for with a folder.
@@ -38,6 +43,8 @@ impl Default for GovernanceConfig {
             constitution: EMBEDDED.to_owned(),
             root_keys: Vec::new(),
             root_threshold: 1,
+            defence: DefenceConfig::default(),
+            dlp: DlpStages::default(),
             identity: IdentityConfig::default(),
             policy: PolicyConfig::default(),
             tlog: TlogConfig::default(),
@@ -51,6 +58,8 @@ impl GovernanceConfig {
     /// # Errors
     /// The first key whose value makes no sense.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        self.defence.validate()?;
+        self.dlp.validate()?;
         self.roots()?;
         self.identity.validate()?;
         self.policy.validate()?;

@@ -4,14 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aivillage_runtime::config::{ConfigError, section};
-use aivillage_runtime::{ActorCx, Village, VillageBuilder};
+use aivillage_runtime::{ActorCx, Village, VillageBuilder, clock};
 
 use crate::config::GovernanceConfig;
 use crate::constitution::Constitution;
 use crate::constitution::chain::{Chain, ConstitutionError};
 use crate::constitution::folder::{self, FolderError};
+use crate::constitution::note::NoteKey;
+use crate::gate::{Gate, Moderation, Parts};
 use crate::identity::{self, IdentityError, IdentityNode, TenantMachine, VerifierHandle};
 use crate::keys::{SecretKeeper, VillageSecret, share};
+use crate::moderation::hashes::HashList;
+use crate::moderation::rules::RulesError;
+use crate::moderation::{Engine, EngineError, ModeratorHandle, Policy};
 use crate::policy::{Pdp, PdpHandle, PdpMsg, PolicyMachine};
 
 /// The key by which a node's own actors are asked.
@@ -28,6 +33,10 @@ pub const FOLDER: &str = "governance";
 pub struct Governance {
     /// Who may do what.
     pub pdp: PdpHandle,
+    /// What content may pass.
+    pub moderator: ModeratorHandle,
+    /// The one call that joins them; the other parts find it with [`Gate::of`].
+    pub gate: Gate,
     /// Who somebody is.
     pub verifier: VerifierHandle,
     /// Where the keys come from that all nodes have; there once [`Governance::begin`] has found it.
@@ -46,6 +55,12 @@ pub enum InstallError {
     /// The constitution does not hold.
     #[error(transparent)]
     Constitution(#[from] ConstitutionError),
+    /// The moderation model of this release does not load.
+    #[error(transparent)]
+    Moderation(#[from] EngineError),
+    /// Its rules do not.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
     /// A file of the constitution cannot be read.
     #[error("governance.constitution: {0}")]
     Folder(#[from] FolderError),
@@ -61,10 +76,14 @@ pub fn install(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), 
     let secret = VillageSecret::default();
     let accounts = IdentityNode::try_new(config.identity.clone(), secret.clone())?;
     let (builder, verifier) = identity::install(builder, &accounts);
-    let (constitution, keeper) = (constitution(&config, secret.clone())?, SecretKeeper::new(secret.clone()));
-    let governance = Governance { pdp: PdpHandle::new(config.policy.cache), verifier, secret };
-    let pdp = governance.pdp.clone();
+    let (chain, roots) = constitution(&config)?;
+    let pdp = PdpHandle::new(config.policy.cache);
+    let moderator = ModeratorHandle::new(Engine::embedded(HashList::default())?);
+    let gate = gate(&config, &pdp, &moderator, chain.clone())?;
+    let (constitution, keeper) = (Constitution::new(chain, &roots, secret.clone()), SecretKeeper::new(secret.clone()));
+    let governance = Governance { pdp: pdp.clone(), moderator, gate: gate.clone(), verifier, secret };
     let builder = builder
+        .provide(gate)
         .control_machine(PolicyMachine::default)
         .control_machine(TenantMachine::default)
         .host(move |_: &ActorCx| keeper.clone())
@@ -73,13 +92,32 @@ pub fn install(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), 
     Ok((builder, governance))
 }
 
-/// All versions, verified.
-fn constitution(config: &GovernanceConfig, secret: VillageSecret) -> Result<Constitution, InstallError> {
+/// The gate that joins all of them.
+fn gate(
+    config: &GovernanceConfig,
+    pdp: &PdpHandle,
+    moderator: &ModeratorHandle,
+    constitution: Arc<Chain>,
+) -> Result<Gate, RulesError> {
+    let policy = Policy::default();
+    Gate::new(Parts {
+        pdp: pdp.clone(),
+        judge: Arc::new(Moderation { handle: moderator.clone(), policy: policy.clone() }),
+        policy,
+        defence: config.defence.clone(),
+        dlp: config.dlp.clone(),
+        constitution,
+        clock: clock::unix_ms,
+    })
+}
+
+/// All versions, verified, and who signs them.
+fn constitution(config: &GovernanceConfig) -> Result<(Arc<Chain>, Vec<NoteKey>), InstallError> {
     let (chain, roots) = match (config.constitution_dir(), config.roots()?) {
         (Some(dir), Some(roots)) => (Chain::verify(folder::read_all(dir)?, &roots)?, roots.keys().to_vec()),
         _ => (Chain::embedded()?, Vec::new()),
     };
-    Ok(Constitution::new(Arc::new(chain), &roots, secret))
+    Ok((Arc::new(chain), roots))
 }
 
 impl Governance {

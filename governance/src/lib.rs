@@ -3,20 +3,24 @@
 //! | look for | in |
 //! |---|---|
 //! | `[governance]` of `cluster.toml` | [`GovernanceConfig`] |
+//! | figures of this machine beside their targets | [`bench`] |
 //! | the rules that bind everybody, signed | [`constitution`] |
 //! | personal and secret data in text: found, masked | [`dlp`] |
 //! | who somebody is: accounts, credentials | [`identity`] |
 //! | encryption at rest, keys that can be destroyed | [`keys`] |
 //! | money and quota, double entry | [`ledger`] |
 //! | how often somebody may ask | [`limits`] |
+//! | the one call that all content passes | [`gate`] |
 //! | what a text may say | [`moderation`] |
 //! | who may do what | [`policy`] |
 //! | what happened, provable to anyone | [`tlog`] |
 //! | what a node hosts of it | [`install`](fn@install) |
 
+pub mod bench;
 mod config;
 pub mod constitution;
 pub mod dlp;
+pub mod gate;
 pub mod identity;
 mod install;
 pub mod keys;

@@ -1,5 +1,6 @@
 //! What can be wrong with a document or a request, told so that the reader knows what to do.
 
+use aivillage_governance::gate::Why;
 use aivillage_runtime::{AppError, CallError};
 
 /// Why a document, a file or a query is refused.
@@ -112,6 +113,14 @@ pub enum MemoryError {
         /// The existing name most like it.
         nearest: Option<String>,
     },
+    /// The gate does not let it pass.
+    #[error("{message}")]
+    Withheld {
+        /// Why.
+        why: Why,
+        /// By which article.
+        message: String,
+    },
     /// The index could not be read or written.
     #[error("the index of the collection failed: {reason}")]
     Index {
@@ -142,6 +151,7 @@ impl MemoryError {
             Self::BadName { .. } => "bad_name",
             Self::NotFound { .. } => "not_found",
             Self::NoCollection { .. } => "collection_not_found",
+            Self::Withheld { why, .. } => why.code(),
             Self::Index { .. } => "index_failed",
             Self::Journal { .. } => "journal_failed",
         }

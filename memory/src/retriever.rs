@@ -8,6 +8,8 @@ mod merge;
 use std::sync::Arc;
 use std::time::Instant;
 
+use aivillage_governance::gate::{Ctx, Gate};
+use aivillage_governance::moderation::Stage;
 use aivillage_runtime::{
     Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Kind, KindOptions, Mail, MsgCx, Placement, Reply, Village,
 };
@@ -97,6 +99,7 @@ impl Searching {
 
     async fn answer(&self, query: Query) -> Result<Context, CallError> {
         self.check(&query)?;
+        let query = self.admitted(query).await?;
         let question = Question::parse(&query.text);
         if question.is_empty() {
             return Err(MemoryError::Empty { name: "the question".to_owned() }.into());
@@ -125,6 +128,14 @@ impl Searching {
         coverage.answered = u32::try_from(found.len()).unwrap_or(u32::MAX);
         let trace = MsgCx::current().trace().map(aivillage_runtime::TraceCx::trace_hex);
         Ok(merge(found, query.k, coverage, trace))
+    }
+
+    /// The question, if it passes the gate. What is found has passed when it was written.
+    async fn admitted(&self, query: Query) -> Result<Query, CallError> {
+        let Some(gate) = Gate::of(&self.village) else { return Ok(query) };
+        let admitted = gate.admit(Stage::MemoryRead, &Ctx::current(&self.tenant), query.text).await;
+        let text = admitted.map_err(|denied| CallError::from(*denied))?.content;
+        Ok(Query { text, ..query })
     }
 
     async fn search(&self, collection: &str, search: SearchShard) -> Result<crate::shard::read::Found, CallError> {

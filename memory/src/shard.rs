@@ -8,6 +8,7 @@
 //! other on blocking threads ([`read`]), the index has a thread of its own ([`indexer`]).
 
 mod decide;
+mod gated;
 mod indexer;
 mod known;
 mod open;
@@ -19,8 +20,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aivillage_runtime::{
-    Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Durability, Kind, KindOptions, Mail, Reply, TaskHandle,
-    Village, clock,
+    Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Durability, Kind, KindOptions, Mail, MsgCx, Reply,
+    TaskHandle, Village, clock,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -98,7 +99,7 @@ impl Actor for Shard {
             }
         };
         match mail.body {
-            ShardMsg::Put(put, reply) => shard.put(put, reply)?,
+            ShardMsg::Put(put, reply) => shard.put(put, mail.cx, reply)?,
             ShardMsg::Delete(delete, reply) => shard.write(Job::Delete { delete, reply })?,
             ShardMsg::Get(wanted, reply) => shard.read(reply, move |shard| shard.get(&wanted)),
             ShardMsg::Stats(reply) => shard.read(reply, |shard| Ok(shard.stats())),
@@ -184,7 +185,7 @@ impl Serving {
 }
 
 impl Serving {
-    fn put(&mut self, put: Put, reply: Reply<PutReport>) -> Result<(), ActorProcessingErr> {
+    fn put(&mut self, put: Put, cx: MsgCx, reply: Reply<PutReport>) -> Result<(), ActorProcessingErr> {
         let limits = &self.config.limits;
         let bytes: u64 = put.documents.iter().map(|document| document.text.len() as u64 + 512).sum();
         let too_many = |count: u64, max: u32, what: &str, key| {
@@ -211,7 +212,7 @@ impl Serving {
         // What is larger than the whole queue takes all of it.
         let permits = u32::try_from(bytes.min(queue) / 1024).unwrap_or(u32::MAX).max(1);
         if let Ok(permit) = self.queue.clone().try_acquire_many_owned(permits) {
-            self.write(Job::Put { documents: put.documents, wait: put.wait, permit, reply })
+            self.write(Job::Put { documents: put.documents, cx, wait: put.wait, permit, reply })
         } else {
             reply.fail(CallError::Overloaded { retry_after_ms: BUSY_RETRY_MS });
             Ok(())

@@ -12,6 +12,12 @@ pub fn prior(url: Option<&str>) -> f32 {
     if url.is_some_and(|url| url.starts_with("http")) { WEB } else { AUTHENTICATED }
 }
 
+/// Whether nobody whom this village knows answers for a source: its words are told, and never followed.
+#[must_use]
+pub fn is_foreign(trust: f32) -> bool {
+    trust < AUTHENTICATED
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -19,5 +25,6 @@ mod tests {
     #[test]
     fn pages_are_believed_less_than_people() {
         assert!(prior(Some("https://example.org/x")) < prior(Some("notes.md")));
+        assert!(is_foreign(prior(Some("https://example.org/x"))) && !is_foreign(prior(None)));
     }
 }

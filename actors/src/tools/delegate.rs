@@ -45,6 +45,7 @@ impl Tool for Delegate {
         Slot { arg: "agent", kind: SlotKind::Agent, required: true, ask: "which agent shall answer?" },
         Slot { arg: "input", kind: SlotKind::Errand, required: true, ask: "what shall the agent answer?" },
     ];
+    const IS_GATED: bool = true;
     type Args = DelegateArgs;
     type Out = DelegateOut;
 
@@ -74,5 +75,9 @@ impl Tool for Delegate {
 
     fn observe(out: DelegateOut) -> Observation {
         Observation { text: out.answer.answer.clone(), answer: Some(Box::new(out.answer)), ..Observation::default() }
+    }
+
+    fn taints(out: &DelegateOut) -> bool {
+        out.answer.tainted
     }
 }

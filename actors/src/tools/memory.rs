@@ -45,6 +45,7 @@ impl Tool for Search {
         Slot { arg: "k", kind: SlotKind::Count, required: false, ask: "how many passages?" },
         Slot { arg: "collection", kind: SlotKind::Collection, required: false, ask: "in which collection?" },
     ];
+    const IS_GATED: bool = true;
     type Args = SearchArgs;
     type Out = SearchOut;
 
@@ -62,6 +63,10 @@ impl Tool for Search {
             n => format!("{n} passages found"),
         };
         Observation { text, evidence: out.passages, ..Observation::default() }
+    }
+
+    fn taints(out: &SearchOut) -> bool {
+        out.passages.iter().any(Evidence::is_foreign)
     }
 }
 
@@ -104,6 +109,7 @@ impl Tool for Stats {
         "Tells which collections the village memory has and how many documents and passages they hold.";
     const SLOTS: &'static [Slot] =
         &[Slot { arg: "collection", kind: SlotKind::Collection, required: false, ask: "for which collection?" }];
+    const IS_GATED: bool = true;
     type Args = StatsArgs;
     type Out = StatsOut;
 
@@ -124,6 +130,10 @@ impl Tool for Stats {
             _ => format!("{} in {} collections. {}", count(documents, "document"), lines.len(), lines.join("; ")),
         };
         Observation { text, ..Observation::default() }
+    }
+
+    fn taints(_: &StatsOut) -> bool {
+        false
     }
 }
 

@@ -33,6 +33,7 @@ impl Tool for Remember {
     const ABOUT: &'static str = "Keeps a fact that the user asks to remember, for this agent and user group only.";
     const SLOTS: &'static [Slot] =
         &[Slot { arg: "text", kind: SlotKind::Note, required: true, ask: "what shall I remember?" }];
+    const IS_GATED: bool = true;
     type Args = RememberArgs;
     type Out = Note;
 
@@ -45,6 +46,10 @@ impl Tool for Remember {
 
     fn observe(note: Note) -> Observation {
         Observation { text: format!("noted: {}", note.text), ..Observation::default() }
+    }
+
+    fn taints(_: &Note) -> bool {
+        false
     }
 }
 

@@ -1,5 +1,6 @@
 //! The part of a turn that a model plans or writes.
 
+use aivillage_governance::gate::Denied;
 use aivillage_runtime::CallError;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -7,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Draft, Ended, Turn};
 use crate::answer::{Evidence, Finish, TurnEvent};
-use crate::conversation::{Conversation, ConversationMsg, HistoryQuery};
+use crate::conversation::{Conversation, ConversationMsg, HistoryQuery, Role};
 use crate::model::{ModelActor, ModelMsg};
 use crate::planner::llm;
 use crate::provider::openai::{GenRequest, Generation};
@@ -70,13 +71,16 @@ impl Turn {
         Ok(self.modelled(provider, &made, Finish::Stop, dialogue.usage))
     }
 
-    async fn dialogue(&self) -> Dialogue {
+    async fn dialogue(&mut self) -> Dialogue {
         let mut messages = vec![llm::system_prompt(&self.spec)];
         if let Some(id) = &self.request.conversation {
             let addr = self.village.addr::<Conversation>(format!("{}:{id}", self.tenant));
             // A conversation that cannot be read costs context, not the answer.
             let said = addr.ask(|reply| ConversationMsg::History(HistoryQuery { limit: HISTORY }, reply)).await;
-            messages.extend(llm::history(&said.unwrap_or_default()));
+            let said = said.unwrap_or_default();
+            // What an agent said may repeat a tool or a stranger of an earlier turn.
+            self.tainted |= said.iter().any(|message| message.role == Role::Agent);
+            messages.extend(llm::history(&said));
         }
         messages.push(ChatMessage::text("user", self.request.input.clone()));
         Dialogue { messages, usage: Usage::default(), nonce: Uuid::now_v7().simple().to_string() }
@@ -103,6 +107,11 @@ impl Turn {
         };
         let ended = Ended { ok: made.is_ok(), since: started, detail: &detail };
         self.step("generate", Some(provider), None, ended).await;
+        if let Err(error) = &made
+            && Denied::is_one(error)
+        {
+            self.withheld = Some(error.clone());
+        }
         let made = made?;
         dialogue.usage.prompt_tokens += made.usage.prompt_tokens;
         dialogue.usage.completion_tokens += made.usage.completion_tokens;

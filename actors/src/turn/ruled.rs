@@ -39,12 +39,7 @@ impl Turn {
                 break;
             }
         }
-        let draft = whole.unwrap_or_default();
-        // A model's words were published as they came.
-        if draft.provider == EXTRACTIVE || draft.provider == RULES {
-            self.tell(TurnEvent::Delta { text: draft.text.clone() }).await;
-        }
-        draft
+        whole.unwrap_or_default()
     }
 
     async fn carry_out(&mut self, step: Move, results: &[String], writer: Option<&str>) -> Draft {
@@ -98,6 +93,7 @@ impl Turn {
         )
         .await;
         self.found(passages.len()).await;
+        self.tainted |= passages.iter().any(Evidence::is_foreign);
         self.evidence.extend(passages.iter().cloned());
         if let Some(provider) = writer {
             // On failure the sentences themselves are the answer.

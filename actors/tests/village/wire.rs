@@ -81,6 +81,7 @@ fn messages_of_an_agent() {
         conversation: "c".into(),
         usage: usage(),
         trace_id: Some("t".into()),
+        tainted: true,
     };
     check!(Agent, AgentMsg::Ask, asked_for(), answer());
     check!(Agent, AgentMsg::Ask, AskRequest::default(), Answer::default());

@@ -39,6 +39,33 @@ pub enum Stage {
     PublicPost,
 }
 
+impl Stage {
+    /// Its stable code, the same as in JSON.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::UserInput => "user_input",
+            Self::AgentInput => "agent_input",
+            Self::AgentOutput => "agent_output",
+            Self::ToolCall => "tool_call",
+            Self::ToolResult => "tool_result",
+            Self::MemoryWrite => "memory_write",
+            Self::MemoryRead => "memory_read",
+            Self::FogSubmit => "fog_submit",
+            Self::FogResult => "fog_result",
+            Self::ModelArtifact => "model_artifact",
+            Self::Proposal => "proposal",
+            Self::PublicPost => "public_post",
+        }
+    }
+
+    /// Whether content does not go there before it is judged: what is kept, sent off or published stays.
+    #[must_use]
+    pub const fn must_be_judged(self) -> bool {
+        matches!(self, Self::MemoryWrite | Self::FogSubmit | Self::PublicPost)
+    }
+}
+
 /// A content to be checked. Who sends it, for which tenant and in which tier has no say in the verdict.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

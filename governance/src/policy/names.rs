@@ -9,6 +9,8 @@ use super::hierarchy::Hierarchy;
 use super::read::Found;
 use super::slices;
 
+/// The group of actions that the schema names so.
+const PRIVILEGED: &str = "privileged";
 /// What is less alike is no help: a guess at a word that was not meant.
 const ALIKE: f64 = 0.6;
 
@@ -28,6 +30,12 @@ impl Bundle {
         let mut kinds: Vec<_> = action.iter().flat_map(|action| action.resources.keys()).map(String::as_str).collect();
         kinds.sort_unstable();
         kinds
+    }
+
+    /// Whether an action needs a second factor and an untainted turn, and an entry in the log before it is done.
+    #[must_use]
+    pub fn is_privileged(&self, action: &str) -> bool {
+        self.slices().get(action).is_some_and(|action| action.is_in_group(PRIVILEGED))
     }
 
     /// The action most like this word, if any is like it.
@@ -86,6 +94,13 @@ mod tests {
         for role in ["super_admin", "operator", "guest", "juror"] {
             assert!(roles.contains(&role), "{role}: {roles:?}");
         }
+    }
+
+    #[test]
+    fn privileged_actions_are_those_of_the_group() {
+        let bundle = Bundle::load(&Sources::embedded()).unwrap();
+        assert!(bundle.is_privileged("cluster.admin") && bundle.is_privileged("key.shred"));
+        assert!(!bundle.is_privileged("agent.ask") && !bundle.is_privileged("no.such"));
     }
 
     #[test]

@@ -64,6 +64,11 @@ pub(super) fn short(kind: &EntityTypeName) -> String {
 }
 
 impl Action {
+    /// Whether it is in the group of actions with this name.
+    pub(super) fn is_in_group(&self, group: &str) -> bool {
+        self.above.iter().any(|uid| uid.id().unescaped() == group)
+    }
+
     /// Whether a policy's scope covers it.
     fn is_in(&self, about: &ActionConstraint) -> bool {
         let covers = |uid: &EntityUid| *uid == self.uid || self.above.contains(uid);

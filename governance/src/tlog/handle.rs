@@ -314,8 +314,14 @@ impl LogHandle {
         Ok(Place { log: self.clone(), permit })
     }
 
+    /// Why nothing is taken now, if nothing is.
+    #[must_use]
+    pub fn refuses(&self) -> Option<LogError> {
+        self.status.borrow().refuses.clone()
+    }
+
     fn accepts(&self) -> Result<(), LogError> {
-        self.status.borrow().refuses.clone().map_or(Ok(()), Err)
+        self.refuses().map_or(Ok(()), Err)
     }
 
     /// As `append`; waits for a place in the queue only, and the answer goes to `done`.

@@ -9,11 +9,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aivillage_runtime::{ActorCx, AppError, Batch, CallError, Reply, Village, clock};
+use aivillage_runtime::{ActorCx, AppError, Batch, CallError, MsgCx, Reply, Village, clock};
 use futures::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use super::decide::{Change, Decision, Written};
+use super::gated;
 use super::indexer::{IndexOp, Indexer};
 use super::known::Known;
 use super::open::Opened;
@@ -43,7 +44,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// A write on its way.
 #[derive(Debug)]
 pub(crate) enum Job {
-    Put { documents: Vec<Document>, wait: WaitFor, permit: OwnedSemaphorePermit, reply: Reply<PutReport> },
+    Put { documents: Vec<Document>, cx: MsgCx, wait: WaitFor, permit: OwnedSemaphorePermit, reply: Reply<PutReport> },
     Delete { delete: Delete, reply: Reply<DeleteReport> },
 }
 
@@ -178,8 +179,9 @@ impl WriteSide {
     /// Takes writes until there are no more senders, or the index thread has ended.
     pub(crate) async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Job>) {
         let (village, limits) = (self.village.clone(), self.limits);
+        let tenant: Arc<str> = self.name.tenant.as_str().into();
         let jobs = futures::stream::poll_fn(move |cx| inbox.poll_recv(cx));
-        let ready = jobs.map(move |job| ready(village.clone(), limits, job)).buffered(AHEAD);
+        let ready = jobs.map(move |job| ready(village.clone(), tenant.clone(), limits, job)).buffered(AHEAD);
         let mut ready = std::pin::pin!(ready.filter_map(std::future::ready).ready_chunks(TOGETHER));
         loop {
             let next = async {
@@ -386,14 +388,23 @@ impl Answer {
     }
 }
 
-/// Prepares the documents of a write on a thread of their own; `None` when the node is going down.
-async fn ready(village: Village, limits: PrepareLimits, job: Job) -> Option<Ready> {
+/// Lets the documents of a write pass the gate, and prepares them on a thread of their own; `None` when there is nothing to do:
+/// none of them passes, or the node is going down.
+async fn ready(village: Village, tenant: Arc<str>, limits: PrepareLimits, job: Job) -> Option<Ready> {
     let arrived = Instant::now();
     match job {
         Job::Delete { delete, reply } => Some(Ready::Delete { delete, reply }),
-        Job::Put { documents, wait, permit, reply } => {
+        Job::Put { documents, cx, wait, permit, reply } => {
+            let admitted = match gated::admit(&village, &tenant, &cx, documents).await {
+                Ok(admitted) => admitted,
+                Err(error) => {
+                    reply.fail(error);
+                    return None;
+                }
+            };
             let prepared = village.blocking("memory.prepare", move || {
-                documents.into_iter().map(|document| guarded(document, limits)).collect()
+                let prepare = |document: Result<_, _>| document.and_then(|document| guarded(document, limits));
+                admitted.into_iter().map(prepare).collect()
             });
             if let Ok(documents) = prepared.await {
                 Some(Ready::Put { documents, wait, permit: Arc::new(permit), reply, arrived })

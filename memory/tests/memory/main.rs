@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod documents;
+mod gate;
 mod questions;
 mod recovery;
 mod wire;

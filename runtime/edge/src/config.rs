@@ -45,7 +45,7 @@ pub struct EdgeConfig {
     pub max_uploads: usize,
     /// How long requests in flight may finish when the node stops.
     pub drain: Period,
-    /// Rates.
+    /// Rates of those who have not said who they are; all others are limited by `[governance.defence]`.
     pub limits: LimitsConfig,
 }
 
@@ -53,21 +53,14 @@ pub struct EdgeConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
-    /// Requests of one address; loopback addresses are exempt.
-    pub ip: Rate,
     /// Attempts to log in or to show a second factor, of one address; loopback is an address like any other.
     pub login: Rate,
 }
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        const COUNT: NonZeroU32 = NonZeroU32::new(500).expect("not zero");
-        const BURST: NonZeroU32 = NonZeroU32::new(1_000).expect("not zero");
         const LOGINS: NonZeroU32 = NonZeroU32::new(5).expect("not zero");
-        LimitsConfig {
-            ip: Rate { count: COUNT, per: RateUnit::Second, burst: BURST },
-            login: Rate { count: LOGINS, per: RateUnit::Minute, burst: LOGINS },
-        }
+        LimitsConfig { login: Rate { count: LOGINS, per: RateUnit::Minute, burst: LOGINS } }
     }
 }
 

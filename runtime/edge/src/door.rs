@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use aivillage_actors::Agents;
 use aivillage_governance::Governance;
+use aivillage_governance::gate::Gate;
 use aivillage_governance::identity::{Credentials, Tenants};
-use aivillage_governance::policy::PdpHandle;
 use aivillage_governance::tlog::Home;
 use aivillage_memory::Memory;
 use aivillage_runtime::config::Rate;
@@ -49,8 +49,8 @@ pub(crate) struct Door {
     pub(crate) denials: Denials,
     pub(crate) cursors: Cursors,
     pub(crate) roster: Roster,
-    /// Who may do what.
-    pub(crate) pdp: PdpHandle,
+    /// What every request and every content passes.
+    pub(crate) gate: Gate,
     /// The `OpenAPI` document, serialised once.
     pub(crate) openapi: Bytes,
     /// Cancelled when the drain begins: no new requests, streams end.
@@ -58,7 +58,6 @@ pub(crate) struct Door {
     /// Cancelled when the public listener is closed.
     pub(crate) closed: CancellationToken,
     verifier: Verifier,
-    by_address: DefaultKeyedRateLimiter<IpAddr>,
     /// Who has no credential yet, by address: attempts to get one, and the rest.
     logins: DefaultKeyedRateLimiter<IpAddr>,
     public: DefaultKeyedRateLimiter<IpAddr>,
@@ -107,10 +106,13 @@ impl Door {
         village: &Village,
         config: EdgeConfig,
         data_dir: &Path,
-        (governance, log): (&Governance, Option<Home>),
+        (governance, gate, log): (&Governance, Gate, Option<Home>),
         listens: [SocketAddr; 2],
     ) -> Result<(Arc<Self>, PathBuf), EdgeError> {
         let (admin, key_path) = AdminKey::open(data_dir)?;
+        if let Some(log) = &log {
+            gate.log_to(log.clone());
+        }
         village.task("edge.sweep", sweep(village.clone())).detach();
         let own = listens.iter().map(|addr| addr.ip().to_string());
         let credentials = Credentials::new(village, governance.verifier.clone());
@@ -122,11 +124,10 @@ impl Door {
             denials: Denials::default(),
             cursors: Cursors::new(cursor_key(village, &admin)),
             roster: Roster::default(),
-            pdp: governance.pdp.clone(),
+            gate,
             openapi: openapi::document(village),
             stop: CancellationToken::new(),
             closed: CancellationToken::new(),
-            by_address: RateLimiter::keyed(quota("edge.limits.ip", config.limits.ip)?),
             logins: RateLimiter::keyed(quota("edge.limits.login", config.limits.login)?),
             public: RateLimiter::keyed(Quota::per_minute(PUBLIC)),
             clock: DefaultClock::default(),
@@ -167,22 +168,11 @@ impl Door {
         checked
     }
 
-    /// Counts a request against its address. Loopback is exempt: everything on this machine shares it.
-    pub(crate) fn limit_address(&self, from: Option<IpAddr>) -> Result<(), ApiError> {
-        let Some(from) = from.filter(|ip| !ip.is_loopback()) else { return Ok(()) };
-        self.by_address.check_key(&from).map_err(|until| {
-            self.metrics.rate_limited("ip");
-            let wait = until.wait_time_from(self.clock.now()).max(Duration::from_millis(1));
-            ApiError::new(Code::RateLimited, "too many requests from this address").retry_after(wait)
-        })
-    }
-
     /// Counts a request on a route that needs no credential against its address.
     pub(crate) fn limit_public(&self, class: Class, from: Option<IpAddr>) -> Result<(), ApiError> {
         let address = from.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
-        let (limiter, limit) = if class == Class::Login { (&self.logins, "login") } else { (&self.public, "public") };
+        let limiter = if class == Class::Login { &self.logins } else { &self.public };
         limiter.check_key(&address).map_err(|until| {
-            self.metrics.rate_limited(limit);
             let wait = until.wait_time_from(self.clock.now()).max(Duration::from_millis(1));
             ApiError::new(Code::RateLimited, "too many attempts from this address").retry_after(wait)
         })
@@ -190,7 +180,6 @@ impl Door {
 
     /// Forgets what the limiters need no longer.
     pub(crate) fn tidy(&self) {
-        self.by_address.retain_recent();
         self.logins.retain_recent();
         self.public.retain_recent();
         self.verifier.tidy();

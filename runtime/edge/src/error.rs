@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use aivillage_governance::gate;
 use aivillage_governance::identity::{IdentityError, TenantError, TenantRefused};
 use aivillage_governance::tlog::LogError;
 use aivillage_runtime::CallError;
@@ -137,6 +138,9 @@ codes! {
     Locked "locked" LOCKED "Too many failures; no attempt is looked at before the delay has passed.";
     UnsupportedContent "unsupported_content" BAD_REQUEST "A content part of this type is not understood.";
     UnsupportedParameter "unsupported_parameter" BAD_REQUEST "This parameter is not supported.";
+    Moderated "moderated" UNAVAILABLE_FOR_LEGAL_REASONS "What is illegal or severe does not pass; the notice says by which article and how to appeal.";
+    AgainstPolicy "against_policy" UNPROCESSABLE_ENTITY "It is legal, and against the rules of this place; the notice says which.";
+    DataProtected "data_protected" UNPROCESSABLE_ENTITY "Personal or secret data in it may not go there.";
     RateLimited "rate_limited" TOO_MANY_REQUESTS "Too many requests.";
     Overloaded "overloaded" TOO_MANY_REQUESTS "The actor's mailbox is full.";
     Interrupted "interrupted" INTERNAL_SERVER_ERROR "The node stopped before the job was done.";
@@ -152,7 +156,7 @@ codes! {
     ModelUnavailable "model_unavailable" SERVICE_UNAVAILABLE "No model can answer now.";
     PolicyUnavailable "policy_unavailable" SERVICE_UNAVAILABLE "No policies are loaded; nothing is allowed until they are.";
     Unavailable "unavailable" SERVICE_UNAVAILABLE "A part that is needed cannot be reached.";
-    GovernanceUnavailable "governance_unavailable" SERVICE_UNAVAILABLE "What is needed to log or to tell who calls is not there.";
+    GovernanceUnavailable "governance_unavailable" SERVICE_UNAVAILABLE "What is needed to judge, to log or to tell who calls is not there.";
     NoQuorum "no_quorum" SERVICE_UNAVAILABLE "Too few nodes hear each other to decide anything.";
     NotPlaced "actor_not_placed" SERVICE_UNAVAILABLE "No live node can host the actor.";
     NodeUnreachable "node_unreachable" SERVICE_UNAVAILABLE "The node with the actor cannot be reached.";
@@ -190,6 +194,8 @@ struct Refusal {
     step_up: Option<&'static str>,
     /// Told as something that is not there, because it is another tenant's.
     is_hidden: bool,
+    /// What the gate tells about the rule.
+    notice: Option<Value>,
 }
 
 /// What is a second factor.
@@ -216,6 +222,7 @@ impl ApiError {
             denied: None,
             step_up: None,
             is_hidden: false,
+            notice: None,
         }))
     }
 
@@ -271,6 +278,12 @@ impl ApiError {
         error
     }
 
+    /// Tells the rule by which content was withheld, and what can be done about it.
+    fn notice(mut self, notice: Value) -> Self {
+        self.0.notice = Some(notice);
+        self
+    }
+
     /// Tells when to come back.
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
@@ -313,6 +326,15 @@ impl ApiError {
             body["methods"] = json!(MFA_METHODS);
             body["login"] = json!(route);
         }
+        if let Some(notice) = &self.0.notice {
+            if let Some(article) = notice.get("article") {
+                body["article"] = article.clone();
+            }
+            if let Some(limit) = notice.get("limit") {
+                body["limit"] = limit.clone();
+            }
+            body["notice"] = notice.clone();
+        }
         if let Some(after) = self.0.retry_after {
             body["retry_after_s"] = json!(seconds_up(after));
         }
@@ -340,7 +362,12 @@ impl ApiError {
             message.push_str(&error.detail);
         }
         let param = self.0.param.clone().or_else(|| self.0.errors.first().map(|error| error.pointer.clone()));
-        json!({"error": {"message": message, "type": kind, "param": param, "code": code, "trace_id": trace_id}})
+        let mut body =
+            json!({"error": {"message": message, "type": kind, "param": param, "code": code, "trace_id": trace_id}});
+        if let Some(notice) = &self.0.notice {
+            body["error"]["notice"] = notice.clone();
+        }
+        body
     }
 
     /// Writes the final response in one of the dialects.
@@ -424,6 +451,11 @@ impl From<CallError> for ApiError {
             CallError::SlotUnavailable { .. } => Code::SlotUnavailable,
             CallError::Moved { .. } => Code::Moved,
             CallError::App(refusal) => return from_app(&refusal.code, &refusal.message),
+            CallError::Refused(refusal) => {
+                let refused = from_app(&refusal.code, &refusal.message);
+                let refused = refused.notice(serde_json::from_str(&refusal.notice).unwrap_or_default());
+                return error.retry_after().map_or(refused.clone(), |after| refused.retry_after(after));
+            }
             _ => Code::Internal,
         };
         let mapped = ApiError::new(code, detail);
@@ -477,6 +509,15 @@ impl From<TenantError> for ApiError {
             TenantRefused::Unreadable(_) => Code::Internal,
         };
         ApiError::new(code, refused.to_string())
+    }
+}
+
+impl From<Box<gate::Denied>> for ApiError {
+    fn from(denied: Box<gate::Denied>) -> Self {
+        let (policy_ids, articles) = (denied.notice.policies.clone(), denied.notice.articles.clone());
+        let is_policy = denied.why == gate::Why::Forbidden;
+        let mapped = ApiError::from(CallError::from(*denied));
+        if is_policy { mapped.denied(policy_ids, articles) } else { mapped }
     }
 }
 
@@ -554,7 +595,8 @@ pub fn reference() -> String {
          writes this page anew).\n\n\
          Every refused request is answered with `application/problem+json` (RFC 9457): `type` \
          (`urn:aivillage:problem:<code>`), `title`, `status`, `detail`, `instance`, `code`, `trace_id`, and where they \
-         apply `errors[] {pointer, detail}`, `retry_after_s`, and of what policies deny `policy_ids` and `articles`. The OpenAI routes (`/v1/models`, \
+         apply `errors[] {pointer, detail}`, `retry_after_s`, of what policies deny `policy_ids` and `articles`, of what the gate \
+         withholds `article` and `notice`, and of what is too much `limit`. The OpenAI routes (`/v1/models`, \
          `/v1/chat/completions`) answer `{\"error\": {message, type, param, code}}` instead.\n\n\
          An actor's own refusal keeps its code: with the status below if it is in the table, otherwise 422. Bytes that \
          are not HTTP at all never reach a route: the protocol layer answers a bare `400` or `431` and closes.\n\n\
@@ -696,6 +738,31 @@ mod tests {
         ];
         for (error, status) in cases {
             assert_eq!(ApiError::from(TenantError::from(error)).status().as_u16(), status);
+        }
+    }
+
+    #[test]
+    fn what_the_gate_denies_has_its_status_and_notice() {
+        use gate::Why;
+        let notice =
+            r#"{"id":"00000000-0000-0000-0000-000000000000","stage":"user_input","action":"block","article":"A1.2"}"#;
+        let cases = [
+            (Why::RateLimited, 429),
+            (Why::Forbidden, 403),
+            (Why::Moderated, 451),
+            (Why::AgainstPolicy, 422),
+            (Why::DataProtected, 422),
+            (Why::GovernanceUnavailable, 503),
+        ];
+        for (why, status) in cases {
+            let notice = Box::new(serde_json::from_str(notice).unwrap());
+            let retry_after = Some(Duration::from_secs(2));
+            let denied = gate::Denied { why, message: "no".into(), notice, retry_after };
+            let mapped = ApiError::from(Box::new(denied));
+            assert_eq!((mapped.code(), mapped.status().as_u16()), (why.code(), status));
+            let problem = mapped.problem("/", "t");
+            assert_eq!((&problem["article"], &problem["retry_after_s"]), (&json!("A1.2"), &json!(2)), "{problem}");
+            assert_eq!(mapped.openai("t")["error"]["notice"]["stage"], "user_input");
         }
     }
 

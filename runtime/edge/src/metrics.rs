@@ -48,7 +48,6 @@ pub(crate) struct EdgeMetrics {
     /// Requests between their head and the end of the handler.
     pub(crate) active: Gauge<i64, AtomicI64>,
     shed: Family<Reason, Counter>,
-    rate_limited: Family<Reason, Counter>,
     auth: Family<Outcome, Counter>,
     streams: Family<StreamKind, Gauge>,
     /// Answers served from the idempotency store.
@@ -69,7 +68,6 @@ impl MetricSet for EdgeMetrics {
             duration: Family::new_with_constructor(latency),
             active: Gauge::default(),
             shed: Family::default(),
-            rate_limited: Family::default(),
             auth: Family::default(),
             streams: Family::default(),
             replays: Counter::default(),
@@ -84,7 +82,6 @@ impl MetricSet for EdgeMetrics {
         );
         registry.register("http_server_active_requests", "Requests being answered", metrics.active.clone());
         registry.register("edge_shed", "Requests refused because the server was at a limit", metrics.shed.clone());
-        registry.register("edge_ratelimited", "Requests refused by a rate limit", metrics.rate_limited.clone());
         registry.register("edge_auth", "Checks of a credential", metrics.auth.clone());
         registry.register("edge_streams_active", "Open event streams", metrics.streams.clone());
         registry.register("edge_idempotency_replays", "Answers replayed from the store", metrics.replays.clone());
@@ -101,10 +98,6 @@ impl EdgeMetrics {
 
     pub(crate) fn shed(&self, reason: &'static str) {
         self.shed.get_or_create(&Reason { reason }).inc();
-    }
-
-    pub(crate) fn rate_limited(&self, reason: &'static str) {
-        self.rate_limited.get_or_create(&Reason { reason }).inc();
     }
 
     pub(crate) fn auth(&self, outcome: &'static str) {

@@ -2,7 +2,8 @@
 //!
 //! [`outer`]: panic catcher, `x-request-id` and `traceparent`, span and metrics, security headers, rendering of errors.
 //! Between them: CORS and compression (tower-http, [`crate::routes`]).
-//! [`inner`]: Host check, per-address limit, drain, authentication (or a stricter limit where none is asked for), admission, deadline, a place in the log, authorization,
+//! [`inner`]: Host check, per-address limit, drain, authentication (or a stricter limit where none is asked for), limits of
+//! principal and tenant, admission, deadline, a place in the log, authorization,
 //! idempotency, the handler, the entry of the log.
 //!
 //! Two middlewares instead of one for each step: a boxed future and a clone of the service per step cost more than the steps.
@@ -186,7 +187,9 @@ pub(crate) async fn inner(State(door): State<Arc<Door>>, request: Request, next:
 async fn admit(door: &Arc<Door>, visit: &Visit, request: Request, next: Next) -> Result<Response, ApiError> {
     door.hosts.check(request.uri(), request.headers())?;
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
-    door.limit_address(peer)?;
+    if let Some(peer) = peer {
+        door.gate.address(peer)?;
+    }
     if door.stop.is_cancelled() {
         return Err(ApiError::new(Code::Draining, "the node is stopping").retry_after(Duration::from_secs(2)));
     }
@@ -208,16 +211,17 @@ async fn admit(door: &Arc<Door>, visit: &Visit, request: Request, next: Next) ->
             return Err(error);
         }
     };
-    let place = door.admission.enter().await.inspect_err(|_| door.metrics.shed("in_flight"))?;
     let limit = deadline::limit(request.headers(), visit.route.max_time(&door.config))?;
     let deadline = Instant::now() + limit;
     let caller = Caller { principal, mfa, verified, from: peer, trace: visit.trace, deadline, idem: None, job: None };
+    authorization::count(&door.gate, &caller, request.method())?;
+    let place = door.admission.enter().await.inspect_err(|_| door.metrics.shed("in_flight"))?;
     let late = || ApiError::new(Code::ActorTimeout, format!("no answer within {} ms", limit.as_millis()));
     let begun = tokio::time::timeout_at(deadline, Record::begin(door, what, caller.principal.clone())).await;
     let record = begun.map_err(|_| late())??;
     let handled = async {
         let (mut parts, payload) = request.into_parts();
-        authorization::check(&door.pdp, visit, &caller, &mut parts).await?;
+        authorization::check(&door.gate, visit, &caller, &mut parts).await?;
         idempotency::run(door, visit, (caller, place), Request::from_parts(parts, payload), next).await
     };
     let result = tokio::time::timeout_at(deadline, handled).await.unwrap_or_else(|_| Err(late()));

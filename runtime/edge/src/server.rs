@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aivillage_governance::Governance;
+use aivillage_governance::gate::Gate;
 use aivillage_governance::tlog::Home;
 use aivillage_runtime::{TaskHandle, Village};
 use axum::Router;
@@ -73,7 +74,8 @@ impl Edge {
         let admin = open("edge.admin_listen", config.admin_listen).await?;
         let addr = local(&listener, config.listen);
         let admin_addr = local(&admin, config.admin_listen);
-        let rights = (governance, log);
+        let gate = Gate::of(village).unwrap_or_else(|| governance.gate.clone());
+        let rights = (governance, gate, log);
         let (door, admin_key_path) = Door::open(village, config, data_dir, rights, [addr, admin_addr])?;
         governance.begin(village).await;
         let tidy = village.task("edge.tidy", tidy(door.clone()));

@@ -44,13 +44,15 @@ pub(crate) async fn stream(
         let answer = loop {
             tokio::select! {
                 biased;
-                Some(event) = events.next() => yield Turn::Event(event),
+                Some(event) = events.next() => if !is_last(&event) {
+                    yield Turn::Event(event);
+                },
                 answer = &mut ask => break answer,
             }
         };
         let end = Instant::now() + TAIL;
         while let Ok(Some(event)) = tokio::time::timeout_at(end, events.next()).await {
-            if matches!(event, TurnEvent::Final { .. } | TurnEvent::Error { .. }) {
+            if is_last(&event) {
                 break;
             }
             yield Turn::Event(event);
@@ -59,7 +61,12 @@ pub(crate) async fn stream(
     })
 }
 
-/// The turn event in a topic item. The last ones are left out: the reply says the same and cannot be lost.
+/// Whether nothing follows on the topic. The reply says the same and cannot be lost.
+fn is_last(event: &TurnEvent) -> bool {
+    matches!(event, TurnEvent::Final { .. } | TurnEvent::Error { .. })
+}
+
+/// The turn event in a topic item.
 fn event(item: Result<TopicItem, CallError>) -> Option<TurnEvent> {
     match item {
         Ok(TopicItem::Event { data, .. }) => serde_json::from_value(data).ok(),

@@ -7,7 +7,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aivillage_memory::{Document, Memory, Put, PutStatus, WaitFor};
+use aivillage_memory::document::PutError;
+use aivillage_memory::{Document, Memory, Put, PutResult, PutStatus, WaitFor};
 use aivillage_runtime::{
     Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, CallError, Idem, Kind, KindOptions, Mail, MsgCx, Placement,
     Principal, Reply, TaskHandle,
@@ -225,13 +226,16 @@ impl Shift {
             let documents: Vec<Document> = rest.by_ref().take(STEP).collect();
             done += documents.len() as u64;
             let wait = if rest.peek().is_some() { WaitFor::Durable } else { WaitFor::Searchable };
+            let ids: Vec<_> = documents.iter().map(|document| document.id.clone().unwrap_or_default()).collect();
             let put = Put { collection: collection.clone(), documents, wait };
             let context = MsgCx::request(Some(Instant::now() + STEP_LIMIT), None, Some(self.owner.clone()));
-            let report = match context.scope(memory.put(put)).await {
-                Ok(report) => report,
+            let results = match context.scope(memory.put(put)).await {
+                Ok(report) => report.results,
+                // None of this step may be kept; what comes after it may.
+                Err(error) if is_withheld(&error) => ids.into_iter().map(|id| withheld(id, &error)).collect(),
                 Err(error) => return Outcome::Failed { code: error.code().into_owned(), detail: error.to_string() },
             };
-            for result in report.results {
+            for result in results {
                 counts[result.status as usize] += 1;
                 if result.status == PutStatus::Failed && errors.len() < ERRORS {
                     errors.push(json!({"id": result.id, "error": result.error}));
@@ -245,4 +249,14 @@ impl Shift {
             "created": created, "updated": updated, "unchanged": unchanged, "failed": failed, "errors": errors,
         }))
     }
+}
+
+/// Whether the gate keeps the documents from the memory, and not only for now.
+fn is_withheld(error: &CallError) -> bool {
+    matches!(error, CallError::Refused(_)) && error.retry_after().is_none()
+}
+
+fn withheld(id: String, error: &CallError) -> PutResult {
+    let error = PutError { code: error.code().into_owned(), message: error.to_string() };
+    PutResult { id, status: PutStatus::Failed, version: None, duplicate_of: None, error: Some(error) }
 }

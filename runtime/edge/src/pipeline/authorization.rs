@@ -2,15 +2,16 @@
 //!
 //! Before idempotency keys are claimed, so that a denial is not kept as the answer to a key.
 
-use std::time::Duration;
-
+use aivillage_governance::gate::{Count, Ctx, Gate, Why};
 use aivillage_governance::identity::Credential;
-use aivillage_governance::policy::{Decision, Facts, PdpHandle, Request, Resource, Subject, Unavailable};
-use aivillage_runtime::PrincipalKind;
+use aivillage_governance::moderation::Stage;
+use aivillage_governance::policy::{Request, Resource, Subject};
+use aivillage_runtime::{Principal, PrincipalKind};
 use axum::extract::{FromRequestParts, MatchedPath, RawPathParams};
+use axum::http::Method;
 use axum::http::request::Parts;
 
-use super::{Caller, Visit};
+use super::{Caller, Visit, is_unsafe};
 use crate::auth::TENANT;
 use crate::error::{ApiError, Code};
 use crate::routes::{Need, unknown_route, wrong_method};
@@ -19,7 +20,7 @@ use crate::routes::{Need, unknown_route, wrong_method};
 const ALL: &str = "*";
 
 /// Refuses a request that no policy allows. A method or route that names no action ends here: forgotten is not allowed.
-pub(super) async fn check(pdp: &PdpHandle, visit: &Visit, caller: &Caller, parts: &mut Parts) -> Result<(), ApiError> {
+pub(super) async fn check(gate: &Gate, visit: &Visit, caller: &Caller, parts: &mut Parts) -> Result<(), ApiError> {
     let Some(need) = visit.route.need(&parts.method) else {
         let is_route = parts.extensions.get::<MatchedPath>().is_some();
         return Err(if is_route { wrong_method(&parts.method) } else { unknown_route(&parts.uri) });
@@ -28,14 +29,14 @@ pub(super) async fn check(pdp: &PdpHandle, visit: &Visit, caller: &Caller, parts
         Need::Later | Need::Anybody | Need::Credential => Ok(()),
         Need::Account { id } => {
             let id = parameter(parts, id).await?;
-            caller.may_keep(pdp, &id)
+            caller.may_keep(gate, &id)
         }
         Need::Action { action, kind, id } => {
             let id = match id {
                 None => ALL.to_owned(),
                 Some(name) => parameter(parts, name).await?,
             };
-            caller.may(pdp, action, Resource::new(kind, id, keeper(kind).unwrap_or(caller.tenant())))
+            caller.may(gate, action, Resource::new(kind, id, keeper(kind).unwrap_or(caller.tenant())))
         }
     }
 }
@@ -57,32 +58,33 @@ impl Caller {
     ///
     /// # Errors
     /// 404 for what belongs to another tenant, 403 for what no policy permits, 503 as long as there are no policies.
-    pub(crate) fn may(&self, pdp: &PdpHandle, action: &str, resource: Resource) -> Result<(), ApiError> {
+    pub(crate) fn may(&self, gate: &Gate, action: &str, resource: Resource) -> Result<(), ApiError> {
         if resource.tenant != self.tenant() {
             return Err(ApiError::hidden(format_args!("a {} of this name", resource.kind)));
         }
-        let facts = Facts { mfa: self.mfa, ip: self.from, ..Facts::default() };
-        let request = Request { principal: self.subject(), action: action.to_owned(), resource, facts };
-        let unavailable = |error: Unavailable| {
-            ApiError::new(Code::PolicyUnavailable, error.to_string()).retry_after(Duration::from_secs(1))
-        };
-        let decision = pdp.decide(&request).map_err(unavailable)?;
-        if decision.allow {
-            return Ok(());
-        }
-        Err(self.step_up(pdp, &request).unwrap_or_else(|| denied(&request, &decision)))
+        let sends = self.sends().act(action, resource);
+        let Err(denied) = gate.enter(Stage::UserInput, &sends) else { return Ok(()) };
+        let step_up = (denied.why == Why::Forbidden).then(|| sends.asked()).flatten();
+        Err(step_up.and_then(|request| self.step_up(gate, &request)).unwrap_or_else(|| denied.into()))
+    }
+
+    /// What the gate is told about the caller.
+    pub(crate) fn sends(&self) -> Ctx {
+        let subject = self.verified.as_ref().map(|_| self.subject());
+        let known = Ctx::of(Principal::clone(&self.principal));
+        Ctx { mfa: self.mfa, ip: self.from, trace: Some(self.trace), subject, ..known }
     }
 
     /// Whether the caller may change an account: anybody the own one, as far as its actor lets them.
     ///
     /// # Errors
     /// As [`Caller::may`].
-    pub(crate) fn may_keep(&self, pdp: &PdpHandle, account: &str) -> Result<(), ApiError> {
+    pub(crate) fn may_keep(&self, gate: &Gate, account: &str) -> Result<(), ApiError> {
         let own = self.subject();
         if account == self.principal.subject && own.acts_for.is_none() {
-            return self.may(pdp, "id.self", Resource::new(type_of(own.kind), account, self.tenant()));
+            return self.may(gate, "id.self", Resource::new(type_of(own.kind), account, self.tenant()));
         }
-        self.may(pdp, "id.manage", Resource::new("User", account, self.tenant()))
+        self.may(gate, "id.manage", Resource::new("User", account, self.tenant()))
     }
 
     /// Who the policies are asked about: of a chain of delegation whoever acts now, for the one who began it.
@@ -94,12 +96,12 @@ impl Caller {
     }
 
     /// What to do about a denial if only a second factor is missing: roles that wait for one count then too.
-    fn step_up(&self, pdp: &PdpHandle, request: &Request) -> Option<ApiError> {
+    fn step_up(&self, gate: &Gate, request: &Request) -> Option<ApiError> {
         let verified = self.verified.as_ref()?;
         let mut proven = request.clone();
         proven.facts.mfa = true;
         proven.principal.roles.extend(verified.waiting.iter().cloned());
-        if !pdp.decide(&proven).is_ok_and(|decision| decision.allow) {
+        if !gate.snapshot()?.decide(&proven).allow {
             return None;
         }
         let (route, how) = match verified.credential {
@@ -115,8 +117,8 @@ impl Caller {
     ///
     /// # Errors
     /// As [`Caller::may`]; 403 also for an action that the policies do not know, with what to do about it.
-    pub(crate) fn may_send(&self, pdp: &PdpHandle, action: &str, kind: &str, key: &str) -> Result<(), ApiError> {
-        let snapshot = pdp.snapshot();
+    pub(crate) fn may_send(&self, gate: &Gate, action: &str, kind: &str, key: &str) -> Result<(), ApiError> {
+        let snapshot = gate.snapshot();
         let known = snapshot.as_ref().map(|snapshot| snapshot.bundle().resource_kinds(action));
         if known.as_ref().is_some_and(Vec::is_empty) {
             return Err(unknown_action(action, kind));
@@ -127,7 +129,7 @@ impl Caller {
             Some(first) if !known.contains(&"Actor") => (*first, owner(key).unwrap_or(self.tenant())),
             _ => ("Actor", TENANT),
         };
-        self.may(pdp, action, Resource::new(resource, format!("{kind}/{key}"), tenant))
+        self.may(gate, action, Resource::new(resource, format!("{kind}/{key}"), tenant))
     }
 }
 
@@ -153,10 +155,14 @@ fn unknown_action(action: &str, kind: &str) -> ApiError {
     ApiError::new(Code::Forbidden, detail).denied(Vec::new(), Vec::new())
 }
 
-fn denied(request: &Request, decision: &Decision) -> ApiError {
-    let Request { action, resource, .. } = request;
-    let detail = format!("`{action}` on {} `{}` is {decision}", resource.kind, resource.id);
-    ApiError::new(Code::Forbidden, detail).denied(decision.policy_ids.clone(), decision.articles.clone())
+/// Counts a request against the limits of its principal and tenant.
+///
+/// # Errors
+/// `rate_limited`, naming the limit.
+pub(super) fn count(gate: &Gate, caller: &Caller, method: &Method) -> Result<(), ApiError> {
+    let count = if is_unsafe(method) { Count::Write } else { Count::Read };
+    gate.enter(Stage::UserInput, &Ctx { count, ..caller.sends() })?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -164,16 +170,15 @@ mod tests {
     use std::sync::Arc;
 
     use aivillage_governance::policy::{Bundle, Sources};
-    use aivillage_runtime::{Principal, PrincipalKind, TraceCx};
-    use axum::http::Method;
+    use aivillage_runtime::{PrincipalKind, TraceCx, Village};
 
     use super::*;
     use crate::routes::{Route, documented, table};
 
-    fn pdp() -> PdpHandle {
-        let pdp = PdpHandle::new(16);
-        pdp.publish(Arc::new(Bundle::load(&Sources::embedded()).unwrap()), 1);
-        pdp
+    fn gate() -> Gate {
+        let (_, governance) = aivillage_governance::install(Village::builder()).unwrap();
+        governance.pdp.publish(Arc::new(Bundle::load(&Sources::embedded()).unwrap()), 1);
+        governance.gate
     }
 
     fn caller(roles: &[&str], mfa: bool) -> Caller {
@@ -224,21 +229,21 @@ mod tests {
 
     #[test]
     fn whoever_has_no_role_is_denied_everywhere_and_an_admin_nowhere() {
-        let (pdp, nobody, admin) = (pdp(), caller(&[], true), caller(&["admin"], true));
+        let (gate, nobody, admin) = (gate(), caller(&[], true), caller(&["admin"], true));
         assert!(needs().len() > 30);
         for (route, action, kind) in needs() {
             let what = || Resource::new(kind, "x", TENANT);
-            let error = nobody.may(&pdp, action, what()).unwrap_err();
+            let error = nobody.may(&gate, action, what()).unwrap_err();
             assert_eq!(error.status().as_u16(), 403, "{} {action}", route.template);
             // Denied because nothing permits it, and not for a name that the schema does not know.
             assert!(error.to_string().contains("no policy permits it"), "{} {error}", route.template);
-            admin.may(&pdp, action, what()).unwrap_or_else(|error| panic!("{} {error}", route.template));
+            admin.may(&gate, action, what()).unwrap_or_else(|error| panic!("{} {error}", route.template));
         }
     }
 
     #[test]
     fn a_denial_names_policies_and_articles() {
-        let error = caller(&["admin"], false).may(&pdp(), "cluster.admin", Resource::new("System", "*", TENANT));
+        let error = caller(&["admin"], false).may(&gate(), "cluster.admin", Resource::new("System", "*", TENANT));
         let problem = error.unwrap_err().problem("/", "t");
         assert_eq!(problem["policy_ids"], serde_json::json!(["forbid-privileged-without-mfa"]));
         assert_eq!(problem["articles"], serde_json::json!(["A10.2"]));
@@ -246,16 +251,18 @@ mod tests {
 
     #[test]
     fn without_policies_nothing_is_allowed() {
-        let (empty, admin) = (PdpHandle::new(1), caller(&["admin"], true));
+        let (_, governance) = aivillage_governance::install(Village::builder()).unwrap();
+        let (empty, admin) = (governance.gate, caller(&["admin"], true));
         let error = admin.may(&empty, "system.read", Resource::new("System", "*", TENANT)).unwrap_err();
-        assert_eq!((error.code(), error.status().as_u16()), ("policy_unavailable", 503));
+        assert_eq!((error.code(), error.status().as_u16()), ("governance_unavailable", 503));
         assert_eq!(admin.may_send(&empty, "actor.call", "counter", "a").unwrap_err().status().as_u16(), 503);
     }
 
     #[test]
     fn what_belongs_to_another_tenant_is_not_there() {
-        let (pdp, admin) = (pdp(), caller(&["admin"], true));
-        let sent = |action, kind, key| admin.may_send(&pdp, action, kind, key).map_err(|error| error.status().as_u16());
+        let (gate, admin) = (gate(), caller(&["admin"], true));
+        let sent =
+            |action, kind, key| admin.may_send(&gate, action, kind, key).map_err(|error| error.status().as_u16());
         assert_eq!(sent("agent.ask", "agent", "local:sage"), Ok(()));
         assert_eq!(sent("agent.ask", "agent", "other:sage"), Err(404));
         assert_eq!(sent("memory.query", "memory.shard", "other/main"), Err(404));
@@ -266,7 +273,7 @@ mod tests {
 
     #[test]
     fn an_action_that_the_policies_do_not_know_is_denied_with_what_to_do() {
-        let error = caller(&["super_admin"], true).may_send(&pdp(), "counter.add", "counter", "a").unwrap_err();
+        let error = caller(&["super_admin"], true).may_send(&gate(), "counter.add", "counter", "a").unwrap_err();
         assert_eq!((error.code(), error.status().as_u16()), ("forbidden", 403));
         let text = error.to_string();
         assert!(text.contains("`counter.add`") && text.contains(".cedarschema"), "{text}");

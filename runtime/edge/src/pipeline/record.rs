@@ -18,6 +18,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use aivillage_governance::tlog::{Ack, Decision, Event, Home, Payload, Place};
 use aivillage_runtime::{Principal, TraceCx};
@@ -245,6 +246,7 @@ fn fill(place: Place, event: Event) {
 
 fn refused(error: &aivillage_governance::tlog::LogError) -> ApiError {
     ApiError::new(Code::GovernanceUnavailable, format!("nothing is done that cannot be logged: {error}"))
+        .retry_after(Duration::from_secs(1))
 }
 
 #[cfg(test)]

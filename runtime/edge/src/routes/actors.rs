@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aivillage_governance::moderation::Stage;
 use aivillage_runtime::{CallOptions, MessageInfo};
 use axum::Extension;
 use axum::extract::State;
@@ -104,13 +105,14 @@ pub(crate) async fn send(
     }
     let (name, payload, given) = named(body.name, body.payload, body.message)?;
     let message = find(&messages, &name)?;
-    caller.may_send(&door.pdp, &message.action, &kind, &key)?;
+    caller.may_send(&door.gate, &message.action, &kind, &key)?;
     let cast = body.mode.unwrap_or(if message.ask { Mode::Call } else { Mode::Cast }) == Mode::Cast;
     let content = match given {
         Given::Payload => message.body(payload).map_err(|errors| invalid(errors, "/payload"))?,
         // Its reply slot stands in place already; the decoder checks the rest.
         Given::Whole => payload,
     };
+    let content = admitted(&door, &caller, &kind, content).await?;
     let options = CallOptions {
         deadline: Some(wait(&caller, body.timeout_ms)),
         principal: Some(caller.principal.clone()),
@@ -149,6 +151,32 @@ pub(crate) async fn send_alias(
     body: Body<MessageBody>,
 ) -> Answer<Response> {
     send(state, caller, path, body).await
+}
+
+/// The content, if its words pass the gate. Agents and the memory let it pass themselves, at the stage it is for; others do not
+/// know the gate.
+async fn admitted(door: &Door, caller: &Caller, kind: &str, content: Value) -> Answer<Value> {
+    let is_gated = ["agent", "memory."].iter().any(|gated| kind.starts_with(gated));
+    if is_gated || !has_words(&content) {
+        return Ok(content);
+    }
+    let admission = door.gate.admit(Stage::UserInput, &caller.sends(), content.to_string()).await?;
+    if !admission.is_redacted {
+        return Ok(content);
+    }
+    serde_json::from_str(&admission.content).map_err(|_| {
+        ApiError::new(Code::DataProtected, "protected data cannot be taken out of a number: write it as text")
+    })
+}
+
+/// Whether there is anything to judge: names of fields and numbers say nothing.
+fn has_words(value: &Value) -> bool {
+    match value {
+        Value::String(text) => !text.is_empty(),
+        Value::Array(values) => values.iter().any(has_words),
+        Value::Object(fields) => fields.values().any(has_words),
+        _ => false,
+    }
 }
 
 /// In which form the content was given.

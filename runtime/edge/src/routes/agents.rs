@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aivillage_actors::{AgentCard, AskRequest};
+use aivillage_governance::gate::Denied;
 use aivillage_runtime::CallError;
 use axum::Extension;
 use axum::body::Bytes;
@@ -129,7 +130,7 @@ pub(crate) struct AskBody {
 }
 
 /// Asks an agent. With `stream` or `Accept: text/event-stream` the turn's events come as they happen: `step`, `tool_call`,
-/// `tool_result`, `retrieved`, `delta`, `citation`, `usage`, and at the end `final` (the whole answer) or `error`.
+/// `tool_result`, `retrieved`, `delta`, `citation`, `usage`, and at the end `final` (the whole answer), `moderation` (what follows is withheld, with the notice) or `error`.
 #[utoipa::path(post, path = "/v1/agents/{id}/ask", tag = "agents", params(("id" = String, Path)),
     request_body(content = ref("#/components/schemas/AskBody"), content_type = "application/json"),
     responses((status = 200, description = "The answer", body = ref("#/components/schemas/Answer")),
@@ -164,7 +165,10 @@ pub(crate) async fn ask(
                 live::event(&name, &value)
             }
             Turn::Done(Ok(answer)) => live::event("final", &json!(answer)),
-            Turn::Done(Err(error)) => live::event("error", &problem(error, &trace)),
+            Turn::Done(Err(error)) => {
+                let name = if Denied::is_one(&error) { "moderation" } else { "error" };
+                live::event(name, &problem(error, &trace))
+            }
         }
     });
     let opening = futures::stream::once(std::future::ready(live::opening()));

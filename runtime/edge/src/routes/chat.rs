@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use aivillage_actors::wire::openai::ChatRequest;
 use aivillage_actors::{AskRequest, TurnEvent};
+use aivillage_governance::gate::Denied;
 use aivillage_runtime::clock;
 use axum::Extension;
 use axum::extract::State;
@@ -124,7 +125,11 @@ fn chunks(
                     yield Event::default().data("[DONE]");
                 }
                 // No `[DONE]`: clients take that for a whole answer.
-                Turn::Done(Err(error)) => yield data(&ApiError::from(error).openai(&trace)),
+                Turn::Done(Err(error)) => {
+                    let is_withheld = Denied::is_one(&error);
+                    let event = data(&ApiError::from(error).openai(&trace));
+                    yield if is_withheld { event.event("moderation") } else { event };
+                }
             }
         }
     }

@@ -43,10 +43,11 @@ impl Bench {
         let (builder, governance) = aivillage_governance::install(aivillage_actors::install(builder).unwrap()).unwrap();
         governance.secret.set(zeroize::Zeroizing::new([7; 32]));
         let (village, dir) = (builder.start().await.unwrap(), tempfile::tempdir().unwrap());
-        let limits = LimitsConfig { login: "1000/s burst 1000".parse().unwrap(), ..LimitsConfig::default() };
+        let limits = LimitsConfig { login: "1000/s burst 1000".parse().unwrap() };
         let config = EdgeConfig { limits, ..EdgeConfig::default() };
         let listens = [(Ipv4Addr::LOCALHOST, 1).into(), (Ipv4Addr::LOCALHOST, 2).into()];
-        let (door, key) = Door::open(&village, config, dir.path(), (&governance, None), listens).unwrap();
+        let (door, key) =
+            Door::open(&village, config, dir.path(), (&governance, governance.gate.clone(), None), listens).unwrap();
         governance.begin(&village).await;
         while governance.pdp.epoch().is_none() {
             tokio::task::yield_now().await;

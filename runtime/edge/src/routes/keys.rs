@@ -92,7 +92,7 @@ pub(crate) async fn list(
     Query(query): Query<KeysQuery>,
 ) -> Answer<Response> {
     let whose = query.subject.unwrap_or_else(|| caller.principal.subject.clone());
-    caller.may_keep(&door.pdp, &whose)?;
+    caller.may_keep(&door.gate, &whose)?;
     let filter = format!("keys/{}/{whose}", caller.tenant());
     let page = door.cursors.page(&filter, PageQuery::new(query.limit, query.cursor))?;
     let owner = match whose.as_str() {
@@ -142,7 +142,7 @@ pub(crate) async fn create(
     Body(body): Body<NewKeyBody>,
 ) -> Answer<Response> {
     let whose = body.subject.unwrap_or_else(|| caller.principal.subject.clone());
-    caller.may_keep(&door.pdp, &whose)?;
+    caller.may_keep(&door.gate, &whose)?;
     let detail = "name an account: the caller has none of its own".to_owned();
     let own = whose == caller.principal.subject;
     let none = || ApiError::invalid(vec![FieldError { pointer: "/subject".to_owned(), detail }]);
@@ -168,7 +168,7 @@ pub(crate) async fn revoke(
         Err(_) => Vec::new(),
     };
     let is_own = own.iter().any(|key| key.id.as_str() == id);
-    caller.may_keep(&door.pdp, if is_own { &caller.principal.subject } else { "*" })?;
+    caller.may_keep(&door.gate, if is_own { &caller.principal.subject } else { "*" })?;
     let id = token(&id)?;
     desk(&door, &caller).ask(|reply| IdentityMsg::Revoke(id, reply)).await??;
     Ok(StatusCode::NO_CONTENT.into_response())

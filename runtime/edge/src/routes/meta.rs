@@ -27,7 +27,7 @@ pub(crate) async fn healthz() -> Response {
     responses((status = 200, description = "It is ready"), (status = 503, description = "It is not, and why")))]
 pub(crate) async fn readyz(State(door): State<Arc<Door>>) -> Response {
     let health = door.village.health();
-    let policies = door.pdp.epoch().is_some();
+    let policies = door.gate.snapshot().is_some();
     let detail = if policies { "loaded" } else { "none are loaded, so nothing is allowed: see the log" };
     let checks = health.checks.iter().map(|check| json!(check));
     let checks: Vec<Value> = checks.chain([json!({"name": "policies", "ok": policies, "detail": detail})]).collect();

@@ -99,6 +99,12 @@ impl Door {
         Self::on(|builder| builder, change).await
     }
 
+    /// With this configuration.
+    pub(crate) async fn configured(config: &str) -> Self {
+        let config = config.parse().unwrap();
+        Self::on(|builder| builder.config(config), |_| {}).await
+    }
+
     /// On a node that joins the cluster of another; ready, and so is the other to work with it.
     pub(crate) async fn join(other: &Door) -> Self {
         let cluster = other.village.cluster().unwrap();

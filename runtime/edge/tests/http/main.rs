@@ -9,6 +9,7 @@ mod chat;
 mod cluster;
 mod drain;
 mod events;
+mod gate;
 mod harness;
 mod idempotency;
 mod isolation;

@@ -3,6 +3,7 @@
 mod blob;
 mod commits;
 mod failover;
+mod governance;
 mod local;
 mod node;
 mod nodes;
@@ -28,6 +29,8 @@ pub(crate) enum Bench {
     Blob(blob::Blob),
     /// How fast and how safe durable writes are.
     Store(store::Store),
+    /// What policies, moderation, the log and the gate of them all cost, beside their targets.
+    Governance(governance::Governance),
     /// Be a node that a bench uses.
     #[command(hide = true)]
     Node(node::NodeRole),
@@ -46,6 +49,7 @@ impl Bench {
             Self::Commits(commits) => unless_stopped(Box::pin(commits.run(global.json))).await,
             Self::Blob(blob) => unless_stopped(Box::pin(blob.run(global.json))).await,
             Self::Store(store) => store.run(global.json).await,
+            Self::Governance(governance) => unless_stopped(Box::pin(governance.run(global.json))).await,
             Self::Node(node) => node.run().await,
         }
     }

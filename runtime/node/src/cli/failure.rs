@@ -92,7 +92,7 @@ impl Failure {
 
 fn exit_of(status: u16) -> Exit {
     match status {
-        401 | 403 | 423 => Exit::Refused,
+        401 | 403 | 423 | 451 => Exit::Refused,
         429 | 502..=504 | 507 => Exit::Unavailable,
         _ => Exit::Failed,
     }
@@ -150,6 +150,12 @@ mod tests {
         let failure = Failure::from_answer(401, r#"{"detail":"unauthenticated"}"#);
         assert_eq!(failure.exit, Exit::Refused);
         assert!(failure.hint.unwrap().contains("--key-file"));
+    }
+
+    #[test]
+    fn what_is_withheld_is_refused() {
+        let failure = Failure::from_answer(451, r#"{"detail":"withheld, by article A1.1","code":"moderated"}"#);
+        assert_eq!((failure.exit, failure.code.as_deref()), (Exit::Refused, Some("moderated")));
     }
 
     #[test]
