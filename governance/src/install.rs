@@ -6,12 +6,16 @@ use std::time::Duration;
 use aivillage_runtime::config::{ConfigError, section};
 use aivillage_runtime::{ActorCx, Village, VillageBuilder};
 
+use crate::cases::actor::{Court, Watch};
+use crate::cases::{CaseActor, CaseLog, Cases, Juror, JurorPool, Roll, Standings};
 use crate::config::GovernanceConfig;
 use crate::constitution::Constitution;
 use crate::constitution::chain::{Chain, ConstitutionError};
+use crate::constitution::document::Document;
 use crate::constitution::folder::{self, FolderError};
-use crate::identity::{self, IdentityError, IdentityNode, TenantMachine, VerifierHandle};
+use crate::identity::{self, Identity, IdentityError, IdentityNode, TenantMachine, VerifierHandle};
 use crate::keys::{SecretKeeper, VillageSecret, share};
+use crate::moderation::{ModelError, Moderator, ModeratorHandle};
 use crate::policy::{Pdp, PdpHandle, PdpMsg, PolicyMachine};
 
 /// The key by which a node's own actors are asked.
@@ -23,6 +27,9 @@ const LATER: Duration = Duration::from_secs(5);
 /// Below a node's data directory: what governance keeps in files.
 pub const FOLDER: &str = "governance";
 
+/// When all cases are looked at first, and how often after that: their deadlines are days away.
+const LOOK: [Duration; 2] = [Duration::from_mins(5), Duration::from_hours(1)];
+
 /// Answers without a message. Clones see the same.
 #[derive(Debug, Clone)]
 pub struct Governance {
@@ -32,6 +39,14 @@ pub struct Governance {
     pub verifier: VerifierHandle,
     /// Where the keys come from that all nodes have; there once [`Governance::begin`] has found it.
     pub secret: VillageSecret,
+    /// What content may pass.
+    pub moderator: ModeratorHandle,
+    /// What senders may not do for a while.
+    pub standings: Standings,
+    /// Who may be drawn for juries.
+    pub jurors: JurorPool,
+    /// Where it is logged what becomes of cases.
+    pub case_log: CaseLog,
 }
 
 /// Why governance cannot be hosted.
@@ -43,6 +58,9 @@ pub enum InstallError {
     /// Accounts cannot be kept as the configuration says.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The model of moderation, or what else its configuration names, cannot be used.
+    #[error(transparent)]
+    Model(#[from] ModelError),
     /// The constitution does not hold.
     #[error(transparent)]
     Constitution(#[from] ConstitutionError),
@@ -51,7 +69,8 @@ pub enum InstallError {
     Folder(#[from] FolderError),
 }
 
-/// Hosts policies, accounts and constitution, as `[governance]` of the builder's configuration says; [`Governance::begin`] makes them work.
+/// Hosts policies, accounts, constitution, moderation and cases, as `[governance]` of the builder's configuration says;
+/// [`Governance::begin`] makes them work.
 ///
 /// # Errors
 /// See [`InstallError`].
@@ -61,8 +80,19 @@ pub fn install(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), 
     let secret = VillageSecret::default();
     let accounts = IdentityNode::try_new(config.identity.clone(), secret.clone())?;
     let (builder, verifier) = identity::install(builder, &accounts);
-    let (constitution, keeper) = (constitution(&config, secret.clone())?, SecretKeeper::new(secret.clone()));
-    let governance = Governance { pdp: PdpHandle::new(config.policy.cache), verifier, secret };
+    let keeper = SecretKeeper::new(secret.clone());
+    let (constitution, rules) = constitution(&config, secret.clone())?;
+    let jurors = config.moderation.jurors.iter().filter_map(|juror| Juror::parse(juror));
+    let governance = Governance {
+        pdp: PdpHandle::new(config.policy.cache),
+        verifier,
+        secret,
+        moderator: config.moderation.load()?,
+        standings: Standings::default(),
+        jurors: JurorPool::new(jurors),
+        case_log: CaseLog::default(),
+    };
+    let builder = moderation(builder, &governance, rules);
     let pdp = governance.pdp.clone();
     let builder = builder
         .control_machine(PolicyMachine::default)
@@ -73,19 +103,39 @@ pub fn install(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), 
     Ok((builder, governance))
 }
 
-/// All versions, verified.
-fn constitution(config: &GovernanceConfig, secret: VillageSecret) -> Result<Constitution, InstallError> {
+/// Hosts who judges, and what follows.
+fn moderation(builder: VillageBuilder, governance: &Governance, rules: Document) -> VillageBuilder {
+    let (moderator, standings) = (governance.moderator.clone(), governance.standings.clone());
+    let court = Court {
+        moderator: moderator.clone(),
+        constitution: rules,
+        log: governance.case_log.clone(),
+        jurors: governance.jurors.clone(),
+        standings: standings.clone(),
+    };
+    let jurors = governance.jurors.clone();
+    builder
+        .host(move |_: &ActorCx| Moderator::new(moderator.clone()))
+        .host(move |_: &ActorCx| CaseActor::new(court.clone()))
+        .replica_view::<CaseActor, Watch>(move |_| Watch::new(standings.clone()))
+        .replica_view::<Identity, Roll>(move |_| Roll::new(jurors.clone()))
+}
+
+/// All versions, verified, and the rules in force.
+fn constitution(config: &GovernanceConfig, secret: VillageSecret) -> Result<(Constitution, Document), InstallError> {
     let (chain, roots) = match (config.constitution_dir(), config.roots()?) {
         (Some(dir), Some(roots)) => (Chain::verify(folder::read_all(dir)?, &roots)?, roots.keys().to_vec()),
         _ => (Chain::embedded()?, Vec::new()),
     };
-    Ok(Constitution::new(Arc::new(chain), &roots, secret))
+    let rules = chain.current().clone();
+    Ok((Constitution::new(Arc::new(chain), &roots, secret), rules))
 }
 
 impl Governance {
-    /// Puts the node's policies and secret to work. A node that runs alone has them when this returns, or has said why not; one
-    /// of a cluster once it takes part in it.
+    /// Puts the node's policies and secret to work, and keeps the deadlines of cases. A node that runs alone has them when this
+    /// returns, or has said why not; one of a cluster once it takes part in it.
     pub async fn begin(&self, village: &Village) {
+        village.task("cases.look", look(village.clone())).detach();
         let (wake, settle) = (wake(village.clone()), settle(village.clone(), self.secret.clone()));
         if village.cluster().is_some() {
             village.task("policy.begin", wake).detach();
@@ -108,6 +158,19 @@ async fn settle(village: Village, secret: VillageSecret) {
             return;
         }
         tokio::time::sleep(LATER).await;
+    }
+}
+
+/// Lets all cases end that time has ended, also those that nobody asks about; while there are any, they look by themselves.
+async fn look(village: Village) {
+    let [mut pause, often] = LOOK;
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = often;
+        if let Err(error) = Cases::new(&village).look().await {
+            tracing::debug!(%error, "the deadlines of cases are not looked at");
+            [pause, _] = LOOK;
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! | look for | in |
 //! |---|---|
 //! | `[governance]` of `cluster.toml` | [`GovernanceConfig`] |
+//! | what follows a verdict: notices, appeals, juries | [`cases`] |
 //! | the rules that bind everybody, signed | [`constitution`] |
 //! | personal and secret data in text: found, masked | [`dlp`] |
 //! | who somebody is: accounts, credentials | [`identity`] |
@@ -14,6 +15,7 @@
 //! | what happened, provable to anyone | [`tlog`] |
 //! | what a node hosts of it | [`install`](fn@install) |
 
+pub mod cases;
 mod config;
 pub mod constitution;
 pub mod dlp;
