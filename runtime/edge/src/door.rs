@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aivillage_actors::Agents;
+use aivillage_governance::Governance;
+use aivillage_governance::moderation::ModeratorHandle;
 use aivillage_governance::policy::PdpHandle;
 use aivillage_governance::tlog::Home;
 use aivillage_memory::Memory;
@@ -47,6 +49,8 @@ pub(crate) struct Door {
     pub(crate) roster: Roster,
     /// Who may do what.
     pub(crate) pdp: PdpHandle,
+    /// What content may pass.
+    pub(crate) moderator: ModeratorHandle,
     /// The `OpenAPI` document, serialised once.
     pub(crate) openapi: Bytes,
     /// Cancelled when the drain begins: no new requests, streams end.
@@ -84,7 +88,7 @@ impl Door {
         village: &Village,
         config: EdgeConfig,
         data_dir: &Path,
-        (pdp, log): (PdpHandle, Option<Home>),
+        (governance, log): (&Governance, Option<Home>),
         listens: [SocketAddr; 2],
     ) -> Result<(Arc<Self>, PathBuf), EdgeError> {
         let (verifier, key_path) = Verifier::open(data_dir)?;
@@ -102,7 +106,8 @@ impl Door {
             denials: Denials::default(),
             cursors: Cursors::new(cursor_key(village, &verifier)),
             roster: Roster::default(),
-            pdp,
+            pdp: governance.pdp.clone(),
+            moderator: governance.moderator.clone(),
             openapi: openapi::document(village),
             stop: CancellationToken::new(),
             closed: CancellationToken::new(),

@@ -73,8 +73,10 @@ impl Edge {
         let admin = open("edge.admin_listen", config.admin_listen).await?;
         let addr = local(&listener, config.listen);
         let admin_addr = local(&admin, config.admin_listen);
-        let rights = (governance.pdp.clone(), log);
-        let (door, admin_key_path) = Door::open(village, config, data_dir, rights, [addr, admin_addr])?;
+        if let Some(log) = &log {
+            governance.case_log.keep_in(log);
+        }
+        let (door, admin_key_path) = Door::open(village, config, data_dir, (governance, log), [addr, admin_addr])?;
         governance.begin(village).await;
         let tidy = village.task("edge.tidy", tidy(door.clone()));
         let public = Acceptor::new(&door, routes::public(&door));

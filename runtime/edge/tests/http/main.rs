@@ -12,6 +12,7 @@ mod harness;
 mod idempotency;
 mod log;
 mod memory;
+mod moderation;
 mod nodes;
 mod policy;
 mod robustness;
