@@ -9,6 +9,7 @@ use crate::constitution::chain::RootKeys;
 use crate::constitution::note::NoteKey;
 use crate::gate::{DefenceConfig, DlpStages};
 use crate::identity::IdentityConfig;
+use crate::moderation::ModeratorConfig;
 use crate::policy::PolicyConfig;
 use crate::tlog::TlogConfig;
 
@@ -31,6 +32,8 @@ pub struct GovernanceConfig {
     pub root_threshold: usize,
     /// `[governance.identity]`
     pub identity: IdentityConfig,
+    /// `[governance.moderation]`
+    pub moderation: ModeratorConfig,
     /// `[governance.policy]`
     pub policy: PolicyConfig,
     /// `[governance.tlog]`
@@ -46,6 +49,7 @@ impl Default for GovernanceConfig {
             defence: DefenceConfig::default(),
             dlp: DlpStages::default(),
             identity: IdentityConfig::default(),
+            moderation: ModeratorConfig::default(),
             policy: PolicyConfig::default(),
             tlog: TlogConfig::default(),
         }
@@ -62,6 +66,7 @@ impl GovernanceConfig {
         self.dlp.validate()?;
         self.roots()?;
         self.identity.validate()?;
+        self.moderation.validate()?;
         self.policy.validate()?;
         self.tlog.validate()
     }

@@ -6,17 +6,19 @@ use std::time::Duration;
 use aivillage_runtime::config::{ConfigError, section};
 use aivillage_runtime::{ActorCx, Village, VillageBuilder, clock};
 
+use crate::cases::actor::{Court, Watch};
+use crate::cases::{CaseActor, CaseLog, Cases, Juror, JurorPool, Roll, Standings};
 use crate::config::GovernanceConfig;
 use crate::constitution::Constitution;
 use crate::constitution::chain::{Chain, ConstitutionError};
+use crate::constitution::document::Document;
 use crate::constitution::folder::{self, FolderError};
 use crate::constitution::note::NoteKey;
 use crate::gate::{Gate, Moderation, Parts};
-use crate::identity::{self, IdentityError, IdentityNode, TenantMachine, VerifierHandle};
+use crate::identity::{self, Identity, IdentityError, IdentityNode, TenantMachine, VerifierHandle};
 use crate::keys::{SecretKeeper, VillageSecret, share};
-use crate::moderation::hashes::HashList;
 use crate::moderation::rules::RulesError;
-use crate::moderation::{Engine, EngineError, ModeratorHandle, Policy};
+use crate::moderation::{ModelError, Moderator, ModeratorHandle};
 use crate::policy::{Pdp, PdpHandle, PdpMsg, PolicyMachine};
 
 /// The key by which a node's own actors are asked.
@@ -27,6 +29,9 @@ const AGAIN: Duration = Duration::from_millis(100);
 const LATER: Duration = Duration::from_secs(5);
 /// Below a node's data directory: what governance keeps in files.
 pub const FOLDER: &str = "governance";
+
+/// When all cases are looked at first, and how often after that: their deadlines are days away.
+const LOOK: [Duration; 2] = [Duration::from_mins(5), Duration::from_hours(1)];
 
 /// Answers without a message. Clones see the same.
 #[derive(Debug, Clone)]
@@ -41,6 +46,14 @@ pub struct Governance {
     pub verifier: VerifierHandle,
     /// Where the keys come from that all nodes have; there once [`Governance::begin`] has found it.
     pub secret: VillageSecret,
+    /// What content may pass.
+    pub moderator: ModeratorHandle,
+    /// What senders may not do for a while.
+    pub standings: Standings,
+    /// Who may be drawn for juries.
+    pub jurors: JurorPool,
+    /// Where it is logged what becomes of cases.
+    pub case_log: CaseLog,
 }
 
 /// Why governance cannot be hosted.
@@ -52,6 +65,9 @@ pub enum InstallError {
     /// Accounts cannot be kept as the configuration says.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The model of moderation, or what else its configuration names, cannot be used.
+    #[error(transparent)]
+    Model(#[from] ModelError),
     /// The constitution does not hold.
     #[error(transparent)]
     Constitution(#[from] ConstitutionError),
@@ -66,7 +82,8 @@ pub enum InstallError {
     Folder(#[from] FolderError),
 }
 
-/// Hosts policies, accounts and constitution, as `[governance]` of the builder's configuration says; [`Governance::begin`] makes them work.
+/// Hosts policies, accounts, constitution, moderation and cases, as `[governance]` of the builder's configuration says;
+/// [`Governance::begin`] makes them work.
 ///
 /// # Errors
 /// See [`InstallError`].
@@ -77,11 +94,23 @@ pub fn install(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), 
     let accounts = IdentityNode::try_new(config.identity.clone(), secret.clone())?;
     let (builder, verifier) = identity::install(builder, &accounts);
     let (chain, roots) = constitution(&config)?;
+    let rules = chain.current().clone();
     let pdp = PdpHandle::new(config.policy.cache);
-    let moderator = ModeratorHandle::new(Engine::embedded(HashList::default())?);
+    let moderator = config.moderation.load()?;
     let gate = gate(&config, &pdp, &moderator, chain.clone())?;
     let (constitution, keeper) = (Constitution::new(chain, &roots, secret.clone()), SecretKeeper::new(secret.clone()));
-    let governance = Governance { pdp: pdp.clone(), moderator, gate: gate.clone(), verifier, secret };
+    let jurors = config.moderation.jurors.iter().filter_map(|juror| Juror::parse(juror));
+    let governance = Governance {
+        pdp: pdp.clone(),
+        gate: gate.clone(),
+        verifier,
+        secret,
+        moderator,
+        standings: Standings::default(),
+        jurors: JurorPool::new(jurors),
+        case_log: CaseLog::default(),
+    };
+    let builder = moderation(builder, &governance, rules);
     let builder = builder
         .provide(gate)
         .control_machine(PolicyMachine::default)
@@ -90,6 +119,24 @@ pub fn install(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), 
         .host(move |_: &ActorCx| Pdp::new(pdp.clone(), config.policy.clone()))
         .host(move |_: &ActorCx| constitution.clone());
     Ok((builder, governance))
+}
+
+/// Hosts who judges, and what follows.
+fn moderation(builder: VillageBuilder, governance: &Governance, rules: Document) -> VillageBuilder {
+    let (moderator, standings) = (governance.moderator.clone(), governance.standings.clone());
+    let court = Court {
+        moderator: moderator.clone(),
+        constitution: rules,
+        log: governance.case_log.clone(),
+        jurors: governance.jurors.clone(),
+        standings: standings.clone(),
+    };
+    let jurors = governance.jurors.clone();
+    builder
+        .host(move |_: &ActorCx| Moderator::new(moderator.clone()))
+        .host(move |_: &ActorCx| CaseActor::new(court.clone()))
+        .replica_view::<CaseActor, Watch>(move |_| Watch::new(standings.clone()))
+        .replica_view::<Identity, Roll>(move |_| Roll::new(jurors.clone()))
 }
 
 /// The gate that joins all of them.
@@ -121,9 +168,10 @@ fn constitution(config: &GovernanceConfig) -> Result<(Arc<Chain>, Vec<NoteKey>),
 }
 
 impl Governance {
-    /// Puts the node's policies and secret to work. A node that runs alone has them when this returns, or has said why not; one
-    /// of a cluster once it takes part in it.
+    /// Puts the node's policies and secret to work, and keeps the deadlines of cases. A node that runs alone has them when this
+    /// returns, or has said why not; one of a cluster once it takes part in it.
     pub async fn begin(&self, village: &Village) {
+        village.task("cases.look", look(village.clone())).detach();
         let (wake, settle) = (wake(village.clone()), settle(village.clone(), self.secret.clone()));
         if village.cluster().is_some() {
             village.task("policy.begin", wake).detach();
@@ -146,6 +194,19 @@ async fn settle(village: Village, secret: VillageSecret) {
             return;
         }
         tokio::time::sleep(LATER).await;
+    }
+}
+
+/// Lets all cases end that time has ended, also those that nobody asks about; while there are any, they look by themselves.
+async fn look(village: Village) {
+    let [mut pause, often] = LOOK;
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = often;
+        if let Err(error) = Cases::new(&village).look().await {
+            tracing::debug!(%error, "the deadlines of cases are not looked at");
+            [pause, _] = LOOK;
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `[governance]` of `cluster.toml` | [`GovernanceConfig`] |
 //! | figures of this machine beside their targets | [`bench`] |
+//! | what follows a verdict: notices, appeals, juries | [`cases`] |
 //! | the rules that bind everybody, signed | [`constitution`] |
 //! | personal and secret data in text: found, masked | [`dlp`] |
 //! | who somebody is: accounts, credentials | [`identity`] |
@@ -17,6 +18,7 @@
 //! | what a node hosts of it | [`install`](fn@install) |
 
 pub mod bench;
+pub mod cases;
 mod config;
 pub mod constitution;
 pub mod dlp;

@@ -12,10 +12,11 @@
 //! | all of it in one pass | [`engine`] |
 //! | an outside opinion on what is uncertain | [`guard`] |
 //! | a stream of which only scanned text is released | [`stream`] |
-//! | the snapshot in process, the actor that publishes it | [`handle`], [`moderator`] |
-//! | how the committed model was made | [`train`] |
+//! | `[governance.moderation]`, the snapshot in process, the actor that publishes it | [`config`], [`handle`], [`moderator`] |
+//! | how the committed model was made, how good it is | [`train`], [`suites`] |
 
 pub mod bag;
+pub mod config;
 pub mod decide;
 pub mod engine;
 pub mod features;
@@ -30,15 +31,17 @@ pub mod moderator;
 pub mod norm;
 pub mod rules;
 pub mod stream;
+pub mod suites;
 pub mod taxonomy;
 pub mod train;
 pub mod verdict;
 pub mod words;
 
+pub use config::{ModelError, ModeratorConfig};
 pub use decide::{Actionable, Decision, H2Action, Policy};
 pub use engine::{Engine, EngineError};
 pub use handle::ModeratorHandle;
-pub use moderator::{Moderator, ModeratorConfig, ModeratorMsg};
+pub use moderator::{Moderator, ModeratorMsg};
 pub use stream::StreamScanner;
 pub use taxonomy::{Action, Category, DataClass, Level};
 pub use verdict::{CheckError, CheckRequest, Evidence, Stage, Verdict};

@@ -1,9 +1,14 @@
 //! An outside opinion on what the models are not sure of. It moves a verdict inside the uncertain band only.
 
+mod chat;
+
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+
+pub use chat::{ChatGuard, GuardAddress};
 
 use super::decide::Policy;
 use super::manifest::Threshold;
@@ -99,18 +104,18 @@ impl Breaker {
 /// [`GuardError`]; the verdict stays as it is.
 pub async fn consult<G: Guard>(
     guard: &G,
-    breaker: &mut Breaker,
+    breaker: &Mutex<Breaker>,
     limit: Duration,
     text: &str,
     verdict: &Verdict,
 ) -> Result<Opinion, GuardError> {
-    if !breaker.admits(tokio::time::Instant::now().into_std()) {
+    if !breaker.lock().admits(tokio::time::Instant::now().into_std()) {
         return Err(GuardError::Open);
     }
     let about: Vec<Category> = verdict.scores.iter().map(|score| score.category).collect();
     let answer = tokio::time::timeout(limit, guard.ask(text, &about)).await.unwrap_or(Err(GuardError::TimedOut));
     let opinion = answer.and_then(|answer| parse(&answer));
-    breaker.record(opinion.is_ok(), tokio::time::Instant::now().into_std());
+    breaker.lock().record(opinion.is_ok(), tokio::time::Instant::now().into_std());
     opinion
 }
 
@@ -170,25 +175,25 @@ mod tests {
         }
     }
 
-    async fn ask(guard: Says, breaker: &mut Breaker) -> Result<Opinion, GuardError> {
+    async fn ask(guard: Says, breaker: &Mutex<Breaker>) -> Result<Opinion, GuardError> {
         consult(&guard, breaker, Duration::from_secs(2), "x", &doubtful()).await
     }
 
     #[tokio::test(start_paused = true)]
     async fn each_way_to_fail_is_told_and_five_in_a_row_open_the_circuit() {
-        let mut breaker = Breaker::default();
+        let breaker = Mutex::new(Breaker::default());
         let good = || Says(Ok("I think {\"category\": \"extortion\", \"p\": 0.9} so"));
-        assert_eq!(ask(good(), &mut breaker).await, Ok(Opinion { category: Category::Extortion, p: 0.9 }));
-        assert_eq!(ask(Says(Err(GuardError::TimedOut)), &mut breaker).await, Err(GuardError::TimedOut));
+        assert_eq!(ask(good(), &breaker).await, Ok(Opinion { category: Category::Extortion, p: 0.9 }));
+        assert_eq!(ask(Says(Err(GuardError::TimedOut)), &breaker).await, Err(GuardError::TimedOut));
         for nonsense in ["no", "{\"category\": \"tea\", \"p\": 1}", "{\"category\": \"spam\", \"p\": 7}"] {
-            assert!(matches!(ask(Says(Ok(nonsense)), &mut breaker).await, Err(GuardError::Nonsense(_))));
+            assert!(matches!(ask(Says(Ok(nonsense)), &breaker).await, Err(GuardError::Nonsense(_))));
         }
         let failed = GuardError::Failed("refused".into());
-        assert_eq!(ask(Says(Err(failed.clone())), &mut breaker).await, Err(failed));
-        assert_eq!(ask(good(), &mut breaker).await, Err(GuardError::Open));
+        assert_eq!(ask(Says(Err(failed.clone())), &breaker).await, Err(failed));
+        assert_eq!(ask(good(), &breaker).await, Err(GuardError::Open));
         tokio::time::advance(PAUSE).await;
-        assert!(ask(good(), &mut breaker).await.is_ok());
-        assert!(breaker.until.is_none());
+        assert!(ask(good(), &breaker).await.is_ok());
+        assert!(breaker.lock().until.is_none());
     }
 
     #[test]

@@ -1,16 +1,15 @@
 //! `governance.moderator`: judges content for who is not in this process, and puts new models in use.
 //!
-//! Key: the worker's number, one pool per node ([`ModeratorConfig::keys`]). Durable: no, the model is a snapshot that
+//! Key: the worker's number, one pool per node ([`ModeratorConfig::keys`](super::ModeratorConfig::keys)). Durable: no, the model is a snapshot that
 //! the node holds. Lost in a crash: the mail in hand; its sender hears so. The model in use stays.
 
 use aivillage_runtime::{Actor, ActorCx, ActorProcessingErr, ActorRef, Kind, KindOptions, Mail, Placement, Reply};
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::decide::{H2Action, Policy};
+use super::decide::Policy;
 use super::engine::Engine;
 use super::handle::ModeratorHandle;
-use super::stream::HOLDBACK;
 use super::verdict::{CheckError, CheckRequest, Verdict};
 
 /// What a [`Moderator`] understands.
@@ -39,56 +38,6 @@ pub struct ModelFiles {
 pub struct Refused {
     /// What is wrong with it.
     pub why: String,
-}
-
-/// `[governance.moderation]` of `cluster.toml`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ModeratorConfig {
-    /// `embedded`, or the path of a `*.avmd` file with its manifest beside it.
-    pub model: String,
-    /// Workers of a node; 0 is one for each core.
-    pub workers: u16,
-    /// What a namespace without a policy of its own does about H2.
-    pub h2_default: H2Action,
-    /// A guard that is asked what is uncertain: an OpenAI-compatible endpoint; empty for none.
-    pub guard_url: String,
-    /// How long the guard may take, milliseconds.
-    pub guard_timeout_ms: u32,
-    /// A file of SHA-256 hashes of known illegal content; empty for none.
-    pub hash_list: String,
-    /// Bytes that a stream holds back until they are scanned, at most 256.
-    pub stream_holdback: u16,
-}
-
-impl Default for ModeratorConfig {
-    fn default() -> Self {
-        Self {
-            model: "embedded".to_owned(),
-            workers: 0,
-            h2_default: H2Action::default(),
-            guard_url: String::new(),
-            guard_timeout_ms: 2000,
-            hash_list: String::new(),
-            stream_holdback: HOLDBACK,
-        }
-    }
-}
-
-impl ModeratorConfig {
-    /// What a namespace without a policy of its own does.
-    #[must_use]
-    pub fn policy(&self) -> Policy {
-        Policy::all(self.h2_default)
-    }
-
-    /// The keys of a node's workers.
-    pub fn keys(&self) -> impl Iterator<Item = String> + use<> {
-        let cores =
-            std::thread::available_parallelism().map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(u16::MAX));
-        let workers = if self.workers == 0 { cores } else { self.workers };
-        (0..workers).map(|worker| worker.to_string())
-    }
 }
 
 /// The behaviour; its data is the node's snapshot.
@@ -131,7 +80,7 @@ impl Actor for Moderator {
     ) -> Result<(), ActorProcessingErr> {
         match mail.body {
             ModeratorMsg::Check(request, policy, reply) => reply.send(handle.check(&request, &policy)),
-            ModeratorMsg::Recheck(request, policy, reply) => reply.send(handle.engine().recheck(&request, &policy)),
+            ModeratorMsg::Recheck(request, policy, reply) => reply.send(handle.recheck(&request, &policy)),
             ModeratorMsg::Reload(files, reply) => reply.send(reload(handle, &files)),
         }
         Ok(())
@@ -143,6 +92,7 @@ fn reload(handle: &ModeratorHandle, files: &ModelFiles) -> Result<String, Refuse
     let hashes = handle.engine().hashes().clone();
     let engine = Engine::new(&files.model, &files.manifest, hashes).map_err(|e| Refused { why: e.to_string() })?;
     let name = engine.name().to_owned();
+    tracing::info!(model = name, "another moderation model is in use");
     handle.publish(engine);
     Ok(name)
 }
@@ -194,14 +144,5 @@ mod tests {
     fn model_files_survive_the_wire() {
         let small = ModelFiles { model: ByteBuf::from(vec![1, 2]), manifest: "{}".into() };
         assert_eq!(rmp_serde::from_slice::<ModelFiles>(&rmp_serde::to_vec_named(&small).unwrap()).unwrap(), small);
-    }
-
-    #[test]
-    fn config_has_its_defaults_and_no_unknown_keys() {
-        assert_eq!(toml::from_str::<ModeratorConfig>("").unwrap(), ModeratorConfig::default());
-        let config: ModeratorConfig = toml::from_str("workers = 3\nh2_default = 'block'").unwrap();
-        assert_eq!(config.keys().collect::<Vec<_>>(), ["0", "1", "2"]);
-        assert_eq!(config.policy().action(Category::Hate), Action::Block);
-        assert!(toml::from_str::<ModeratorConfig>("tea = 1").is_err());
     }
 }

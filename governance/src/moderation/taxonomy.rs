@@ -178,11 +178,12 @@ impl Category {
     /// The constitution's article that a restriction for this category cites.
     #[must_use]
     pub fn article(self) -> &'static str {
-        match self.level() {
-            Level::H0 => "A1.1",
-            Level::H1 => "A1.2",
-            Level::H2 => "A1.3",
-            Level::H3 => "A2.1",
+        match (self, self.level()) {
+            (Self::MalwareIntrusion | Self::PromptInjection, _) => "A10.1",
+            (_, Level::H0) => "A1.1",
+            (_, Level::H1) => "A1.2",
+            (_, Level::H2) => "A2.2",
+            (_, Level::H3) => "A2.1",
         }
     }
 }
@@ -244,6 +245,23 @@ mod tests {
         let of = |level| Category::ALL.into_iter().filter(|category| category.level() == level).count();
         assert_eq!([of(Level::H0), of(Level::H1), of(Level::H2), of(Level::H3)], [6, 7, 8, VIEWPOINTS]);
         assert_eq!(Category::from_code("nonsense"), None);
+    }
+
+    #[test]
+    fn articles_are_those_of_the_constitution() {
+        use crate::constitution::document::Document;
+        use crate::constitution::taxonomy::Level as Rung;
+        let constitution = Document::parse(crate::constitution::DEFAULT_TOML).unwrap();
+        for category in Category::ALL {
+            let rung = match category.level() {
+                Level::H0 => Rung::H0,
+                Level::H1 => Rung::H1,
+                Level::H2 => Rung::H2,
+                Level::H3 => Rung::H3,
+            };
+            let (_, article) = constitution.rule_for(rung, category.code(), "").unwrap();
+            assert_eq!(category.article(), article.id, "{category:?}");
+        }
     }
 
     #[test]

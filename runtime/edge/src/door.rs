@@ -9,6 +9,7 @@ use aivillage_actors::Agents;
 use aivillage_governance::Governance;
 use aivillage_governance::gate::Gate;
 use aivillage_governance::identity::{Credentials, Tenants};
+use aivillage_governance::moderation::ModeratorHandle;
 use aivillage_governance::tlog::Home;
 use aivillage_memory::Memory;
 use aivillage_runtime::config::Rate;
@@ -51,6 +52,8 @@ pub(crate) struct Door {
     pub(crate) roster: Roster,
     /// What every request and every content passes.
     pub(crate) gate: Gate,
+    /// What content may pass.
+    pub(crate) moderator: ModeratorHandle,
     /// The `OpenAPI` document, serialised once.
     pub(crate) openapi: Bytes,
     /// Cancelled when the drain begins: no new requests, streams end.
@@ -125,6 +128,7 @@ impl Door {
             cursors: Cursors::new(cursor_key(village, &admin)),
             roster: Roster::default(),
             gate,
+            moderator: governance.moderator.clone(),
             openapi: openapi::document(village),
             stop: CancellationToken::new(),
             closed: CancellationToken::new(),

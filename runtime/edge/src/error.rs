@@ -597,7 +597,7 @@ pub fn reference() -> String {
          (`urn:aivillage:problem:<code>`), `title`, `status`, `detail`, `instance`, `code`, `trace_id`, and where they \
          apply `errors[] {pointer, detail}`, `retry_after_s`, of what policies deny `policy_ids` and `articles`, of what the gate \
          withholds `article` and `notice`, and of what is too much `limit`. The OpenAI routes (`/v1/models`, \
-         `/v1/chat/completions`) answer `{\"error\": {message, type, param, code}}` instead.\n\n\
+         `/v1/chat/completions`, `/v1/moderations`) answer `{\"error\": {message, type, param, code}}` instead.\n\n\
          An actor's own refusal keeps its code: with the status below if it is in the table, otherwise 422. Bytes that \
          are not HTTP at all never reach a route: the protocol layer answers a bare `400` or `431` and closes.\n\n\
          | code | status | meaning |\n|---|---|---|\n",

@@ -57,7 +57,7 @@ pub(crate) fn base() -> Value {
 fn default_problems(document: &mut Value) {
     let paths = document.get_mut("paths").and_then(Value::as_object_mut);
     for (path, item) in paths.into_iter().flatten() {
-        let openai = path.starts_with("/v1/chat") || path.starts_with("/v1/models");
+        let openai = ["/v1/chat", "/v1/models", "/v1/moderations"].iter().any(|openai| path.starts_with(openai));
         let (mime, schema) = if openai {
             ("application/json", "#/components/schemas/OpenAiError")
         } else {
@@ -129,6 +129,12 @@ fn schemas() -> Value {
     all.add::<routes::tenants::NewTenantBody>("NewTenantBody");
     all.add::<routes::tenants::NewTenantView>("NewTenant");
     all.add::<routes::tenants::ChangeTenantBody>("ChangeTenantBody");
+    all.add::<routes::moderation::ModerationBody>("ModerationBody");
+    all.add::<routes::moderation::Moderations>("Moderations");
+    all.add::<routes::cases::AppealBody>("AppealBody");
+    all.add::<routes::cases::VoteBody>("VoteBody");
+    all.add::<aivillage_governance::cases::CaseView>("Case");
+    all.add::<aivillage_governance::cases::Report>("TransparencyReport");
     all.add::<routes::log::LogView>("Log");
     all.add::<routes::log::EntriesView>("LogEntries");
     all.add::<routes::meta::HistoryView>("History");
@@ -187,6 +193,7 @@ fn literal() -> Value {
     json!({
         "AgentPage": page("AgentCard"),
         "JobPage": page("Job"),
+        "CasePage": page("Case"),
         "Tokens": list("data", &reference("Token")),
         "ClusterStatus": {
             "type": "object",

@@ -3,6 +3,7 @@
 pub(crate) mod actors;
 pub(crate) mod agents;
 pub(crate) mod auth;
+pub(crate) mod cases;
 pub(crate) mod chat;
 pub(crate) mod cluster;
 pub(crate) mod events;
@@ -11,6 +12,7 @@ pub(crate) mod keys;
 pub(crate) mod log;
 pub(crate) mod memory;
 pub(crate) mod meta;
+pub(crate) mod moderation;
 pub(crate) mod policy;
 pub(crate) mod tenants;
 pub(crate) mod users;
@@ -123,7 +125,7 @@ const fn openai(template: &'static str, class: Class) -> Route {
 /// A path that no route has. It needs a key, so that an outsider cannot map the routes.
 static UNKNOWN: Route = route("unknown", Class::Api);
 
-static ROUTES: [Route; 63] = [
+static ROUTES: [Route; 68] = [
     route("/v1/agents", Class::Api).get(all("agent.read", "Agent")),
     route("/v1/actors/{kind}/{key}/messages", Class::Chat).post(Need::Later),
     openai("/v1/chat/completions", Class::Chat).post(all("agent.ask", "Agent")),
@@ -164,6 +166,13 @@ static ROUTES: [Route; 63] = [
     route("/v1/policy/decide", Class::Api).post(all("system.read", "System")),
     route("/v1/policy/explain", Class::Api).post(all("system.monitor", "System")),
     route("/v1/constitution", Class::Api).get(all("gov.read", "Proposal")),
+    openai("/v1/moderations", Class::Api).post(all("mod.check", "Document")),
+    route("/v1/cases", Class::Api).get(all("mod.read", "Case")),
+    route("/v1/cases/{id}", Class::Api).get(one("mod.read", "Case", "id")),
+    route("/v1/cases/{id}/appeal", Class::Api).post(one("mod.appeal", "Case", "id")),
+    route("/v1/cases/{id}/votes", Class::Api).post(one("mod.jury", "Case", "id")),
+    // What is published is for everybody who may read the rules.
+    route("/v1/transparency/report/{period}", Class::Api).get(all("gov.read", "Proposal")),
     route("/v1/log", Class::Api).get(all("audit.read", "AuditEntry")),
     route("/v1/log/entries", Class::Api).get(all("audit.read", "AuditEntry")),
     route("/v1/log/proof/{index}", Class::Api).get(one("audit.read", "AuditEntry", "index")),
@@ -300,6 +309,12 @@ pub(crate) fn documented() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(policy::decide))
         .routes(routes!(policy::explain))
         .routes(routes!(policy::constitution))
+        .routes(routes!(moderation::check))
+        .routes(routes!(cases::list))
+        .routes(routes!(cases::show))
+        .routes(routes!(cases::appeal))
+        .routes(routes!(cases::vote))
+        .routes(routes!(cases::report))
         .routes(routes!(log::status))
         .routes(routes!(log::entries))
         .routes(routes!(log::proof))

@@ -75,6 +75,9 @@ impl Edge {
         let addr = local(&listener, config.listen);
         let admin_addr = local(&admin, config.admin_listen);
         let gate = Gate::of(village).unwrap_or_else(|| governance.gate.clone());
+        if let Some(log) = &log {
+            governance.case_log.keep_in(log);
+        }
         let rights = (governance, gate, log);
         let (door, admin_key_path) = Door::open(village, config, data_dir, rights, [addr, admin_addr])?;
         governance.begin(village).await;

@@ -1,6 +1,6 @@
 //! The command line of `village`: parsing, dispatch, exit codes.
 //!
-//! One file per command under `cli/`. Every command but `up`, `join`, `config`, `policy`, `constitution`, `bench` and the offline ones of `log` is a client of a
+//! One file per command under `cli/`. Every command but `up`, `join`, `config`, `policy`, `constitution`, `bench` and the offline ones of `log` and `moderate` is a client of a
 //! running village over
 //! HTTP, so it works the same on this machine and on another one. What `up` and `join` share is `serve` (one node in this
 //! process) and `options`; `up --nodes` is `fleet` (nodes in processes of their own).
@@ -8,6 +8,7 @@
 mod agents;
 mod ask;
 mod bench;
+mod case;
 mod client;
 mod cluster;
 mod config;
@@ -20,6 +21,7 @@ mod key;
 mod log;
 mod login;
 mod memory;
+mod moderate;
 mod options;
 mod output;
 mod policy;
@@ -143,6 +145,14 @@ enum Command {
     /// Who may do what: look at policies, ask them, test them; no village is needed.
     #[command(subcommand)]
     Policy(policy::Policy),
+    /// What texts may say: judge one, measure and train the judge, and the public report.
+    #[command(subcommand)]
+    Moderate(moderate::Moderate),
+    /// What followed from verdicts on content.
+    #[command(subcommand)]
+    Case(case::Case),
+    /// Have a verdict on your content looked at again.
+    Appeal(case::Appeal),
     /// The rules that bind everybody; no village is needed.
     #[command(subcommand)]
     Constitution(constitution::Constitution),
@@ -190,6 +200,9 @@ fn run(cli: Cli) -> Outcome {
         Command::Config(config) => config.run(&global),
         Command::Policy(policy) => block_on(policy.run(&global)),
         Command::Constitution(constitution) => constitution.run(&global),
+        Command::Moderate(moderate) => block_on(moderate.run(&global)),
+        Command::Case(case) => block_on(case.run(&global)),
+        Command::Appeal(appeal) => block_on(appeal.run(&global)),
         Command::Bench(bench) => block_on(bench.run(&global)),
         Command::Log(log) => block_on(log.run(&global)),
         Command::Version => {

@@ -15,6 +15,7 @@ mod idempotency;
 mod isolation;
 mod log;
 mod memory;
+mod moderation;
 mod nodes;
 mod policy;
 mod robustness;

@@ -1,0 +1,477 @@
+//! The cases of one shard, made of events, and what may happen to them next. No clock, no message, no log.
+
+use std::collections::BTreeMap;
+
+use aivillage_runtime::{AppError, CallError, Durable};
+use serde::{Deserialize, Serialize};
+
+use super::case::{Appeal, Case, CaseId, Choice, DAY_MS, Grounds, Phase, REFER_MS, Rereview, Sender, Vote};
+use super::jury::{JURORS, Juror, MAJORITY};
+use super::report::{Quarter, Tally};
+use super::standing::{CONFIRMED_MS, Kept, Mark, Restriction, Standing};
+use crate::moderation::{Action, Level};
+
+/// Longest words of an appeal or a vote, bytes.
+pub const WORDS: usize = 4 * 1024;
+/// Cases of one shard; beyond that the oldest ended ones go early.
+const CASES: usize = 4_096;
+/// How long a case that has ended is kept: an appeal is possible for 30 days, a report is for a quarter.
+const KEEP_MS: u64 = 400 * DAY_MS;
+/// Open cases of one sender in one category within a day; the same again is counted, and is no case of its own.
+const OPEN: usize = 20;
+/// Quarters whose counts are kept: ten years.
+const QUARTERS: usize = 40;
+
+/// Why a case does not go on as somebody wants.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CaseError {
+    /// There is none, or it is nobody's business.
+    #[error("there is no such case")]
+    NotFound,
+    /// A verdict that lets the content pass as it is makes no case.
+    #[error("the verdict restricts nobody, so there is nothing to open a case about")]
+    NotActing,
+    /// The constitution has no rule for the verdict's category.
+    #[error("the constitution has no rule that restricts `{category}`")]
+    NoRule {
+        /// The category.
+        category: &'static str,
+    },
+    /// Only the sender may do this.
+    #[error("only who sent the content may do this")]
+    NotSender,
+    /// The case is elsewhere on its way.
+    #[error("the case is {}, which does not allow this", phase.name())]
+    WrongPhase {
+        /// Where it is.
+        phase: Phase,
+    },
+    /// The time for it has passed.
+    #[error("the time for this ended at {at}")]
+    Late {
+        /// When, RFC 3339.
+        at: String,
+    },
+    /// The juror has voted.
+    #[error("a juror votes once, and this one has")]
+    VotedAlready,
+    /// A vote or appeal without words.
+    #[error("say why, in words")]
+    NoReason,
+    /// Too many words.
+    #[error("{bytes} bytes of words; at most {WORDS} are kept")]
+    TooLong {
+        /// How many.
+        bytes: usize,
+    },
+    /// No more cases fit, and none has ended.
+    #[error("the docket is full of cases that have not ended")]
+    Full,
+    /// What happens cannot be logged, so it does not happen.
+    #[error("nothing is done that cannot be logged: {0}")]
+    Unlogged(String),
+}
+
+impl CaseError {
+    /// Its stable code.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::NotActing | Self::NoRule { .. } | Self::NoReason => "payload_invalid",
+            Self::NotSender => "forbidden",
+            Self::WrongPhase { .. } | Self::VotedAlready => "conflict",
+            Self::Late { .. } => "gone",
+            Self::TooLong { .. } => "payload_too_large",
+            Self::Full => "overloaded",
+            Self::Unlogged(_) => "governance_unavailable",
+        }
+    }
+}
+
+impl From<CaseError> for CallError {
+    fn from(error: CaseError) -> Self {
+        AppError::new(error.code(), error.to_string()).into()
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum CaseEvent {
+    /// A verdict restricted somebody.
+    Opened(CaseId, Box<Case>),
+    /// The same came again.
+    Repeated(CaseId, u64),
+    /// The sender appealed; it is decided by the deadline.
+    Appealed {
+        /// Which case.
+        case: CaseId,
+        /// The appeal.
+        appeal: Appeal,
+        /// When silence decides, Unix milliseconds.
+        deadline_ms: u64,
+    },
+    /// Another model looked.
+    Rereviewed {
+        /// Which case.
+        case: CaseId,
+        /// What came of it.
+        look: Rereview,
+        /// What is kept from the sender from now on, if that changes.
+        restriction: Option<Restriction>,
+    },
+    /// A jury was drawn.
+    JuryDrawn {
+        /// Which case.
+        case: CaseId,
+        /// Root of the checkpoint that seeded the draw, hex.
+        root: String,
+        /// Digest of those who were drawn from, hex.
+        pool: String,
+        /// The jury.
+        jurors: Vec<Juror>,
+    },
+    /// A juror voted.
+    Voted(CaseId, Vote),
+    /// The jury agrees with the verdict; the community may be asked.
+    JuryUpheld(CaseId, u64),
+    /// The community is asked.
+    Referred(CaseId, u64),
+    /// The case ended.
+    Ended {
+        /// Which case.
+        case: CaseId,
+        /// How.
+        phase: Phase,
+        /// Whether a deadline passed.
+        is_timed_out: bool,
+        /// When, Unix milliseconds.
+        at_ms: u64,
+    },
+    /// Cases that ended long ago were removed.
+    Forgotten(Vec<CaseId>),
+}
+
+/// The cases of a shard, what is known of their senders, and how many there were.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Docket {
+    cases: BTreeMap<CaseId, Case>,
+    senders: BTreeMap<Sender, Standing>,
+    tallies: BTreeMap<Quarter, Tally>,
+}
+
+impl Durable for Docket {
+    type Event = CaseEvent;
+
+    fn apply(&mut self, event: &CaseEvent) {
+        match event {
+            CaseEvent::Opened(id, case) => self.opened(*id, case),
+            CaseEvent::Repeated(id, at_ms) => self.changed(*id, *at_ms, |case, tally| {
+                case.repeats = case.repeats.saturating_add(1);
+                tally.of(case).repeated += 1;
+            }),
+            CaseEvent::Appealed { case, appeal, deadline_ms } => self.changed(*case, appeal.at_ms, |case, tally| {
+                (case.phase, case.deadline_ms, case.appeal) = (Phase::Appealed, *deadline_ms, Some(appeal.clone()));
+                tally.of(case).appealed += 1;
+            }),
+            CaseEvent::Rereviewed { case, look, restriction } => self.rereviewed(*case, look, restriction.as_ref()),
+            CaseEvent::JuryDrawn { case, root, pool, jurors } => self.with(*case, |case| {
+                (case.phase, case.jurors) = (Phase::Jury, jurors.clone());
+                (case.seed, case.pool) = (root.clone(), pool.clone());
+            }),
+            CaseEvent::Voted(case, vote) => self.with(*case, |case| case.votes.push(vote.clone())),
+            CaseEvent::JuryUpheld(case, deadline_ms) => {
+                self.with(*case, |case| (case.phase, case.deadline_ms) = (Phase::Upheld2, *deadline_ms));
+            }
+            CaseEvent::Referred(case, deadline_ms) => {
+                self.with(*case, |case| (case.phase, case.deadline_ms) = (Phase::Community, *deadline_ms));
+            }
+            CaseEvent::Ended { case, phase, is_timed_out, at_ms } => self.ended(*case, *phase, *is_timed_out, *at_ms),
+            CaseEvent::Forgotten(cases) => self.cases.retain(|id, _| !cases.contains(id)),
+        }
+    }
+}
+
+impl Docket {
+    fn with(&mut self, id: CaseId, change: impl FnOnce(&mut Case)) {
+        if let Some(case) = self.cases.get_mut(&id) {
+            change(case);
+        }
+    }
+
+    fn changed(&mut self, id: CaseId, at_ms: u64, change: impl FnOnce(&mut Case, &mut Tally)) {
+        let Some(case) = self.cases.get_mut(&id) else { return };
+        change(case, self.tallies.entry(Quarter::at(at_ms)).or_default());
+    }
+
+    fn opened(&mut self, id: CaseId, case: &Case) {
+        let (category, at_ms, restriction) = (case.judged.category, case.opened_ms, case.restriction.clone());
+        self.senders.entry(case.sender.clone()).or_default().add(Mark { case: id, category, at_ms, restriction });
+        self.tallies.entry(Quarter::at(at_ms)).or_default().of(case).opened += 1;
+        if self.tallies.len() > QUARTERS {
+            self.tallies.pop_first();
+        }
+        self.cases.insert(id, case.clone());
+    }
+
+    fn rereviewed(&mut self, id: CaseId, look: &Rereview, restriction: Option<&Restriction>) {
+        let Some(case) = self.cases.get_mut(&id) else { return };
+        case.rereview = Some(look.clone());
+        if case.phase == Phase::Appealed && look.agrees {
+            case.phase = Phase::Upheld1;
+        }
+        if let Some(restriction) = restriction {
+            case.restriction = restriction.clone();
+            if let Some(standing) = self.senders.get_mut(&case.sender) {
+                standing.restrict(id, restriction);
+            }
+        }
+    }
+
+    fn ended(&mut self, id: CaseId, phase: Phase, is_timed_out: bool, at_ms: u64) {
+        let Some(case) = self.cases.get_mut(&id) else { return };
+        self.tallies.entry(Quarter::at(at_ms)).or_default().ended(case, phase, is_timed_out, at_ms);
+        (case.phase, case.is_timed_out, case.ended_ms) = (phase, is_timed_out, Some(at_ms));
+        // Nobody needs the text any more.
+        case.content = None;
+        let Some(standing) = self.senders.get_mut(&case.sender) else { return };
+        match phase {
+            Phase::Overturned => standing.clear(id),
+            Phase::Reduced => standing.lift(id),
+            _ => return,
+        }
+        case.restriction = Restriction::NONE;
+        if standing.is_empty() {
+            self.senders.remove(&case.sender);
+        }
+    }
+
+    /// A case.
+    ///
+    /// # Errors
+    /// [`CaseError::NotFound`].
+    pub fn case(&self, id: CaseId) -> Result<&Case, CaseError> {
+        self.cases.get(&id).ok_or(CaseError::NotFound)
+    }
+
+    /// All cases, the newest first.
+    pub fn cases(&self) -> impl Iterator<Item = (CaseId, &Case)> {
+        self.cases.iter().rev().map(|(id, case)| (*id, case))
+    }
+
+    /// What is known of the senders.
+    #[must_use]
+    pub fn senders(&self) -> &BTreeMap<Sender, Standing> {
+        &self.senders
+    }
+
+    /// The counts of a quarter.
+    #[must_use]
+    pub fn tally(&self, quarter: Quarter) -> Tally {
+        self.tallies.get(&quarter).cloned().unwrap_or_default()
+    }
+
+    /// Opens a case that is filled in but for what follows for the sender. The same id is the same case; of what a sender
+    /// repeats without end only the newest case goes on.
+    ///
+    /// # Errors
+    /// [`CaseError::NotActing`], [`CaseError::Full`].
+    pub fn open(&self, id: CaseId, mut case: Case) -> Result<(CaseId, Vec<CaseEvent>), CaseError> {
+        if case.judged.action < Action::Label || case.judged.level() == Level::H3 {
+            return Err(CaseError::NotActing);
+        }
+        if self.cases.contains_key(&id) {
+            return Ok((id, Vec::new()));
+        }
+        let now_ms = case.opened_ms;
+        let is_same = |(_, old): &(CaseId, &Case)| {
+            old.sender == case.sender
+                && old.judged.category == case.judged.category
+                && old.phase == Phase::Open
+                && now_ms.saturating_sub(old.opened_ms) < DAY_MS
+        };
+        let mut same = self.cases().filter(is_same);
+        if let Some((newest, _)) = same.next()
+            && same.count() + 1 >= OPEN
+        {
+            return Ok((newest, vec![CaseEvent::Repeated(newest, now_ms)]));
+        }
+        let mut events = Vec::new();
+        if self.cases.len() >= CASES {
+            let ended = self.cases.iter().find(|(_, case)| case.phase.is_end()).map(|(id, _)| *id);
+            events.push(CaseEvent::Forgotten(vec![ended.ok_or(CaseError::Full)?]));
+        }
+        let nobody = Standing::default();
+        let standing = self.senders.get(&case.sender).unwrap_or(&nobody);
+        case.restriction = standing.next(case.judged.category, &case.terms, now_ms);
+        case.phase = Phase::Open;
+        case.deadline_ms = now_ms.saturating_add(u64::from(case.terms.appeal_days).saturating_mul(DAY_MS));
+        events.push(CaseEvent::Opened(id, Box::new(case)));
+        Ok((id, events))
+    }
+
+    /// The sender appeals.
+    ///
+    /// # Errors
+    /// [`CaseError::NotFound`], [`CaseError::WrongPhase`], [`CaseError::Late`], [`CaseError::NoReason`],
+    /// [`CaseError::TooLong`].
+    pub fn appeal(&self, id: CaseId, grounds: Grounds, text: &str, now_ms: u64) -> Result<Vec<CaseEvent>, CaseError> {
+        let case = self.in_time(id, Phase::Open, now_ms)?;
+        if grounds == Grounds::Other || !text.is_empty() {
+            check_words(text)?;
+        }
+        let appeal = Appeal { grounds, text: text.to_owned(), at_ms: now_ms };
+        Ok(vec![CaseEvent::Appealed { case: id, appeal, deadline_ms: now_ms.saturating_add(case.tier.path_ms()) }])
+    }
+
+    /// A case that is in a phase whose deadline has not passed.
+    fn in_time(&self, id: CaseId, phase: Phase, now_ms: u64) -> Result<&Case, CaseError> {
+        let case = self.case(id)?;
+        let is_late = case.phase == Phase::Final || (case.phase == phase && now_ms >= case.deadline_ms);
+        if is_late {
+            return Err(CaseError::Late { at: super::case::rfc3339(case.deadline_ms) });
+        }
+        if case.phase == phase { Ok(case) } else { Err(CaseError::WrongPhase { phase: case.phase }) }
+    }
+
+    /// Another model has looked: at an appeal, or at H0, where that is done without one.
+    ///
+    /// # Errors
+    /// [`CaseError::NotFound`]; [`CaseError::WrongPhase`]: nobody waits for it any more.
+    pub fn rereview(&self, id: CaseId, look: Rereview) -> Result<Vec<CaseEvent>, CaseError> {
+        let case = self.case(id)?;
+        let (agrees, at_ms) = (look.agrees, look.at_ms);
+        let event = |restriction| CaseEvent::Rereviewed { case: id, look, restriction };
+        match case.phase {
+            Phase::Open if case.judged.level() == Level::H0 && case.rereview.is_none() => {
+                let until_ms = case.opened_ms.saturating_add(CONFIRMED_MS);
+                let longer = agrees.then_some(Restriction { kept: Kept::Suspended, until_ms });
+                Ok(vec![event(longer)])
+            }
+            Phase::Appealed if agrees => Ok(vec![event(None)]),
+            Phase::Appealed => Ok(vec![event(None), end(id, Phase::Overturned, at_ms)]),
+            phase => Err(CaseError::WrongPhase { phase }),
+        }
+    }
+
+    /// Cases that wait for a jury.
+    pub fn awaiting_jury(&self) -> impl Iterator<Item = (CaseId, &Case)> {
+        self.cases().filter(|(_, case)| case.phase == Phase::Upheld1)
+    }
+
+    /// Cases that wait for another model, with their texts.
+    pub fn awaiting_rereview(&self) -> impl Iterator<Item = (CaseId, &Case)> {
+        self.cases().filter(|(_, case)| {
+            case.phase == Phase::Appealed
+                || (case.phase == Phase::Open && case.judged.level() == Level::H0 && case.rereview.is_none())
+        })
+    }
+
+    /// A jury was drawn.
+    ///
+    /// # Errors
+    /// [`CaseError::NotFound`], [`CaseError::WrongPhase`].
+    pub fn jury(
+        &self,
+        id: CaseId,
+        (root, pool): (String, String),
+        jurors: Vec<Juror>,
+    ) -> Result<Vec<CaseEvent>, CaseError> {
+        match self.case(id)?.phase {
+            Phase::Upheld1 => Ok(vec![CaseEvent::JuryDrawn { case: id, root, pool, jurors }]),
+            phase => Err(CaseError::WrongPhase { phase }),
+        }
+    }
+
+    /// A juror votes. Who does not sit on the jury does not learn that there is one.
+    ///
+    /// # Errors
+    /// [`CaseError::NotFound`], [`CaseError::WrongPhase`], [`CaseError::Late`], [`CaseError::VotedAlready`],
+    /// [`CaseError::NoReason`], [`CaseError::TooLong`].
+    pub fn vote(&self, id: CaseId, vote: Vote) -> Result<Vec<CaseEvent>, CaseError> {
+        let case = self.case(id)?;
+        if !case.jurors.contains(&vote.juror) {
+            return Err(CaseError::NotFound);
+        }
+        if case.votes.iter().any(|old| old.juror == vote.juror) {
+            return Err(CaseError::VotedAlready);
+        }
+        let case = self.in_time(id, Phase::Jury, vote.at_ms)?;
+        check_words(&vote.reason)?;
+        let choices: Vec<Choice> = case.votes.iter().chain([&vote]).map(|vote| vote.choice).collect();
+        let at_ms = vote.at_ms;
+        let mut events = vec![CaseEvent::Voted(id, vote)];
+        match outcome(&choices) {
+            None => {}
+            Some(Choice::Overturn) => events.push(end(id, Phase::Overturned, at_ms)),
+            Some(Choice::Reduce) => events.push(end(id, Phase::Reduced, at_ms)),
+            Some(Choice::Uphold) if case.judged.level() == Level::H2 => {
+                events.push(CaseEvent::JuryUpheld(id, at_ms.saturating_add(REFER_MS)));
+            }
+            Some(Choice::Uphold) => events.push(end(id, Phase::Upheld, at_ms)),
+        }
+        Ok(events)
+    }
+
+    /// The sender asks the community.
+    ///
+    /// # Errors
+    /// [`CaseError::NotFound`], [`CaseError::WrongPhase`], [`CaseError::Late`].
+    pub fn refer(&self, id: CaseId, now_ms: u64) -> Result<Vec<CaseEvent>, CaseError> {
+        let case = self.in_time(id, Phase::Upheld2, now_ms)?;
+        Ok(vec![CaseEvent::Referred(id, now_ms.saturating_add(case.tier.path_ms()))])
+    }
+
+    /// The community has decided.
+    ///
+    /// # Errors
+    /// [`CaseError::NotFound`], [`CaseError::WrongPhase`], [`CaseError::Late`].
+    pub fn community(&self, id: CaseId, overturns: bool, now_ms: u64) -> Result<Vec<CaseEvent>, CaseError> {
+        self.in_time(id, Phase::Community, now_ms)?;
+        Ok(vec![end(id, if overturns { Phase::Overturned } else { Phase::Upheld }, now_ms)])
+    }
+
+    /// What ends because time has passed, and what is forgotten.
+    #[must_use]
+    pub fn due(&self, now_ms: u64) -> Vec<CaseEvent> {
+        let late = self.cases.iter().filter(|(_, case)| !case.phase.is_end() && now_ms >= case.deadline_ms);
+        let ends = late.map(|(id, case)| CaseEvent::Ended {
+            case: *id,
+            phase: case.silence(),
+            is_timed_out: case.phase != Phase::Open,
+            at_ms: now_ms,
+        });
+        let mut events: Vec<CaseEvent> = ends.collect();
+        let is_old = |case: &Case| case.ended_ms.is_some_and(|ended| now_ms.saturating_sub(ended) >= KEEP_MS);
+        let old: Vec<CaseId> = self.cases.iter().filter(|(_, case)| is_old(case)).map(|(id, _)| *id).collect();
+        if !old.is_empty() {
+            events.push(CaseEvent::Forgotten(old));
+        }
+        events
+    }
+
+    /// Whether there is anything that time may end.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.cases.values().any(|case| !case.phase.is_end())
+    }
+}
+
+fn end(case: CaseId, phase: Phase, at_ms: u64) -> CaseEvent {
+    CaseEvent::Ended { case, phase, is_timed_out: false, at_ms }
+}
+
+fn check_words(words: &str) -> Result<(), CaseError> {
+    if words.trim().is_empty() {
+        return Err(CaseError::NoReason);
+    }
+    if words.len() > WORDS { Err(CaseError::TooLong { bytes: words.len() }) } else { Ok(()) }
+}
+
+/// What a jury says: one choice has the majority, or all have voted and most of them want less.
+fn outcome(choices: &[Choice]) -> Option<Choice> {
+    let many = |choice| choices.iter().filter(|other| **other == choice).count();
+    let decided = [Choice::Overturn, Choice::Uphold].into_iter().find(|choice| many(*choice) >= MAJORITY);
+    // No majority for either among all of them: more than half would not leave it as it is.
+    decided.or((choices.len() >= JURORS).then_some(Choice::Reduce))
+}
