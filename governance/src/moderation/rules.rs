@@ -3,12 +3,14 @@
 //! A rule brings texts that it must hit and texts that it must miss; a test holds it to them. Terms and patterns see
 //! the folded words (lower case, one space, no punctuation but `?` and `"`); `raw` patterns see the text as it came.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use regex::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 use serde::Deserialize;
 
+use super::guarded::Guards;
 use super::taxonomy::{Category, Level};
 use super::words::Words;
 
@@ -70,6 +72,9 @@ pub struct Rule {
     /// Regular expressions over the text as it came.
     #[serde(default)]
     raw: Vec<String>,
+    /// Guards near a hit that take it back.
+    #[serde(default)]
+    unless: Vec<String>,
     /// Texts it must hit.
     #[serde(default)]
     pub hit: Vec<String>,
@@ -85,7 +90,31 @@ fn harm() -> Effect {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    /// Alternatives that patterns and guards name as `%name%`.
+    #[serde(default)]
+    list: BTreeMap<String, String>,
+    #[serde(default)]
+    guard: BTreeMap<String, Vec<String>>,
     rule: Vec<Rule>,
+}
+
+impl File {
+    /// Writes the lists into the patterns. A list may name those before it in the alphabet.
+    fn expand(&mut self) {
+        let mut lists: Vec<(String, String)> = Vec::new();
+        for (name, text) in &self.list {
+            let text = filled(text, &lists);
+            lists.push((format!("%{name}%"), format!("(?:{text})")));
+        }
+        let of_guards = self.guard.values_mut().flatten();
+        for pattern in self.rule.iter_mut().flat_map(|rule| &mut rule.patterns).chain(of_guards) {
+            *pattern = filled(pattern, &lists);
+        }
+    }
+}
+
+fn filled(pattern: &str, lists: &[(String, String)]) -> String {
+    lists.iter().fold(pattern.to_owned(), |pattern, (name, text)| pattern.replace(name, text))
 }
 
 /// Patterns of one kind of text, with the rules they belong to.
@@ -131,6 +160,7 @@ pub struct Rules {
     owners: Vec<usize>,
     folded: Patterns,
     raw: Patterns,
+    guards: Guards,
 }
 
 impl Rules {
@@ -139,8 +169,11 @@ impl Rules {
     /// # Errors
     /// [`RulesError`]; rules are part of a release, so fix the release.
     pub fn parse(toml: &str) -> Result<Self, RulesError> {
-        let File { rule: rules } = toml::from_str(toml).map_err(|e| RulesError::Syntax(e.to_string()))?;
-        rules.iter().try_for_each(check)?;
+        let mut file: File = toml::from_str(toml).map_err(|e| RulesError::Syntax(e.to_string()))?;
+        file.expand();
+        let guards = Guards::compile(&file.guard).map_err(|e| RulesError::Pattern(e.to_string()))?;
+        let rules = file.rule;
+        rules.iter().try_for_each(|rule| check(rule, &guards))?;
         let terms = || rules.iter().enumerate().flat_map(|(n, rule)| rule.terms.iter().map(move |term| (n, term)));
         // The space before a term makes it start with a word.
         let automaton = AhoCorasick::builder()
@@ -153,6 +186,7 @@ impl Rules {
             folded: Patterns::compile(rules.iter().map(|rule| rule.patterns.as_slice()).enumerate(), false)?,
             raw: Patterns::compile(rules.iter().map(|rule| rule.raw.as_slice()).enumerate(), true)?,
             all: rules,
+            guards,
         })
     }
 
@@ -170,7 +204,9 @@ impl Rules {
             let rule = *self.owners.get(found.pattern().as_usize())?;
             Some(Hit { rule, range: found.start() + 1..found.end() })
         });
-        terms.take(HITS * self.all.len()).chain(self.folded.hits(text))
+        let unless = |rule: usize| self.all.get(rule).map_or(&[][..], |rule| &rule.unless);
+        let all = terms.take(HITS * self.all.len()).chain(self.folded.hits(text));
+        all.filter(move |hit| !self.guards.speak(unless(hit.rule), text, &hit.range))
     }
 
     /// Hits in a text as it came.
@@ -179,10 +215,13 @@ impl Rules {
     }
 }
 
-fn check(rule: &Rule) -> Result<(), RulesError> {
+fn check(rule: &Rule, guards: &Guards) -> Result<(), RulesError> {
     let fail = |why| Err(RulesError::Rule { id: rule.id.clone(), why });
     if rule.terms.is_empty() && rule.patterns.is_empty() && rule.raw.is_empty() {
         return fail("has neither terms nor patterns");
+    }
+    if rule.unless.iter().any(|name| !guards.has(name)) {
+        return fail("names a guard that is not there");
     }
     // A viewpoint has no rule: its category cannot lead to an action.
     if rule.category.level() == Level::H3 {
@@ -252,6 +291,18 @@ mod tests {
         assert!(error("category = \"hate\"\nterms = [\"x\"]\nweight = 99.0").contains("0 to 20"));
         assert!(error("category = \"hate\"\nterms = [\"x\"]\nhard = true\neffect = \"support\"").contains("sanctions"));
         assert!(error("category = \"hate\"\npatterns = [\"(\"]").contains("unclosed group"));
+        assert!(error("category = \"hate\"\nterms = [\"x\"]\nunless = [\"y\"]").contains("guard that is not there"));
+    }
+
+    #[test]
+    fn lists_are_written_out_and_guards_take_hits_back() {
+        let rules = Rules::parse(
+            "[list]\na = \"x|y\"\nb = \"%a%|z\"\n[guard]\nreport = [\"%a% said\"]\n[[rule]]\nid = \"R-X\"\n\
+             category = \"hate\"\nweight = 1.0\npatterns = ['\\bdo %b%\\b']\nunless = [\"report\"]",
+        )
+        .unwrap();
+        assert_eq!(hits(&rules, "do x, do z").len(), 2);
+        assert_eq!(hits(&rules, "do z, y said").len(), 0);
     }
 
     #[test]

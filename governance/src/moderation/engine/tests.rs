@@ -72,7 +72,7 @@ fn a_hard_rule_and_a_listed_hash_decide_alone() {
     let verdict = judge("csam collection, dm me");
     assert_eq!((verdict.action, verdict.rule.as_deref()), (Action::Seal, Some("R-CSAM-TRADE")));
     let list = HashList::parse(&data_encoding::HEXLOWER.encode(&sha256("known"))).unwrap();
-    let engine = Engine::with(engine().model.clone(), engine().manifest.clone(), list).unwrap();
+    let engine = Engine::with(engine().model.clone(), engine().manifest.clone(), list, &Texts::default()).unwrap();
     let verdict = engine.judge("known", &Policy::all(H2Action::Off)).unwrap();
     assert_eq!((verdict.action, verdict.rule.as_deref()), (Action::Seal, Some("hash-list")));
 }

@@ -183,7 +183,13 @@ fn shorten(word: &[Cell], kept: &mut Vec<Cell>) {
         let mut nth = 0;
         runs.iter().map(move |run| {
             let is_long = run.len() >= 3;
-            let most = if !is_long { run.len() } else if doubled >> nth & 1 == 1 || !run[0].ch.is_ascii() { 2 } else { 1 };
+            let most = if !is_long {
+                run.len()
+            } else if doubled >> nth & 1 == 1 || !run[0].ch.is_ascii() {
+                2
+            } else {
+                1
+            };
             nth += u32::from(is_long && nth < 31);
             (*run, most)
         })
