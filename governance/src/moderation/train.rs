@@ -105,13 +105,37 @@ pub fn train(sources: &Sources, options: &Options, mut progress: impl FnMut(&str
     }
     let linear = sgd::fit(&fit, &tune, options, &mut progress);
     let bag = net::fit(&fit, &tune, options, &mut progress);
-    let mut model = Model { linear, bag: Some(bag), manifest: [0; 32] };
+    finish(Model { linear, bag: Some(bag), manifest: [0; 32] }, &corpus, sources, options, progress)
+}
+
+/// Fits the thresholds of a model anew and measures it: the last part of [`train`], for other rules or look-alikes.
+///
+/// # Errors
+/// [`TrainError`] says which source is unusable.
+pub fn refit(
+    model: Model,
+    sources: &Sources,
+    options: &Options,
+    progress: impl FnMut(&str),
+) -> Result<Trained, TrainError> {
+    let engine = Engine::with(empty(), Manifest::default(), HashList::default(), &sources.texts)?;
+    let corpus = sources.corpus(options, engine.mask())?;
+    finish(model, &corpus, sources, options, progress)
+}
+
+fn finish(
+    mut model: Model,
+    corpus: &Corpus,
+    sources: &Sources,
+    options: &Options,
+    mut progress: impl FnMut(&str),
+) -> Result<Trained, TrainError> {
     let mut manifest = Manifest { seed: options.seed, sources: corpus.entries.clone(), ..Manifest::default() };
     let engine = Engine::with(model.clone(), manifest.clone(), HashList::default(), &sources.texts)?;
-    manifest.thresholds = thresholds::fit(&engine, &corpus);
+    manifest.thresholds = thresholds::fit(&engine, corpus);
     progress("thresholds fitted");
     let engine = Engine::with(model.clone(), manifest.clone(), HashList::default(), &sources.texts)?;
-    manifest.metrics = evaluate::measure(&engine, &corpus);
+    manifest.metrics = evaluate::measure(&engine, corpus);
     let manifest = manifest.to_json();
     model.manifest = <sha2::Sha256 as sha2::Digest>::digest(manifest.as_bytes()).into();
     Ok(Trained { model, manifest })

@@ -27,6 +27,16 @@ fn the_shipped_model_fits_its_manifest_and_the_size_limit() {
     assert!(matches!(error(&blank.encode(), "[]"), EngineError::Manifest(_)));
 }
 
+#[test]
+fn the_shipped_model_was_trained_with_the_shipped_lexicon() {
+    let texts = Texts::default();
+    let noted = engine().manifest().sources.iter().find(|source| source.name == "lexicon.toml").unwrap();
+    assert_eq!(noted.sha256, data_encoding::HEXLOWER.encode(&sha256(&texts.lexicon)), "train anew");
+    let broken = Texts { lexicon: String::new(), ..texts };
+    let error = Engine::with(engine().model.clone(), engine().manifest.clone(), HashList::default(), &broken);
+    assert!(matches!(error, Err(EngineError::Lexicon(_))));
+}
+
 fn sha256(text: &str) -> [u8; 32] {
     <sha2::Sha256 as sha2::Digest>::digest(text.as_bytes()).into()
 }

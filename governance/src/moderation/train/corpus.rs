@@ -169,7 +169,9 @@ impl Corpus {
         for family in self.families.drain().map(|(_, members)| members) {
             // No more lines than a u32 counts are drawn.
             let share = 1.0 / f64::from(u32::try_from(family.len()).unwrap_or(u32::MAX));
-            family.into_iter().for_each(|member| self.examples[member].share = share);
+            for member in family {
+                self.examples[member].share = share;
+            }
         }
         self.entries.push(SourceEntry {
             name: name.to_owned(),
