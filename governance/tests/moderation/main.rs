@@ -103,7 +103,8 @@ fn disguises_keep_nine_of_ten_verdicts() {
     assert!(kept * 10 >= all * 9, "{kept} of {all}");
 }
 
-/// Held-out lines decide nothing; the floors are far below what was found, and say when something broke.
+/// Held-out lines decide nothing. The bounds are near what was found at first look, and say when something broke; what
+/// is aimed at is in the model card.
 #[test]
 fn held_out_lines_are_told_apart() {
     let engine = engine();
@@ -127,6 +128,9 @@ fn held_out_lines_are_told_apart() {
         println!("{level:?}: {acted} of {all} harmful lines acted on, {noticed} noticed");
     }
     println!("AUROC {:.3}, average precision {:.3}", auroc(&scores), average_precision(&scores));
+    let recall = |level| levels.get(&level).map_or(0, |[all, acted, _]| acted * 100 / all);
+    assert!(blocked.len() * 100 <= harmless.len() * 3, "{blocked:?}");
+    assert!(recall(Level::H0) >= 50 && recall(Level::H1) >= 65 && recall(Level::H2) >= 70, "{levels:?}");
 }
 
 /// The highest score of a category that can lead to an action.
