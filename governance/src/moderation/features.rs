@@ -238,13 +238,13 @@ mod tests {
             classes.iter().enumerate().for_each(|(at, class)| words.set_class(at, *class));
             Features::of(&words, 0..words.words().len())
         };
-        let plain = of("a b c", &[]);
-        let marked = of("a b c", &[7, 0, 8]);
+        let plain = of("one two three", &[]);
+        let marked = of("one two three", &[7, 0, 8]);
         assert!(marked.sparse.len() > plain.sparse.len() && marked.sparse.is_sorted_by_key(|(id, _)| *id));
         // 7, 8 and both.
         assert_eq!(marked.bag.len(), plain.bag.len() + 3);
-        let far = of("a b c d e f g", &[7, 0, 0, 0, 0, 0, 8]);
-        assert_eq!(far.bag.len(), of("a b c d e f g", &[]).bag.len() + 2);
+        let far = of("one two three four five six seven", &[7, 0, 0, 0, 0, 0, 8]);
+        assert_eq!(far.bag.len(), of("one two three four five six seven", &[]).bag.len() + 2);
     }
 
     #[test]
