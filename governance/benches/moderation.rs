@@ -80,7 +80,7 @@ fn rows() -> Vec<(String, bool)> {
         let cases = function.cases.iter().enumerate();
         rows.extend(cases.map(|(n, case)| (case.replace("{g}", groups[n % groups.len()]), function.harmful)));
     }
-    let look_alikes = include_str!("../tests/moderation/lookalike.txt").lines().filter(|line| !line.starts_with('#'));
+    let look_alikes = include_str!("../data/lookalike.txt").lines().filter(|line| !line.starts_with('#'));
     rows.extend(look_alikes.map(|line| (line.to_owned(), false)));
     rows
 }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::decide::{Policy, Scores, Signals, decide};
 use super::features::{Features, sentences, windows, word_bucket, word_hash};
 use super::hashes::HashList;
+use super::lexicon::{Lexicon, LexiconError};
 use super::linear::Heads;
 use super::manifest::{Manifest, Threshold};
 use super::mask::{Mask, MaskError};
@@ -13,6 +14,7 @@ use super::model::{Format, Model};
 use super::norm::{VIEW_BYTES, View, ViewKind, views};
 use super::rules::{Effect, Rules, RulesError};
 use super::taxonomy::{ACTIONABLE, CATEGORIES, Category};
+use super::texts::Texts;
 use super::verdict::{CheckError, CheckRequest, Evidence, Score, TEXT_BYTES, Verdict};
 use super::words::Words;
 
@@ -42,6 +44,9 @@ pub enum EngineError {
     /// The rules.
     #[error(transparent)]
     Rules(#[from] RulesError),
+    /// The lexicon.
+    #[error(transparent)]
+    Lexicon(#[from] LexiconError),
     /// The model file.
     #[error(transparent)]
     Model(#[from] Format),
@@ -58,6 +63,7 @@ pub enum EngineError {
 pub struct Engine {
     rules: Rules,
     mask: Mask,
+    lexicon: Lexicon,
     model: Model,
     manifest: Manifest,
     thresholds: Heads<Threshold>,
@@ -111,17 +117,18 @@ impl Engine {
             return Err(EngineError::Mismatch);
         }
         let manifest = Manifest::parse(manifest).map_err(EngineError::Manifest)?;
-        Self::with(model, manifest, hashes)
+        Self::with(model, manifest, hashes, &Texts::default())
     }
 
     /// Makes an engine of parts that were not read from files.
     ///
     /// # Errors
-    /// [`EngineError::Mask`] and [`EngineError::Rules`]: the release is broken.
-    pub fn with(model: Model, manifest: Manifest, hashes: HashList) -> Result<Self, EngineError> {
+    /// [`EngineError::Mask`], [`EngineError::Rules`] and [`EngineError::Lexicon`]: the texts are broken.
+    pub fn with(model: Model, manifest: Manifest, hashes: HashList, texts: &Texts) -> Result<Self, EngineError> {
         Ok(Self {
-            rules: Rules::parse(include_str!("../../data/rules.toml"))?,
-            mask: Mask::parse(include_str!("../../data/viewpoints.toml"))?,
+            rules: Rules::parse(&texts.rules)?,
+            mask: Mask::parse(&texts.viewpoints)?,
+            lexicon: Lexicon::parse(&texts.lexicon)?,
             thresholds: manifest.by_head(),
             name: data_encoding::HEXLOWER.encode(&model.manifest[..8]),
             model,
@@ -149,6 +156,14 @@ impl Engine {
     #[must_use]
     pub fn mask(&self) -> &Mask {
         &self.mask
+    }
+
+    /// The words as models see them: viewpoints masked, each with its class.
+    #[must_use]
+    pub fn prepare(&self, words: &Words) -> Words {
+        let mut masked = self.mask.apply(words);
+        self.lexicon.mark(&mut masked);
+        masked
     }
 
     /// What the operator knows by hash.
@@ -271,7 +286,7 @@ impl Engine {
             {
                 added[Category::PromptInjection.index()] += HIDDEN_WEIGHT;
             }
-            let masked = self.mask.apply(&words);
+            let masked = self.prepare(&words);
             let mut all = windows(&masked);
             all.extend(sentences(&masked));
             let mut rules = Vec::new();

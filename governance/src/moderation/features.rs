@@ -1,8 +1,8 @@
 //! Hashed n-grams of masked words.
 //!
 //! Word 1- to 3-grams in 2^19 buckets, character 3- to 5-grams inside words in 2^18, xxh3-64 with seed 0; counts weigh
-//! `1 + ln(n)`. Words and characters are scaled to length 1 apart from each other, or the many characters drown the
-//! words.
+//! `1 + ln(n)`. Classes of words that stand near each other, alone and up to three, share the buckets of words. Words,
+//! classes and characters are scaled to length 1 apart from each other, or the many characters drown the words.
 
 use std::ops::Range;
 
@@ -24,6 +24,8 @@ pub const WINDOW: usize = 256;
 /// Bytes that a window has in common with the one before.
 pub const OVERLAP: usize = 96;
 
+/// Most words from one class to the next that counts as near.
+const CLASS_GAP: usize = 5;
 /// Fewest bytes of sentences that are scored alone: what a next sentence takes back must not be torn from it.
 const SENTENCE: usize = 80;
 /// Sum of squares below which a block keeps a smaller length: one word alone must not have the weight of a sentence.
@@ -34,7 +36,7 @@ const SHORT: f32 = 6.0;
 pub struct Features {
     /// Buckets and weights, ascending.
     pub sparse: Vec<(u32, f32)>,
-    /// Buckets of model B: word 1- and 2-grams, with repetitions.
+    /// Buckets of model B: 1- and 2-grams of words and of classes, with repetitions.
     pub bag: Vec<u16>,
 }
 
@@ -101,11 +103,44 @@ impl Features {
         let mut sparse = Vec::with_capacity(ids.len() * 4);
         weigh(&mut ids, &mut sparse);
         ids.clear();
+        class_grams(part, &mut ids, &mut bag);
+        weigh(&mut ids, &mut sparse);
+        ids.clear();
         for word in part.iter().filter(|word| !word.is_placeholder) {
             char_grams(text, *word, &mut ids);
         }
         weigh(&mut ids, &mut sparse);
+        // Words and classes share buckets.
+        sparse.sort_unstable_by_key(|(id, _)| *id);
+        sparse.dedup_by(|later, first| {
+            later.0 == first.0 && {
+                first.1 += later.1;
+                true
+            }
+        });
         Self { sparse, bag }
+    }
+}
+
+/// The buckets of classes and of those that follow each other with few words between.
+fn class_grams(part: &[Word], ids: &mut Vec<u32>, bag: &mut Vec<u16>) {
+    let mut near: [(usize, u8); 3] = [(0, 0); 3];
+    for (at, word) in part.iter().enumerate().filter(|(_, word)| word.class > 0) {
+        near = [near[1], near[2], (at, word.class)];
+        let [(a_at, a), (b_at, b), (_, c)] = near;
+        let has_b = b > 0 && at - b_at <= CLASS_GAP;
+        let has_a = has_b && a > 0 && b_at - a_at <= CLASS_GAP;
+        let grams =
+            [Some([0, 0, c]), has_b.then_some([0, b, c]), has_a.then_some([a, 0xff, c]), has_a.then_some([a, b, c])];
+        for (n, gram) in grams.into_iter().enumerate() {
+            let Some([a, b, c]) = gram else { continue };
+            // No text has a word that starts so.
+            let hash = xxh3_64(&[1, a, b, c]);
+            ids.push(word_bucket(hash));
+            if n < 2 {
+                bag.extend(u16::try_from(low_bits(hash >> 40, BAG_BITS)));
+            }
+        }
     }
 }
 
@@ -180,6 +215,7 @@ mod tests {
             part.map(|(_, weight)| weight * weight).sum::<f32>()
         };
         let split = 1 << WORD_BITS;
+        // Nothing is marked here, so words have their buckets for themselves.
         assert!((length(0..split) - 1.0).abs() < 1e-5 && (length(split..u32::MAX) - 1.0).abs() < 1e-5);
         assert!(features.sparse.is_sorted_by_key(|(id, _)| *id));
         assert_eq!(features.bag.len(), 9 + 8);
@@ -193,6 +229,22 @@ mod tests {
         assert!(of("one two three. four five six").is_empty());
         let behind = of(&format!("{}. one two three", "word ".repeat(90)));
         assert_eq!((behind.len(), behind[0].clone()), (1, 90..93));
+    }
+
+    #[test]
+    fn classes_near_each_other_are_features() {
+        let of = |text: &str, classes: &[u8]| {
+            let mut words = words(text);
+            classes.iter().enumerate().for_each(|(at, class)| words.set_class(at, *class));
+            Features::of(&words, 0..words.words().len())
+        };
+        let plain = of("one two three", &[]);
+        let marked = of("one two three", &[7, 0, 8]);
+        assert!(marked.sparse.len() > plain.sparse.len() && marked.sparse.is_sorted_by_key(|(id, _)| *id));
+        // 7, 8 and both.
+        assert_eq!(marked.bag.len(), plain.bag.len() + 3);
+        let far = of("one two three four five six seven", &[7, 0, 0, 0, 0, 0, 8]);
+        assert_eq!(far.bag.len(), of("one two three four five six seven", &[]).bag.len() + 2);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! [`views()`]. `decancer` is not used: its result keeps no offsets and must not be read as a plain string.
 
 mod chars;
+mod doubles;
 mod fold;
 pub mod views;
 
@@ -155,6 +156,35 @@ mod tests {
             ("日本語 テスト", "日本語 テスト"),
             ("한국어", "한국어"),
             ("in 1945, 30 ships", "in 1945, 30 ships"),
+            ("1 2 3 go", "1 2 3 go"),
+            ("a   b c   d", "a   b c   d"),
+        ] {
+            assert_eq!(folded(text), expected);
+        }
+    }
+
+    #[test]
+    fn drawn_out_words_keep_the_doubles_they_have() {
+        for (text, expected) in [
+            ("thoooose peeeople shoooot", "those people shoot"),
+            ("allll aliiiive", "all alive"),
+            ("theeese commmmitteeees", "these committees"),
+            ("aaaassssholes", "assholes"),
+            ("ддда", "дда"),
+        ] {
+            assert_eq!(folded(text), expected);
+        }
+    }
+
+    #[test]
+    fn spelt_words_are_joined_each_for_itself() {
+        for (text, expected) in [
+            ("I   w i l l   h i t   m y   d o g", "i   will   hit   my   dog"),
+            ("w e   d o n ' t   g o   t h e r e .", "we   don't   go   there ."),
+            ("s.t.o.p y.o.u", "stop you"),
+            ("s t o p\ny o u", "stop\nyou"),
+            ("s t 0 p", "stop"),
+            ("plan b c   and   a b   but   no word", "plan b c   and   a b   but   no word"),
         ] {
             assert_eq!(folded(text), expected);
         }
@@ -182,6 +212,11 @@ mod tests {
         let parts = proptest::sample::select(vec![
             "a",
             "i i i",
+            "m y",
+            "'",
+            "\n",
+            "lll",
+            "ooo",
             "iii",
             "k1ll",
             "0",

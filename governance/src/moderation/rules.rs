@@ -3,12 +3,14 @@
 //! A rule brings texts that it must hit and texts that it must miss; a test holds it to them. Terms and patterns see
 //! the folded words (lower case, one space, no punctuation but `?` and `"`); `raw` patterns see the text as it came.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use aho_corasick::{AhoCorasick, MatchKind};
-use regex::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
+use regex::{Regex, RegexBuilder, RegexSet};
 use serde::Deserialize;
 
+use super::guarded::Guards;
 use super::taxonomy::{Category, Level};
 use super::words::Words;
 
@@ -67,9 +69,16 @@ pub struct Rule {
     /// Regular expressions over folded words.
     #[serde(default)]
     patterns: Vec<String>,
+    /// Beginnings of words without one of which none of `patterns` hits: they are looked for first, all at once.
+    /// Empty for patterns that are always tried.
+    #[serde(default)]
+    needs: Vec<String>,
     /// Regular expressions over the text as it came.
     #[serde(default)]
     raw: Vec<String>,
+    /// Guards near a hit that take it back.
+    #[serde(default)]
+    unless: Vec<String>,
     /// Texts it must hit.
     #[serde(default)]
     pub hit: Vec<String>,
@@ -85,10 +94,76 @@ fn harm() -> Effect {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    /// Alternatives that patterns and guards name as `%name%`.
+    #[serde(default)]
+    list: BTreeMap<String, String>,
+    #[serde(default)]
+    guard: BTreeMap<String, Vec<String>>,
     rule: Vec<Rule>,
 }
 
-/// Patterns of one kind of text, with the rules they belong to.
+impl File {
+    /// Writes the lists into the patterns. A list may name those before it in the alphabet.
+    fn expand(&mut self) {
+        let mut lists: Vec<(String, String)> = Vec::new();
+        for (name, text) in &self.list {
+            let text = filled(text, &lists);
+            lists.push((format!("%{name}%"), format!("(?:{text})")));
+        }
+        let of_guards = self.guard.values_mut().flatten();
+        for pattern in self.rule.iter_mut().flat_map(|rule| &mut rule.patterns).chain(of_guards) {
+            *pattern = filled(pattern, &lists);
+        }
+    }
+}
+
+fn filled(pattern: &str, lists: &[(String, String)]) -> String {
+    lists.iter().fold(pattern.to_owned(), |pattern, (name, text)| pattern.replace(name, text))
+}
+
+/// Patterns over folded words. One set of them all would be slower: its automaton outgrows its cache.
+#[derive(Debug)]
+struct Folded {
+    /// Patterns of each rule.
+    each: Vec<Vec<Regex>>,
+    needs: AhoCorasick,
+    /// The rule of each need.
+    owners: Vec<usize>,
+}
+
+impl Folded {
+    fn compile(rules: &[Rule]) -> Result<Self, RulesError> {
+        let fail = |e: regex::Error| RulesError::Pattern(e.to_string());
+        // Without Unicode `\w` is ASCII: repetitions of it stay small enough for an automaton.
+        let one = |source: &String| RegexBuilder::new(source).unicode(false).build().map_err(fail);
+        let each = rules.iter().map(|rule| rule.patterns.iter().map(one).collect()).collect::<Result<_, _>>()?;
+        let needs = || rules.iter().enumerate().flat_map(|(n, rule)| rule.needs.iter().map(move |need| (n, need)));
+        let automaton = AhoCorasick::new(needs().map(|(_, need)| format!(" {need}")));
+        Ok(Self {
+            each,
+            needs: automaton.map_err(|e| RulesError::Pattern(e.to_string()))?,
+            owners: needs().map(|(n, _)| n).collect(),
+        })
+    }
+
+    fn hits<'a>(&'a self, rules: &'a [Rule], text: &'a str) -> impl Iterator<Item = Hit> + 'a {
+        let mut is_tried: Vec<bool> = rules.iter().map(|rule| rule.needs.is_empty()).collect();
+        for found in self.needs.find_overlapping_iter(text) {
+            let owner = self.owners.get(found.pattern().as_usize());
+            if let Some(is_tried) = owner.and_then(|rule| is_tried.get_mut(*rule)) {
+                *is_tried = true;
+            }
+        }
+        let tried = is_tried.into_iter().zip(&self.each).enumerate().filter(|(_, (is_tried, _))| *is_tried);
+        tried.flat_map(move |(rule, (_, patterns))| {
+            patterns.iter().flat_map(move |regex| {
+                regex.find_iter(text).take(HITS).map(move |found| Hit { rule, range: found.range() })
+            })
+        })
+    }
+}
+
+/// Patterns over a text as it came, with the rules they belong to.
 #[derive(Debug)]
 struct Patterns {
     set: RegexSet,
@@ -96,12 +171,11 @@ struct Patterns {
 }
 
 impl Patterns {
-    /// With `unicode` off, `\w` is ASCII: repetitions of it stay small enough for an automaton.
-    fn compile<'a>(rules: impl Iterator<Item = (usize, &'a [String])>, unicode: bool) -> Result<Self, RulesError> {
+    fn compile<'a>(rules: impl Iterator<Item = (usize, &'a [String])>) -> Result<Self, RulesError> {
         let fail = |e: regex::Error| RulesError::Pattern(e.to_string());
         let sources: Vec<(usize, &String)> = rules.flat_map(|(rule, all)| all.iter().map(move |p| (rule, p))).collect();
-        let set = RegexSetBuilder::new(sources.iter().map(|(_, source)| source)).unicode(unicode).build();
-        let one = |source: &str| RegexBuilder::new(source).unicode(unicode).build().map_err(fail);
+        let set = RegexSet::new(sources.iter().map(|(_, source)| source));
+        let one = |source: &str| Regex::new(source).map_err(fail);
         let each = sources.iter().map(|(rule, source)| Ok((one(source)?, *rule)));
         Ok(Self { set: set.map_err(fail)?, each: each.collect::<Result<_, _>>()? })
     }
@@ -129,8 +203,9 @@ pub struct Rules {
     terms: AhoCorasick,
     /// The rule of each term.
     owners: Vec<usize>,
-    folded: Patterns,
+    folded: Folded,
     raw: Patterns,
+    guards: Guards,
 }
 
 impl Rules {
@@ -139,8 +214,11 @@ impl Rules {
     /// # Errors
     /// [`RulesError`]; rules are part of a release, so fix the release.
     pub fn parse(toml: &str) -> Result<Self, RulesError> {
-        let File { rule: rules } = toml::from_str(toml).map_err(|e| RulesError::Syntax(e.to_string()))?;
-        rules.iter().try_for_each(check)?;
+        let mut file: File = toml::from_str(toml).map_err(|e| RulesError::Syntax(e.to_string()))?;
+        file.expand();
+        let guards = Guards::compile(&file.guard).map_err(|e| RulesError::Pattern(e.to_string()))?;
+        let rules = file.rule;
+        rules.iter().try_for_each(|rule| check(rule, &guards))?;
         let terms = || rules.iter().enumerate().flat_map(|(n, rule)| rule.terms.iter().map(move |term| (n, term)));
         // The space before a term makes it start with a word.
         let automaton = AhoCorasick::builder()
@@ -150,9 +228,10 @@ impl Rules {
         Ok(Self {
             terms: automaton,
             owners: terms().map(|(n, _)| n).collect(),
-            folded: Patterns::compile(rules.iter().map(|rule| rule.patterns.as_slice()).enumerate(), false)?,
-            raw: Patterns::compile(rules.iter().map(|rule| rule.raw.as_slice()).enumerate(), true)?,
+            folded: Folded::compile(&rules)?,
+            raw: Patterns::compile(rules.iter().map(|rule| rule.raw.as_slice()).enumerate())?,
             all: rules,
+            guards,
         })
     }
 
@@ -170,7 +249,9 @@ impl Rules {
             let rule = *self.owners.get(found.pattern().as_usize())?;
             Some(Hit { rule, range: found.start() + 1..found.end() })
         });
-        terms.take(HITS * self.all.len()).chain(self.folded.hits(text))
+        let unless = |rule: usize| self.all.get(rule).map_or(&[][..], |rule| &rule.unless);
+        let all = terms.take(HITS * self.all.len()).chain(self.folded.hits(&self.all, text));
+        all.filter(move |hit| !self.guards.speak(unless(hit.rule), text, &hit.range))
     }
 
     /// Hits in a text as it came.
@@ -179,10 +260,13 @@ impl Rules {
     }
 }
 
-fn check(rule: &Rule) -> Result<(), RulesError> {
+fn check(rule: &Rule, guards: &Guards) -> Result<(), RulesError> {
     let fail = |why| Err(RulesError::Rule { id: rule.id.clone(), why });
     if rule.terms.is_empty() && rule.patterns.is_empty() && rule.raw.is_empty() {
         return fail("has neither terms nor patterns");
+    }
+    if rule.unless.iter().any(|name| !guards.has(name)) {
+        return fail("names a guard that is not there");
     }
     // A viewpoint has no rule: its category cannot lead to an action.
     if rule.category.level() == Level::H3 {
@@ -199,7 +283,7 @@ fn check(rule: &Rule) -> Result<(), RulesError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::norm::{Folded, views};
+    use super::super::norm::{self, views};
     use super::*;
 
     const SHIPPED: &str = include_str!("../../data/rules.toml");
@@ -236,7 +320,7 @@ mod tests {
         ids.dedup();
         assert_eq!(ids.len(), rules.rules().len());
         for term in rules.rules().iter().flat_map(|rule| &rule.terms) {
-            assert_eq!(Words::of(&Folded::of(term)).text().trim(), term);
+            assert_eq!(Words::of(&norm::Folded::of(term)).text().trim(), term);
         }
     }
 
@@ -252,6 +336,32 @@ mod tests {
         assert!(error("category = \"hate\"\nterms = [\"x\"]\nweight = 99.0").contains("0 to 20"));
         assert!(error("category = \"hate\"\nterms = [\"x\"]\nhard = true\neffect = \"support\"").contains("sanctions"));
         assert!(error("category = \"hate\"\npatterns = [\"(\"]").contains("unclosed group"));
+        assert!(error("category = \"hate\"\nterms = [\"x\"]\nunless = [\"y\"]").contains("guard that is not there"));
+    }
+
+    #[test]
+    fn lists_are_written_out_and_guards_take_hits_back() {
+        let rules = Rules::parse(
+            "[list]\na = \"x|y\"\nb = \"%a%|z\"\n[guard]\nreport = [\"%a% said\"]\n[[rule]]\nid = \"R-X\"\n\
+             category = \"hate\"\nweight = 1.0\npatterns = ['\\bdo %b%\\b']\nunless = [\"report\"]",
+        )
+        .unwrap();
+        assert_eq!(hits(&rules, "do x, do z").len(), 2);
+        assert_eq!(hits(&rules, "do z, y said").len(), 0);
+    }
+
+    #[test]
+    fn patterns_are_tried_only_where_their_needs_are() {
+        let rules = Rules::parse(
+            "[[rule]]\nid = \"R-X\"\ncategory = \"hate\"\nweight = 1.0\nneeds = [\"tea\", \"no milk\"]\n\
+             patterns = ['\\bcup\\b']",
+        )
+        .unwrap();
+        let found = |text: &str| hits(&rules, text).len();
+        assert_eq!(
+            [found("a cup of teas"), found("a cup, no milk"), found("a cup of steam"), found("a cup")],
+            [1, 1, 0, 0]
+        );
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { seed: 1, epochs: 6, bag_epochs: 8, rows: 70_000, generated: 1.5 }
+        Self { seed: 1, epochs: 6, bag_epochs: 8, rows: 85_000, generated: 1.0 }
     }
 }
 
@@ -95,7 +95,7 @@ pub(super) struct Sample {
 /// # Errors
 /// [`TrainError`] says which source is unusable.
 pub fn train(sources: &Sources, options: &Options, mut progress: impl FnMut(&str)) -> Result<Trained, TrainError> {
-    let untrained = Engine::with(empty(), Manifest::default(), HashList::default())?;
+    let untrained = Engine::with(empty(), Manifest::default(), HashList::default(), &sources.texts)?;
     let corpus = sources.corpus(options, untrained.mask())?;
     progress(&format!("{} examples, {} of them harmful", corpus.examples.len(), corpus.harmful()));
     let samples = |split| samples(&corpus, split, &untrained);
@@ -105,13 +105,37 @@ pub fn train(sources: &Sources, options: &Options, mut progress: impl FnMut(&str
     }
     let linear = sgd::fit(&fit, &tune, options, &mut progress);
     let bag = net::fit(&fit, &tune, options, &mut progress);
-    let mut model = Model { linear, bag: Some(bag), manifest: [0; 32] };
+    finish(Model { linear, bag: Some(bag), manifest: [0; 32] }, &corpus, sources, options, progress)
+}
+
+/// Fits the thresholds of a model anew and measures it: the last part of [`train`], for other rules or look-alikes.
+///
+/// # Errors
+/// [`TrainError`] says which source is unusable.
+pub fn refit(
+    model: Model,
+    sources: &Sources,
+    options: &Options,
+    progress: impl FnMut(&str),
+) -> Result<Trained, TrainError> {
+    let engine = Engine::with(empty(), Manifest::default(), HashList::default(), &sources.texts)?;
+    let corpus = sources.corpus(options, engine.mask())?;
+    finish(model, &corpus, sources, options, progress)
+}
+
+fn finish(
+    mut model: Model,
+    corpus: &Corpus,
+    sources: &Sources,
+    options: &Options,
+    mut progress: impl FnMut(&str),
+) -> Result<Trained, TrainError> {
     let mut manifest = Manifest { seed: options.seed, sources: corpus.entries.clone(), ..Manifest::default() };
-    let engine = Engine::with(model.clone(), manifest.clone(), HashList::default())?;
-    manifest.thresholds = thresholds::fit(&engine, &corpus);
+    let engine = Engine::with(model.clone(), manifest.clone(), HashList::default(), &sources.texts)?;
+    manifest.thresholds = thresholds::fit(&engine, corpus);
     progress("thresholds fitted");
-    let engine = Engine::with(model.clone(), manifest.clone(), HashList::default())?;
-    manifest.metrics = evaluate::measure(&engine, &corpus);
+    let engine = Engine::with(model.clone(), manifest.clone(), HashList::default(), &sources.texts)?;
+    manifest.metrics = evaluate::measure(&engine, corpus);
     let manifest = manifest.to_json();
     model.manifest = <sha2::Sha256 as sha2::Digest>::digest(manifest.as_bytes()).into();
     Ok(Trained { model, manifest })
@@ -129,7 +153,7 @@ fn samples(corpus: &Corpus, split: Split, engine: &Engine) -> Vec<Sample> {
     use super::words::Words;
     let of_split = corpus.examples.iter().filter(|example| example.split == split);
     let sample = |example: &Example| {
-        let words = engine.mask().apply(&Words::of(&Folded::of(&example.text)));
+        let words = engine.prepare(&Words::of(&Folded::of(&example.text)));
         let window = windows(&words).into_iter().next()?;
         let features = Features::of(&words, window);
         Some(Sample { features, truth: example.truth, weight: example.weight })

@@ -22,6 +22,8 @@ pub struct Word {
     pub is_placeholder: bool,
     /// The first of a sentence.
     pub is_first: bool,
+    /// Its class in the lexicon, 0 for none.
+    pub class: u8,
 }
 
 /// Words of a text. Invariant: the text starts and ends with a space and has one between words.
@@ -84,8 +86,15 @@ impl Words {
     /// Makes what was added to the text since the last space a word.
     fn close(&mut self, (from, to): (usize, usize), is_placeholder: bool, is_first: bool) {
         let start = self.words.last().map_or(1, |word| word.end + 1);
-        self.words.push(Word { start, end: self.text.len(), from, to, is_placeholder, is_first });
+        self.words.push(Word { start, end: self.text.len(), from, to, is_placeholder, is_first, class: 0 });
         self.text.push(' ');
+    }
+
+    /// Sets a word's class.
+    pub(super) fn set_class(&mut self, at: usize, class: u8) {
+        if let Some(word) = self.words.get_mut(at) {
+            word.class = class;
+        }
     }
 
     /// The words with a space before, between and behind them.

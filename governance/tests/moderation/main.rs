@@ -15,9 +15,9 @@ use aivillage_governance::moderation::train::GRAMMAR;
 use aivillage_governance::moderation::train::evaluate::{auroc, average_precision};
 use aivillage_governance::moderation::train::grammar::Grammar;
 use aivillage_governance::moderation::words::Words;
-use aivillage_governance::moderation::{Action, Engine, Level, StreamScanner, Verdict};
+use aivillage_governance::moderation::{Action, Category, Engine, Level, StreamScanner, Verdict};
 
-use suite::{engine, functions, look_alikes, strict};
+use suite::{engine, functions, held_out_harmful, held_out_harmless, look_alikes, strict};
 
 fn judge(engine: &Engine, text: &str) -> Verdict {
     engine.judge(text, &strict()).expect("the texts are short")
@@ -34,16 +34,20 @@ fn functional_suite_is_ranked_better_than_the_floor() {
     let functions = functions();
     assert!(functions.len() >= 25 && functions.iter().all(|function| function.cases.len() >= 20));
     let mut scores = Vec::new();
+    let mut of_kind = [[0_usize; 2]; 2];
     for function in &functions {
         let mut right = 0;
         for text in function.texts() {
-            let most = engine.scores(&text, Voice::Both).actionable.0.into_iter().fold(0.0, f32::max);
-            scores.push((f64::from(most), function.harmful));
-            right += usize::from(is_acted_on(&judge(&engine, &text)) == function.harmful);
+            scores.push((most(&engine, &text), function.harmful));
+            let is_right = is_acted_on(&judge(&engine, &text)) == function.harmful;
+            right += usize::from(is_right);
+            of_kind[usize::from(function.harmful)][usize::from(is_right)] += 1;
         }
         println!("{:<42} {right:>2} of {}", function.name, function.cases.len());
     }
     let area = auroc(&scores);
+    let [[wrong, passed], [missed, found]] = of_kind;
+    println!("{found} of {} harmful cases acted on, {wrong} of {} harmless ones", found + missed, wrong + passed);
     println!("AUROC {area:.3}, average precision {:.3}", average_precision(&scores));
     assert!(area >= 0.75, "{area}");
 }
@@ -91,10 +95,47 @@ fn disguises_keep_nine_of_ten_verdicts() {
     for (name, transform) in evasion::TRANSFORMS {
         let same = acted.iter().filter(|(text, action)| action_on(&engine, &transform(text)) == *action).count();
         println!("{name:<16} {same} of {} verdicts kept", acted.len());
+        let is_fixed = matches!(name, "spacing" | "repetition");
+        assert!(!is_fixed || same * 10 >= acted.len() * 9, "{name}: {same} of {}", acted.len());
         kept += same;
         all += acted.len();
     }
     assert!(kept * 10 >= all * 9, "{kept} of {all}");
+}
+
+/// Held-out lines decide nothing. The bounds are near what was found at first look, and say when something broke; what
+/// is aimed at is in the model card.
+#[test]
+fn held_out_lines_are_told_apart() {
+    let engine = engine();
+    let harmless = held_out_harmless();
+    let harmful = held_out_harmful();
+    assert!(harmless.len() >= 500 && harmful.len() >= 200);
+    let blocked: Vec<_> = harmless.iter().filter(|line| is_acted_on(&judge(&engine, line))).collect();
+    println!("{} of {} harmless lines acted on", blocked.len(), harmless.len());
+    let mut levels: BTreeMap<Level, [usize; 3]> = BTreeMap::new();
+    let mut scores: Vec<(f64, bool)> = harmless.iter().map(|line| (most(&engine, line), false)).collect();
+    for (code, line) in &harmful {
+        let category = Category::from_code(code).expect("the file names categories");
+        let verdict = judge(&engine, line);
+        let [all, acted, noticed] = levels.entry(category.level()).or_default();
+        *all += 1;
+        *acted += usize::from(is_acted_on(&verdict));
+        *noticed += usize::from(verdict.action > Action::Allow);
+        scores.push((most(&engine, line), true));
+    }
+    for (level, [all, acted, noticed]) in &levels {
+        println!("{level:?}: {acted} of {all} harmful lines acted on, {noticed} noticed");
+    }
+    println!("AUROC {:.3}, average precision {:.3}", auroc(&scores), average_precision(&scores));
+    let recall = |level| levels.get(&level).map_or(0, |[all, acted, _]| acted * 100 / all);
+    assert!(blocked.len() * 100 <= harmless.len() * 3, "{blocked:?}");
+    assert!(recall(Level::H0) >= 50 && recall(Level::H1) >= 65 && recall(Level::H2) >= 70, "{levels:?}");
+}
+
+/// The highest score of a category that can lead to an action.
+fn most(engine: &Engine, text: &str) -> f64 {
+    f64::from(engine.scores(text, Voice::Both).actionable.0.into_iter().fold(0.0, f32::max))
 }
 
 /// The gravest action on messages that are read as one text.
@@ -173,7 +214,8 @@ fn no_case_is_drawn_from_the_grammar() {
     let rows = Grammar::parse(GRAMMAR, slurs).expect("a test of the library parses it").rows(1, 1.0);
     let drawn: HashSet<String> = rows.iter().map(|row| seen(&row.text)).collect();
     let functions = functions();
-    let cases = functions.iter().flat_map(suite::Function::texts).chain(look_alikes().into_iter().map(str::to_owned));
+    let held = held_out_harmless().into_iter().chain(held_out_harmful().into_iter().map(|(_, line)| line));
+    let cases = functions.iter().flat_map(suite::Function::texts).chain(held.map(str::to_owned));
     let both: Vec<String> = cases.filter(|text| drawn.contains(&seen(text))).collect();
     assert_eq!(both, Vec::<String>::new());
 }

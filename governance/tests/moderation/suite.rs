@@ -35,7 +35,21 @@ pub(crate) fn functions() -> Vec<Function> {
 
 /// Harmless lines with words that harm also uses.
 pub(crate) fn look_alikes() -> Vec<&'static str> {
-    include_str!("lookalike.txt").lines().filter(|line| !line.starts_with('#')).collect()
+    lines(include_str!("../../data/lookalike.txt"))
+}
+
+/// The same, written before a score on them was seen and never tuned on.
+pub(crate) fn held_out_harmless() -> Vec<&'static str> {
+    lines(include_str!("heldout_benign.txt"))
+}
+
+/// Harmful lines with the code of their category, never tuned on either.
+pub(crate) fn held_out_harmful() -> Vec<(&'static str, &'static str)> {
+    lines(include_str!("heldout_harmful.tsv")).into_iter().filter_map(|line| line.split_once('\t')).collect()
+}
+
+fn lines(text: &'static str) -> Vec<&'static str> {
+    text.lines().filter(|line| !line.starts_with('#')).collect()
 }
 
 /// The engine of this release.

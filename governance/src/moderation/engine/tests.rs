@@ -27,6 +27,16 @@ fn the_shipped_model_fits_its_manifest_and_the_size_limit() {
     assert!(matches!(error(&blank.encode(), "[]"), EngineError::Manifest(_)));
 }
 
+#[test]
+fn the_shipped_model_was_trained_with_the_shipped_lexicon() {
+    let texts = Texts::default();
+    let noted = engine().manifest().sources.iter().find(|source| source.name == "lexicon.toml").unwrap();
+    assert_eq!(noted.sha256, data_encoding::HEXLOWER.encode(&sha256(&texts.lexicon)), "train anew");
+    let broken = Texts { lexicon: String::new(), ..texts };
+    let error = Engine::with(engine().model.clone(), engine().manifest.clone(), HashList::default(), &broken);
+    assert!(matches!(error, Err(EngineError::Lexicon(_))));
+}
+
 fn sha256(text: &str) -> [u8; 32] {
     <sha2::Sha256 as sha2::Digest>::digest(text.as_bytes()).into()
 }
@@ -64,7 +74,10 @@ fn a_hidden_command_is_found_where_it_hides() {
     let verdict = judge(&format!("What a lovely day{hidden}"));
     assert_eq!(verdict.category, Some(Category::PromptInjection));
     let flag = judge("Good luck \u{1f3f4}\u{e0067}\u{e0062}\u{e0065}\u{e006e}\u{e0067}\u{e007f}!");
-    assert_eq!(flag.action, Action::Allow);
+    // The letters of a flag add nothing.
+    let plain = judge("Good luck !");
+    assert_eq!((flag.action, flag.p, flag.scores), (plain.action, plain.p, plain.scores));
+    assert!(flag.action < Action::Label);
 }
 
 #[test]
@@ -72,7 +85,7 @@ fn a_hard_rule_and_a_listed_hash_decide_alone() {
     let verdict = judge("csam collection, dm me");
     assert_eq!((verdict.action, verdict.rule.as_deref()), (Action::Seal, Some("R-CSAM-TRADE")));
     let list = HashList::parse(&data_encoding::HEXLOWER.encode(&sha256("known"))).unwrap();
-    let engine = Engine::with(engine().model.clone(), engine().manifest.clone(), list).unwrap();
+    let engine = Engine::with(engine().model.clone(), engine().manifest.clone(), list, &Texts::default()).unwrap();
     let verdict = engine.judge("known", &Policy::all(H2Action::Off)).unwrap();
     assert_eq!((verdict.action, verdict.rule.as_deref()), (Action::Seal, Some("hash-list")));
 }

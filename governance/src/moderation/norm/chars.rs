@@ -112,12 +112,3 @@ pub(super) fn leet(ch: char) -> Option<char> {
         _ => return None,
     })
 }
-
-/// Whether a run of a letter stands for one: English words hardly double it, or not at their end.
-pub(super) fn is_single(ch: char, is_last: bool) -> bool {
-    match ch {
-        'e' | 'o' => is_last,
-        'g' | 'l' | 's' => false,
-        _ => ch.is_ascii_alphabetic(),
-    }
-}

@@ -1,7 +1,6 @@
 //! Folds visible cells: look-alikes, case, and the disguises of words, until nothing changes.
 
-use super::Cell;
-use super::chars;
+use super::{Cell, chars, doubles};
 
 /// Rounds of folding. Each round that joins letters leaves at most a third of them, so a view is stable after fewer.
 const ROUNDS: usize = 16;
@@ -48,30 +47,84 @@ fn lower_case(cells: Vec<Cell>) -> Vec<Cell> {
     cells.into_iter().flat_map(lower).collect()
 }
 
-/// Whether a letter stands alone at `at`.
-fn is_single(cells: &[Cell], at: usize) -> bool {
-    let is_word = |at: usize| cells.get(at).is_some_and(|cell| cell.ch.is_alphanumeric());
-    cells.get(at).is_some_and(|cell| cell.ch.is_alphabetic()) && !is_word(at + 1) && (at == 0 || !is_word(at - 1))
+/// Most characters of a word that is spelt out; what is longer is several.
+const SPELT: usize = 64;
+
+/// What is between letters that stand apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Gap {
+    Space,
+    LineEnd,
+    Sign,
 }
 
-/// Joins three or more single letters with one character between each (`k i l l`, `k.i.l.l`).
+fn gap(cell: Option<&Cell>) -> Gap {
+    match cell.map(|cell| cell.ch) {
+        None | Some('\n' | '\r') => Gap::LineEnd,
+        Some(ch) if ch.is_whitespace() => Gap::Space,
+        Some(_) => Gap::Sign,
+    }
+}
+
+fn is_letter(cells: &[Cell], at: usize) -> bool {
+    cells.get(at).is_some_and(|cell| cell.ch.is_alphabetic())
+}
+
+/// Whether a letter, a digit or an apostrophe stands alone at `at`.
+fn is_apart(cells: &[Cell], at: usize) -> bool {
+    let is_word = |at: usize| cells.get(at).is_some_and(|cell| cell.ch.is_alphanumeric());
+    let is_lone = !is_word(at + 1) && (at == 0 || !is_word(at - 1));
+    is_lone && (is_word(at) || cells.get(at).is_some_and(|cell| matches!(cell.ch, '\'' | '’')))
+}
+
+/// How many characters stand apart from the letter at `at` on, with gaps of one kind (`d o n ' t`, `k.i-1.l`), up to the
+/// last letter.
+fn apart(cells: &[Cell], at: usize) -> usize {
+    if !is_letter(cells, at) {
+        return 0;
+    }
+    let kind = gap(cells.get(at + 1));
+    let is_next = |n: &usize| is_apart(cells, at + 2 * n) && (*n == 0 || gap(cells.get(at + 2 * n - 1)) == kind);
+    let count = (0..SPELT).take_while(is_next).count();
+    (0..count).rev().find(|n| is_letter(cells, at + 2 * n)).map_or(0, |last| last + 1)
+}
+
+/// Whether characters that stand apart are a word: at least three letters and not mostly digits.
+fn is_spelt(cells: &[Cell], at: usize, count: usize) -> bool {
+    let letters = (0..count).filter(|n| is_letter(cells, at + 2 * n)).count();
+    letters >= 3 && 2 * letters > count
+}
+
+/// Joins letters that stand apart (`k i l l`). In a text with such a word two letters between wide gaps (`m y   d o g`)
+/// are a word too.
 fn join_letters(cells: &[Cell]) -> Vec<Cell> {
     let mut joined = Vec::with_capacity(cells.len());
+    let mut spells = None;
     let mut at = 0;
     while at < cells.len() {
-        let mut letters = 0;
-        while is_single(cells, at + 2 * letters) {
-            letters += 1;
-        }
-        if letters < 3 {
+        let count = apart(cells, at);
+        let is_pair = count == 2 && is_wide(cells, at) && *spells.get_or_insert_with(|| has_spelt(cells));
+        if !is_pair && !is_spelt(cells, at, count) {
             joined.push(cells[at]);
             at += 1;
             continue;
         }
-        joined.extend((0..letters).map(|n| cells[at + 2 * n]));
-        at += 2 * letters - 1;
+        joined.extend((0..count).map(|n| cells[at + 2 * n]));
+        at += 2 * count - 1;
     }
     joined
+}
+
+fn has_spelt(cells: &[Cell]) -> bool {
+    (0..cells.len()).any(|at| is_spelt(cells, at, apart(cells, at)))
+}
+
+/// Whether two letters with a space between them have more than a space around them.
+fn is_wide(cells: &[Cell], at: usize) -> bool {
+    let is_open = |near: Gap, far: Gap| near == Gap::LineEnd || near == Gap::Space && far != Gap::Sign;
+    let before = |n: usize| gap(at.checked_sub(n).and_then(|at| cells.get(at)));
+    let behind = |n: usize| gap(cells.get(at + 2 + n));
+    gap(cells.get(at + 1)) == Gap::Space && is_open(before(1), before(2)) && is_open(behind(1), behind(2))
 }
 
 /// Replaces digits and signs by letters in words that hold both.
@@ -104,22 +157,52 @@ fn unleet(word: &mut [Cell]) {
     }
 }
 
-/// Shortens runs of three or more equal letters to two, or to one where a word hardly has two.
+/// Shortens runs of three or more equal letters.
 fn squeeze(cells: &[Cell]) -> Vec<Cell> {
     let mut kept = Vec::with_capacity(cells.len());
-    let mut behind = 0;
-    for run in cells.chunk_by(|a, b| a.ch == b.ch) {
-        behind += run.len();
-        let is_last = cells.get(behind).is_none_or(|cell| !cell.ch.is_alphanumeric());
-        let most = match run[0].ch {
-            ch if run.len() < 3 || !ch.is_alphabetic() => run.len(),
-            ch if chars::is_single(ch, is_last) => 1,
-            _ => 2,
-        };
-        kept.extend_from_slice(&run[..most]);
-        if let (Some(last), true) = (kept.last_mut(), most < run.len()) {
-            last.end = run[run.len() - 1].end;
+    for word in cells.chunk_by(|a, b| a.ch.is_alphabetic() == b.ch.is_alphabetic()) {
+        let is_long = |three: &[Cell]| three[0].ch == three[1].ch && three[1].ch == three[2].ch;
+        if word[0].ch.is_alphabetic() && word.windows(3).any(is_long) {
+            shorten(word, &mut kept);
+        } else {
+            kept.extend_from_slice(word);
         }
     }
     kept
+}
+
+/// Long runs of a word that are tried both ways.
+const TRIED: usize = 4;
+
+/// Appends a word with its long runs as two letters where that makes an English word, else as one. In other scripts
+/// two stay.
+fn shorten(word: &[Cell], kept: &mut Vec<Cell>) {
+    let runs: Vec<&[Cell]> = word.chunk_by(|a, b| a.ch == b.ch).collect();
+    let tried = runs.iter().filter(|run| run.len() >= 3).count().min(TRIED);
+    let spell = |doubled: u32| {
+        let mut nth = 0;
+        runs.iter().map(move |run| {
+            let is_long = run.len() >= 3;
+            let most = if !is_long {
+                run.len()
+            } else if doubled >> nth & 1 == 1 || !run[0].ch.is_ascii() {
+                2
+            } else {
+                1
+            };
+            nth += u32::from(is_long && nth < 31);
+            (*run, most)
+        })
+    };
+    let is_word = |doubled: &u32| {
+        let text: String = spell(*doubled).flat_map(|(run, most)| run[..most].iter().map(|cell| cell.ch)).collect();
+        doubles::is_word(&text)
+    };
+    let doubled = (1..1 << tried).find(is_word).unwrap_or_default();
+    for (run, most) in spell(doubled) {
+        kept.extend_from_slice(&run[..most]);
+        if let (Some(last), Some(end)) = (kept.last_mut(), run.last()) {
+            last.end = end.end.max(last.end);
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Labelled text, parted for fitting, tuning and testing.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -97,6 +97,21 @@ pub struct Example {
     pub split: Split,
     /// Its source's place in [`Corpus::entries`].
     pub source: usize,
+    /// How it came about.
+    pub kind: Kind,
+    /// What it counts among those of its kind: all lines of a template count as one.
+    pub share: f64,
+}
+
+/// How a text came about; errors are counted apart for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Written by somebody for a purpose of its own.
+    Found,
+    /// Drawn from the grammar.
+    Drawn,
+    /// Harmless, and written to look like harm.
+    LookAlike,
 }
 
 /// All labelled text.
@@ -107,6 +122,7 @@ pub struct Corpus {
     /// Where they are from.
     pub entries: Vec<SourceEntry>,
     seen: HashSet<u64>,
+    families: HashMap<u64, Vec<usize>>,
 }
 
 /// A text of a source.
@@ -136,9 +152,26 @@ impl Corpus {
             if masked.words().is_empty() || !self.seen.insert(xxh3_64(masked.text().as_bytes())) {
                 continue;
             }
-            let family = if row.family.is_empty() { masked.text() } else { &row.family };
+            let (family, kind) =
+                if row.family.is_empty() { (masked.text(), Kind::Found) } else { (row.family.as_str(), Kind::Drawn) };
             let split = Split::of(family, row.truth.is_benign());
-            self.examples.push(Example { text: row.text, truth: row.truth, weight: row.weight, split, source });
+            self.families.entry(xxh3_64(family.as_bytes())).or_default().push(self.examples.len());
+            self.examples.push(Example {
+                text: row.text,
+                truth: row.truth,
+                weight: row.weight,
+                split,
+                source,
+                kind,
+                share: 1.0,
+            });
+        }
+        for family in self.families.drain().map(|(_, members)| members) {
+            // No more lines than a u32 counts are drawn.
+            let share = 1.0 / f64::from(u32::try_from(family.len()).unwrap_or(u32::MAX));
+            for member in family {
+                self.examples[member].share = share;
+            }
         }
         self.entries.push(SourceEntry {
             name: name.to_owned(),
@@ -146,6 +179,22 @@ impl Corpus {
             sha256: data_encoding::HEXLOWER.encode(&hasher.finalize()),
             rows: (self.examples.len() - before) as u64,
         });
+    }
+
+    /// Takes harmless lines that look like harm, all of them for tuning.
+    pub fn add_lookalikes(&mut self, name: &str, licence: &str, rows: Vec<Row>, mask: &Mask) {
+        let before = self.examples.len();
+        self.add(name, licence, rows, mask);
+        for example in self.examples.iter_mut().skip(before) {
+            (example.split, example.kind) = (Split::Tune, Kind::LookAlike);
+        }
+    }
+
+    /// Notes a text that is no source of examples and that the model depends on all the same.
+    pub fn note(&mut self, name: &str, licence: &str, text: &str) {
+        use sha2::{Digest, Sha256};
+        let sha256 = data_encoding::HEXLOWER.encode(&Sha256::digest(text.as_bytes()));
+        self.entries.push(SourceEntry { name: name.to_owned(), licence: licence.to_owned(), sha256, rows: 0 });
     }
 
     /// How many examples are harmful.
@@ -180,6 +229,12 @@ mod tests {
         corpus.add("own", "MIT", vec![row("Women sing"), row("Men SING"), row("birds sing"), row("  ")], &mask);
         assert_eq!(corpus.examples.len(), 2);
         assert_eq!(corpus.examples[0].split, corpus.examples[1].split);
+        assert!(
+            corpus.examples.iter().all(|example| (example.share - 0.5).abs() < 1e-9 && example.kind == Kind::Drawn)
+        );
+        corpus.add_lookalikes("like", "MIT", vec![Row { family: String::new(), ..row("a killer whale") }], &mask);
+        let last = corpus.examples.last().unwrap();
+        assert_eq!((last.split, last.kind), (Split::Tune, Kind::LookAlike));
         assert_eq!((corpus.entries[0].rows, corpus.entries[0].sha256.len()), (2, 64));
     }
 }

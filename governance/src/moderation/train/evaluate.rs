@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::corpus::{Corpus, Split};
+use super::corpus::{Corpus, Kind, Split};
 use super::thresholds::LIMITS;
 use crate::moderation::engine::{Engine, Voice};
 use crate::moderation::manifest::Manifest;
@@ -68,7 +68,8 @@ pub fn calibration_error(scores: &[(f64, bool)]) -> f64 {
     if scores.is_empty() { 0.0 } else { error / ratio(scores.len(), 1) }
 }
 
-/// Figures of a model on the test split: `fpr.<level>` on harmless text, `recall.<category>` at the upper threshold,
+/// Figures of a model on the test split, all lines of a template counted as one: `fpr.<level>` on harmless text,
+/// `fpr.<level>.drawn` on that of the grammar, `recall.<category>` at the upper threshold,
 /// `recall.<level>` their mean, `auroc.<category>`, `any_harm.auroc`, `any_harm.auprc`, `ece`, and counts.
 #[must_use]
 pub fn measure(engine: &Engine, corpus: &Corpus) -> BTreeMap<String, f64> {
@@ -91,14 +92,18 @@ pub fn measure(engine: &Engine, corpus: &Corpus) -> BTreeMap<String, f64> {
     metrics.insert("ece".to_owned(), calibration_error(&all_pairs));
     for (level, ..) in LIMITS {
         let heads: Vec<Category> = Category::ALL.into_iter().filter(|category| category.level() == level).collect();
-        let harmless = test.iter().zip(&scores).filter(|(example, _)| example.truth.is_benign());
-        let (mut wrong, mut all) = (0, 0);
-        for (_, scores) in harmless {
-            all += 1;
-            wrong += usize::from(heads.iter().any(|head| scores[head.index()] >= thresholds[head.index()].hi));
+        for (kind, name) in [(Kind::Found, ""), (Kind::Drawn, ".drawn")] {
+            let harmless =
+                test.iter().zip(&scores).filter(|(example, _)| example.truth.is_benign() && example.kind == kind);
+            let (mut wrong, mut all) = (0.0, 0.0);
+            for (example, scores) in harmless {
+                let is_wrong = heads.iter().any(|head| scores[head.index()] >= thresholds[head.index()].hi);
+                all += example.share;
+                wrong += if is_wrong { example.share } else { 0.0 };
+            }
+            metrics.insert(format!("fpr.{level:?}{name}"), if all > 0.0 { wrong / all } else { 0.0 });
+            metrics.insert(format!("test.harmless{name}"), all);
         }
-        metrics.insert(format!("fpr.{level:?}"), ratio(wrong, all));
-        metrics.insert("test.harmless".to_owned(), ratio(all, 1));
         let mut recalls = Vec::new();
         for category in heads {
             let head = category.index();
@@ -107,13 +112,17 @@ pub fn measure(engine: &Engine, corpus: &Corpus) -> BTreeMap<String, f64> {
                 .zip(&scores)
                 .filter_map(|(example, scores)| Some((f64::from(scores[head]), example.truth.head(head)?)))
                 .collect();
-            let harmful = pairs.iter().filter(|(_, yes)| *yes).count();
-            if harmful == 0 {
+            let harmful = test.iter().zip(&scores).filter(|(example, _)| example.truth.head(head) == Some(true));
+            let (mut found, mut all) = (0.0, 0.0);
+            for (example, scores) in harmful {
+                all += example.share;
+                found += if scores[head] >= thresholds[head].hi { example.share } else { 0.0 };
+            }
+            if all <= 0.0 {
                 continue;
             }
-            let found = pairs.iter().filter(|(p, yes)| *yes && *p >= f64::from(thresholds[head].hi)).count();
-            recalls.push(ratio(found, harmful));
-            metrics.insert(format!("recall.{}", category.code()), ratio(found, harmful));
+            recalls.push(found / all);
+            metrics.insert(format!("recall.{}", category.code()), found / all);
             metrics.insert(format!("auroc.{}", category.code()), auroc(&pairs));
         }
         metrics.insert(format!("recall.{level:?}"), recalls.iter().sum::<f64>() / ratio(recalls.len().max(1), 1));

@@ -12,6 +12,10 @@ use crate::moderation::taxonomy::Category;
 
 /// How deep slots may be in slots.
 const DEPTH: usize = 5;
+/// How often a line gets an opening, and an ending: what is said before and behind harm and harmlessness alike.
+const AROUND: (f64, f64) = (0.35, 0.25);
+/// Fewest words of a line that gets them.
+const AROUND_WORDS: usize = 3;
 /// Draws for each line wanted; a set with fewer different lines than wanted ends there.
 const DRAWS: usize = 6;
 
@@ -84,6 +88,7 @@ impl Grammar {
                     break;
                 };
                 let text = self.fill(line, &mut rng, DEPTH);
+                let text = self.surround(text, &mut rng);
                 if seen.insert(text.clone()) {
                     let family = format!("{}: {line}", set.name);
                     rows.push(Row { text, truth, weight: set.weight, family });
@@ -91,6 +96,20 @@ impl Grammar {
             }
         }
         rows
+    }
+
+    /// Puts one of the slot `opening` before a text and one of `ending` behind it, now and then.
+    fn surround(&self, text: String, rng: &mut StdRng) -> String {
+        let (before, behind) = (rng.random_bool(AROUND.0), rng.random_bool(AROUND.1));
+        let mut one = |slot: &str, is_wanted: bool| {
+            let values = self.slots.get(slot).filter(|values| is_wanted && !values.is_empty())?;
+            values.get(rng.random_range(0..values.len()))
+        };
+        let (opening, ending) = (one("opening", before), one("ending", behind));
+        if text.split_whitespace().count() < AROUND_WORDS {
+            return text;
+        }
+        format!("{}{text}{}", opening.map_or("", String::as_str), ending.map_or("", String::as_str))
     }
 
     fn fill(&self, line: &str, rng: &mut StdRng, depth: usize) -> String {

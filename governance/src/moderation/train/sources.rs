@@ -9,10 +9,13 @@ use std::path::{Path, PathBuf};
 
 use super::corpus::{Corpus, Row, Truth};
 use super::grammar::Grammar;
-use super::{GRAMMAR, Options, TrainError};
+use super::{Options, TrainError};
 use crate::moderation::mask::Mask;
 use crate::moderation::taxonomy::{Category, Level};
+use crate::moderation::texts::Texts;
 
+/// The licence of what was written for this project.
+const OWN: &str = "MIT OR Apache-2.0";
 /// Largest file that is read, bytes.
 const FILE_BYTES: u64 = 64 * 1024 * 1024;
 /// Most files below a folder.
@@ -41,6 +44,8 @@ pub struct Sources {
     pub benign: Vec<(PathBuf, String)>,
     /// Tables `text,label` or as Davidson et al. 2017 publish theirs, with their licences.
     pub extra: Vec<(PathBuf, String)>,
+    /// Grammar, look-alikes, rules, viewpoints and lexicon.
+    pub texts: Texts,
 }
 
 impl Sources {
@@ -73,8 +78,11 @@ impl Sources {
         }
         // A grammar without its slot would not parse.
         slots.entry("slur".to_owned()).or_insert_with(|| vec!["subhuman".to_owned()]);
-        let rows = Grammar::parse(GRAMMAR, slots)?.rows(options.seed, options.generated);
-        corpus.add("grammar.toml", "MIT OR Apache-2.0", rows, mask);
+        let rows = Grammar::parse(&self.texts.grammar, slots)?.rows(options.seed, options.generated);
+        corpus.add("grammar.toml", OWN, rows, mask);
+        let lines = self.texts.lookalikes.lines().filter(|line| !line.starts_with('#'));
+        corpus.add_lookalikes("lookalike.txt", OWN, lines.map(|line| row(line, Truth::BENIGN, 1.0)).collect(), mask);
+        corpus.note("lexicon.toml", OWN, &self.texts.lexicon);
         Ok(corpus)
     }
 }

@@ -11,6 +11,9 @@ fn a_model_is_trained_from_the_grammar_alone_and_the_same_seed_gives_the_same() 
     let again = train(&Sources::default(), &options, |_| ()).unwrap();
     assert_eq!(trained.model.encode(), again.model.encode());
     assert_eq!(trained.manifest, again.manifest);
+    // The last part alone comes to the same.
+    let refitted = refit(trained.model.clone(), &Sources::default(), &options, |_| ()).unwrap();
+    assert_eq!((refitted.model.encode(), refitted.manifest), (trained.model.encode(), trained.manifest.clone()));
     assert!(said.iter().any(|line| line.contains("thresholds")));
     // The files fit each other, and the model knows more than chance about what it was not fitted to.
     let engine = Engine::new(&trained.model.encode(), &trained.manifest, HashList::default()).unwrap();
