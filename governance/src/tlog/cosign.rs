@@ -52,6 +52,9 @@ impl Collector {
         while missing > 0 && !left.is_empty() {
             let wave: Vec<_> = left.drain(..missing.min(left.len())).collect();
             let answers = join_all(wave.iter().map(|witness| self.ask(witness))).await;
+            if let Some(metrics) = self.log.metrics() {
+                answers.iter().filter(|answer| answer.is_none()).for_each(|_| metrics.witness_failed());
+            }
             for (witness, size) in answers.iter().flatten() {
                 self.known.insert(witness.clone(), *size);
             }

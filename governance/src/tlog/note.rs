@@ -13,6 +13,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use super::checkpoint::Checkpoint;
+
 /// Most bytes of a note.
 pub const MAX_NOTE: usize = 64 << 10;
 /// Most signatures of a note; a verifier must accept 16.
@@ -333,6 +335,14 @@ impl LogSigner {
     #[must_use]
     pub fn public(&self) -> &VerifierKey {
         &self.0.public
+    }
+
+    /// A checkpoint under this signature.
+    #[must_use]
+    pub fn checkpoint(&self, body: &Checkpoint) -> Note {
+        let body = body.to_string();
+        let line = self.sign(&body);
+        Note::new(body, line)
     }
 
     pub(crate) fn sign(&self, text: &str) -> SignatureLine {
