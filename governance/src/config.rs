@@ -3,6 +3,7 @@
 use aivillage_runtime::config::ConfigError;
 use serde::{Deserialize, Serialize};
 
+use crate::ledger::LedgerConfig;
 use crate::policy::PolicyConfig;
 use crate::tlog::TlogConfig;
 
@@ -10,6 +11,8 @@ use crate::tlog::TlogConfig;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GovernanceConfig {
+    /// `[governance.ledger]`
+    pub ledger: LedgerConfig,
     /// `[governance.policy]`
     pub policy: PolicyConfig,
     /// `[governance.tlog]`
@@ -22,6 +25,7 @@ impl GovernanceConfig {
     /// # Errors
     /// The first key whose value makes no sense.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        self.ledger.validate()?;
         self.policy.validate()?;
         self.tlog.validate()
     }
@@ -49,6 +53,13 @@ mod tests {
             spoil(&mut config.tlog);
             assert!(config.validate().unwrap_err().to_string().contains(key), "{key}");
         }
+    }
+
+    #[test]
+    fn a_checkpoint_for_every_few_transfers_is_refused() {
+        let config: GovernanceConfig = toml::from_str("[ledger]\ncheckpoint_after = \"63KiB\"").unwrap();
+        let refused = config.validate().unwrap_err().to_string();
+        assert!(refused.contains("governance.ledger.checkpoint_after"), "{refused}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use aivillage_runtime::{ActorCx, Village, VillageBuilder};
 use crate::config::GovernanceConfig;
 use crate::constitution::Constitution;
 use crate::constitution::chain::{Chain, ConstitutionError};
+use crate::ledger::Ledger;
 use crate::policy::{Pdp, PdpHandle, PdpMsg, PolicyMachine};
 
 /// The key by which a node's own actors are asked.
@@ -34,7 +35,7 @@ pub enum InstallError {
     Constitution(#[from] ConstitutionError),
 }
 
-/// Hosts policies and constitution, as `[governance]` of the builder's configuration says; [`Governance::begin`] makes them work.
+/// Hosts policies, constitution and ledger, as `[governance]` of the builder's configuration says; [`Governance::begin`] makes them work.
 ///
 /// # Errors
 /// See [`InstallError`].
@@ -47,7 +48,8 @@ pub fn install(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), 
     let builder = builder
         .control_machine(PolicyMachine::default)
         .host(move |_: &ActorCx| Pdp::new(pdp.clone(), config.policy.clone()))
-        .host(move |_: &ActorCx| constitution.clone());
+        .host(move |_: &ActorCx| constitution.clone())
+        .host(move |_: &ActorCx| Ledger::new(config.ledger));
     Ok((builder, governance))
 }
 

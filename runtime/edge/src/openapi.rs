@@ -109,6 +109,10 @@ fn schemas() -> Value {
     all.add::<aivillage_governance::policy::Decision>("PolicyDecision");
     all.add::<aivillage_governance::policy::Explanation>("PolicyExplanation");
     all.add::<routes::policy::ConstitutionView>("Constitution");
+    all.add::<routes::ledger::LedgerAccount>("LedgerAccount");
+    all.add::<routes::ledger::LedgerAccounts>("LedgerAccounts");
+    all.add::<routes::ledger::LedgerTransfers>("LedgerTransfers");
+    all.add::<routes::ledger::LedgerAudit>("LedgerAudit");
     all.add::<routes::log::LogView>("Log");
     all.add::<routes::log::EntriesView>("LogEntries");
     all.add::<routes::meta::HistoryView>("History");

@@ -6,6 +6,7 @@ pub(crate) mod chat;
 pub(crate) mod cluster;
 pub(crate) mod events;
 pub(crate) mod jobs;
+pub(crate) mod ledger;
 pub(crate) mod log;
 pub(crate) mod memory;
 pub(crate) mod meta;
@@ -96,7 +97,7 @@ const fn openai(template: &'static str, class: Class) -> Route {
 /// A path that no route has. It needs a key, so that an outsider cannot map the routes.
 static UNKNOWN: Route = route("unknown", Class::Api);
 
-static ROUTES: [Route; 45] = [
+static ROUTES: [Route; 49] = [
     route("/v1/agents", Class::Api).get(all("agent.read", "Agent")),
     route("/v1/actors/{kind}/{key}/messages", Class::Chat).post(Need::Message),
     openai("/v1/chat/completions", Class::Chat).post(all("agent.ask", "Agent")),
@@ -136,6 +137,11 @@ static ROUTES: [Route; 45] = [
     route("/v1/policy/decide", Class::Api).post(all("system.read", "System")),
     route("/v1/policy/explain", Class::Api).post(all("system.monitor", "System")),
     route("/v1/constitution", Class::Api).get(all("gov.read", "Proposal")),
+    // Accounts are of all tenants: what they tell is for whoever reads the log of all.
+    route("/v1/ledger/accounts", Class::Api).get(all("audit.read", "AuditEntry")),
+    route("/v1/ledger/accounts/{id}", Class::Api).get(all("audit.read", "AuditEntry")),
+    route("/v1/ledger/transfers", Class::Api).get(all("audit.read", "AuditEntry")),
+    route("/v1/ledger/audit", Class::Chat).get(all("audit.read", "AuditEntry")),
     route("/v1/log", Class::Api).get(all("audit.read", "AuditEntry")),
     route("/v1/log/entries", Class::Api).get(all("audit.read", "AuditEntry")),
     route("/v1/log/proof/{index}", Class::Api).get(one("audit.read", "AuditEntry", "index")),
@@ -240,6 +246,10 @@ pub(crate) fn documented() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(policy::decide))
         .routes(routes!(policy::explain))
         .routes(routes!(policy::constitution))
+        .routes(routes!(ledger::accounts))
+        .routes(routes!(ledger::show))
+        .routes(routes!(ledger::transfers))
+        .routes(routes!(ledger::audit))
         .routes(routes!(log::status))
         .routes(routes!(log::entries))
         .routes(routes!(log::proof))

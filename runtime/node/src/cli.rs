@@ -16,6 +16,7 @@ mod failure;
 mod fleet;
 mod jobs;
 mod join;
+mod ledger;
 mod log;
 mod memory;
 mod options;
@@ -115,6 +116,9 @@ enum Command {
     Top(top::Top),
     /// Long operations.
     Jobs(jobs::Jobs),
+    /// Accounts and transfers: who owes whom.
+    #[command(subcommand)]
+    Ledger(ledger::Ledger),
     /// The transparency log: what was done and denied, provable to anyone.
     #[command(subcommand)]
     Log(log::Log),
@@ -167,6 +171,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Policy(policy) => policy.run(&global),
         Command::Constitution(constitution) => constitution.run(&global),
         Command::Bench(bench) => block_on(bench.run(&global)),
+        Command::Ledger(ledger) => block_on(ledger.run(&global)),
         Command::Log(log) => block_on(log.run(&global)),
         Command::Version => {
             version(&global);

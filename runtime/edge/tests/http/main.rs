@@ -10,6 +10,7 @@ mod drain;
 mod events;
 mod harness;
 mod idempotency;
+mod ledger;
 mod log;
 mod memory;
 mod nodes;
