@@ -110,6 +110,11 @@ impl VerifierKey {
         self.kind == Type::Ed25519
     }
 
+    /// The line of a signature by this key.
+    pub(crate) fn line(&self, signature: Vec<u8>) -> SignatureLine {
+        SignatureLine { name: self.name.clone(), id: self.id, signature }
+    }
+
     fn made(&self, line: &SignatureLine) -> bool {
         line.name == self.name && line.id == self.id
     }
@@ -316,10 +321,6 @@ impl Key {
         let key = pair.public_key().as_ref().try_into().map_err(|_| BadNote::BadKey)?;
         Ok(Self { pair: Arc::new(pair), public: VerifierKey::new(name, kind, key)? })
     }
-
-    fn line(&self, signature: Vec<u8>) -> SignatureLine {
-        SignatureLine { name: self.public.name.clone(), id: self.public.id, signature }
-    }
 }
 
 impl LogSigner {
@@ -346,7 +347,7 @@ impl LogSigner {
     }
 
     pub(crate) fn sign(&self, text: &str) -> SignatureLine {
-        self.0.line(self.0.pair.sign(text.as_bytes()).as_ref().to_vec())
+        self.0.public.line(self.0.pair.sign(text.as_bytes()).as_ref().to_vec())
     }
 }
 
@@ -367,7 +368,7 @@ impl Cosigner {
 
     pub(crate) fn cosign(&self, text: &str, unix_s: u64) -> SignatureLine {
         let signature = self.0.pair.sign(cosigned(text, unix_s).as_bytes());
-        self.0.line([&unix_s.to_be_bytes()[..], signature.as_ref()].concat())
+        self.0.public.line([&unix_s.to_be_bytes()[..], signature.as_ref()].concat())
     }
 }
 

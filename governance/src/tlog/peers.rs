@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aivillage_runtime::control::KvEntry;
 use aivillage_runtime::{Cluster, DecideError, NodeId, Village};
 use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
@@ -97,6 +98,7 @@ impl Peers {
                 if let Err(error) = heard.await {
                     tracing::warn!(%error, "what other nodes told of their logs is not taken");
                 }
+                self.show(cluster);
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -148,7 +150,7 @@ impl Peers {
             return Ok(());
         }
         let me = self.village.node_id();
-        let read = |(key, entry): &(String, aivillage_runtime::control::KvEntry)| {
+        let read = |(key, entry): &(String, KvEntry)| {
             let node = node_in(key, KEYS).filter(|node| *node != me && members.contains(node))?;
             let has_stated = |said: &[u8], signature: &[u8]| cluster.has_stated(node, PURPOSE, said, signature);
             let keys = Keys::read(node, &entry.value, has_stated);
@@ -176,12 +178,11 @@ impl Peers {
         Ok(())
     }
 
-    /// Tells what convicts a log, takes what others told, and shows it. A log that is convicted signs no more.
+    /// Tells what convicts a log and takes what others told. A log that is convicted signs no more.
     async fn convict(&self, cluster: &Cluster) -> Result<(), LogError> {
         let told: BTreeMap<_, _> = cluster.list(FORK).into_iter().collect();
         for entry in told.values() {
-            let read = std::str::from_utf8(&entry.value).ok().and_then(|text| text.parse::<Evidence>().ok());
-            if let Some(evidence) = read {
+            if let Some(evidence) = read_evidence(&entry.value) {
                 let book = Arc::clone(&self.book);
                 let kept = self.village.blocking("tlog.convict", move || book.lock().accept(evidence)).await;
                 kept.unwrap_or(Ok(false))?;
@@ -191,9 +192,8 @@ impl Peers {
         for evidence in &convicted {
             let Some(node) = evidence.origin().strip_prefix("village/") else { continue };
             let key = format!("{FORK}{node}");
-            let stands = |entry: &aivillage_runtime::control::KvEntry| entry.value == evidence.to_string().as_bytes();
             let told = told.get(&key);
-            if !told.is_some_and(|entry| stands(entry) || self.convicts(&entry.value, evidence.origin())) {
+            if !told.is_some_and(|entry| self.convicts(&entry.value, evidence.origin())) {
                 let version = Some(told.map_or(0, |told| told.version));
                 if let Err(error) = cluster.put(&key, evidence.to_string().into_bytes(), version).await {
                     tracing::debug!(%error, "the other nodes are not told of a fork yet");
@@ -203,24 +203,33 @@ impl Peers {
                 self.log.halt(LogError::Convicted).await?;
             }
         }
+        Ok(())
+    }
+
+    /// Shows what is not well: logs that are convicted, and the own one if it takes nothing.
+    fn show(&self, cluster: &Cluster) {
+        let convicted = self.book.lock().convicted();
         if let Some(metrics) = self.log.metrics() {
             metrics.forks(convicted.len());
         }
         let names: BTreeMap<_, _> =
             cluster.members().into_iter().map(|m| (origin(&m.record.id.to_string()), m.record.name)).collect();
-        let problem = |evidence: &Evidence| {
+        let fork = |evidence: &Evidence| {
             let name = names.get(evidence.origin()).map_or(evidence.origin(), String::as_str);
             format!("the log of {name} has signed two histories; see `forks` of GET /v1/log")
         };
-        cluster.tell_problems(AREA, convicted.iter().map(problem).collect());
-        Ok(())
+        let refuses = self.log.status().refuses.map(|error| format!("the log here takes nothing: {error}"));
+        cluster.tell_problems(AREA, convicted.iter().map(fork).chain(refuses).collect());
     }
 
     /// Whether what is told of a log convicts it by its key of now.
     fn convicts(&self, told: &[u8], origin: &str) -> bool {
-        let read = std::str::from_utf8(told).ok().and_then(|text| text.parse::<Evidence>().ok());
-        read.is_some_and(|read| read.origin() == origin && self.book.lock().stands(&read))
+        read_evidence(told).is_some_and(|read| read.origin() == origin && self.book.lock().stands(&read))
     }
+}
+
+fn read_evidence(value: &[u8]) -> Option<Evidence> {
+    std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 fn node_in(key: &str, prefix: &str) -> Option<NodeId> {

@@ -171,6 +171,9 @@ async fn a_log_with_two_histories_is_known_to_all_and_signs_no_more() {
     status(forked, "the end of the log", |status| status.refuses.is_some()).await;
     let error = forked.home.log().append(event(1), Ack::Durable).await.unwrap_err();
     assert!(error.to_string().contains("two histories"), "{error}");
+    let told =
+        || forked.village.cluster().unwrap().status().problems.into_iter().find(|it| it.contains("takes nothing"));
+    until("the problem of the node itself", told).await;
     nodes[0].home.log().append(event(1), Ack::Witnessed(1)).await.unwrap();
     for node in nodes {
         node.village.shutdown().await.unwrap();
