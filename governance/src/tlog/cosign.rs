@@ -38,8 +38,8 @@ impl Collector {
         loop {
             let now = status.borrow_and_update().clone();
             self.collect(&now, &mut status).await;
-            let is_short = status.borrow().cosigned < status.borrow().wanted;
-            let wait = if is_short { AGAIN } else { Duration::MAX };
+            let is_short = |status: &LogStatus| status.cosigned < status.wanted;
+            let wait = if is_short(&status.borrow()) { AGAIN } else { Duration::MAX };
             if let Ok(Err(_)) = tokio::time::timeout(wait, status.changed()).await {
                 return;
             }
