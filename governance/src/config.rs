@@ -10,6 +10,7 @@ use crate::constitution::note::NoteKey;
 use crate::gate::{DefenceConfig, DlpStages};
 use crate::identity::IdentityConfig;
 use crate::moderation::ModeratorConfig;
+use crate::ledger::LedgerConfig;
 use crate::policy::PolicyConfig;
 use crate::tlog::TlogConfig;
 
@@ -34,6 +35,8 @@ pub struct GovernanceConfig {
     pub identity: IdentityConfig,
     /// `[governance.moderation]`
     pub moderation: ModeratorConfig,
+    /// `[governance.ledger]`
+    pub ledger: LedgerConfig,
     /// `[governance.policy]`
     pub policy: PolicyConfig,
     /// `[governance.tlog]`
@@ -46,6 +49,7 @@ impl Default for GovernanceConfig {
             constitution: EMBEDDED.to_owned(),
             root_keys: Vec::new(),
             root_threshold: 1,
+            ledger: LedgerConfig::default(),
             defence: DefenceConfig::default(),
             dlp: DlpStages::default(),
             identity: IdentityConfig::default(),
@@ -67,6 +71,7 @@ impl GovernanceConfig {
         self.roots()?;
         self.identity.validate()?;
         self.moderation.validate()?;
+        self.ledger.validate()?;
         self.policy.validate()?;
         self.tlog.validate()
     }
@@ -136,6 +141,13 @@ mod tests {
         ] {
             assert!(config(&bad).validate().unwrap_err().to_string().contains("governance.root_keys"), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_checkpoint_for_every_few_transfers_is_refused() {
+        let config: GovernanceConfig = toml::from_str("[ledger]\ncheckpoint_after = \"63KiB\"").unwrap();
+        let refused = config.validate().unwrap_err().to_string();
+        assert!(refused.contains("governance.ledger.checkpoint_after"), "{refused}");
     }
 
     #[test]

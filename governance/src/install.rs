@@ -19,6 +19,7 @@ use crate::identity::{self, Identity, IdentityError, IdentityNode, TenantMachine
 use crate::keys::{SecretKeeper, VillageSecret, share};
 use crate::moderation::rules::RulesError;
 use crate::moderation::{ModelError, Moderator, ModeratorHandle};
+use crate::ledger::Ledger;
 use crate::policy::{Pdp, PdpHandle, PdpMsg, PolicyMachine};
 
 /// The key by which a node's own actors are asked.
@@ -82,7 +83,7 @@ pub enum InstallError {
     Folder(#[from] FolderError),
 }
 
-/// Hosts policies, accounts, constitution, moderation and cases, as `[governance]` of the builder's configuration says;
+/// Hosts policies, accounts, constitution, moderation, cases and ledger, as `[governance]` of the builder's configuration says;
 /// [`Governance::begin`] makes them work.
 ///
 /// # Errors
@@ -117,7 +118,8 @@ pub fn install(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), 
         .control_machine(TenantMachine::default)
         .host(move |_: &ActorCx| keeper.clone())
         .host(move |_: &ActorCx| Pdp::new(pdp.clone(), config.policy.clone()))
-        .host(move |_: &ActorCx| constitution.clone());
+        .host(move |_: &ActorCx| constitution.clone())
+        .host(move |_: &ActorCx| Ledger::new(config.ledger));
     Ok((builder, governance))
 }
 

@@ -12,6 +12,7 @@
 //! | [`segment`] | the hash-chained journal |
 //! | [`audit`] | what must be true of books and journal |
 //! | `shelf` | both in the store |
+//! | `metrics` | how many, how long |
 //! | [`client`] | hold, settle, void |
 //!
 //! Amounts are whole numbers of a ledger's unit; there is no arithmetic with fractions here.
@@ -22,6 +23,7 @@ pub mod books;
 mod bytes;
 pub mod client;
 mod execute;
+mod metrics;
 pub mod record;
 pub mod result;
 pub mod segment;
@@ -29,21 +31,25 @@ mod shelf;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use aivillage_runtime::config::{ConfigError, Size};
 use aivillage_runtime::{
     Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, CallError, Codec, Durability, Kind, KindOptions, Mail,
-    Reply, TaskHandle, clock,
+    Reply, Store, TaskHandle, clock,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use audit::Audited;
 use books::{Answer, Books, REMEMBER, Request};
+use metrics::LedgerMetrics;
 use record::{Account, AccountId, NewAccount, Transfer};
 use result::{AccountResult, TransferResult};
 use segment::{MAX_RECORDS, Segment};
 use shelf::{Shelf, ShelfError, Wear};
+pub use shelf::{StoppedError, audit_stopped};
 
 /// The key of the one ledger of a cluster.
 pub const KEY: &str = "main";
@@ -51,6 +57,8 @@ pub const KEY: &str = "main";
 pub const TOPIC: &str = "gov.ledger";
 /// Records of the segments in one answer.
 const JOURNAL_RECORDS: usize = 2_000;
+/// Accounts in one answer.
+const ACCOUNTS: u32 = 1_000;
 /// How soon a look for expired transfers that failed is repeated.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -78,26 +86,79 @@ pub enum LedgerMsg {
     Commit,
     /// Looks for pending transfers whose time is over; sent by itself.
     Tick,
+    /// Accounts in the order of their names.
+    Accounts {
+        /// Those behind this one; none for the first.
+        after: Option<AccountId>,
+        /// At most so many, and at most 1,000.
+        limit: u32,
+        /// The accounts.
+        reply: Reply<Vec<Account>>,
+    },
+    /// A checkpoint was written; sent by itself.
+    Checkpointed {
+        /// Bytes of the journal that it makes up for.
+        tail: u64,
+        /// Its size; none if it could not be written.
+        weight: Option<u64>,
+    },
+}
+
+/// `[governance.ledger]` of `cluster.toml`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LedgerConfig {
+    /// Bytes of the journal after which the books are written down, if they are smaller: the next start carries out again what is
+    /// behind.
+    pub checkpoint_after: Size,
+}
+
+impl Default for LedgerConfig {
+    fn default() -> Self {
+        Self { checkpoint_after: Size::from_mib(4) }
+    }
+}
+
+impl LedgerConfig {
+    /// Checks what the types do not say.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the key.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if self.checkpoint_after < Size::from_kib(64) {
+            return Err(ConfigError::invalid("governance.ledger.checkpoint_after", "must be at least 64KiB"));
+        }
+        Ok(())
+    }
 }
 
 /// The behaviour; its data is [`Counter`].
 #[derive(Debug)]
 pub struct Ledger {
+    config: LedgerConfig,
     /// Milliseconds since the Unix epoch.
     clock: fn() -> u64,
+    /// Comes between the ledger and its store.
+    over: fn(Arc<dyn Store>) -> Arc<dyn Store>,
 }
 
 impl Default for Ledger {
     fn default() -> Self {
-        Self::with_clock(clock::unix_ms)
+        Self::new(LedgerConfig::default())
     }
 }
 
 impl Ledger {
-    /// A ledger by another clock than the wall's, Unix milliseconds.
+    /// A ledger by the wall's clock.
+    #[must_use]
+    pub fn new(config: LedgerConfig) -> Self {
+        Self { config, clock: clock::unix_ms, over: |store| store }
+    }
+
+    /// A ledger by another clock, Unix milliseconds.
     #[must_use]
     pub fn with_clock(clock: fn() -> u64) -> Self {
-        Self { clock }
+        Self { clock, ..Self::default() }
     }
 }
 
@@ -137,6 +198,16 @@ impl Port {
     }
 }
 
+/// A checkpoint under way. It ends with the activation, so that no two write at once.
+#[derive(Debug)]
+struct Writing(TaskHandle<()>);
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// The books and what waits at them.
 #[derive(Debug)]
 pub struct Counter {
@@ -145,6 +216,11 @@ pub struct Counter {
     shelf: Shelf,
     books: Books,
     wear: Wear,
+    /// Bytes of the journal that call for a checkpoint.
+    checkpoint_after: usize,
+    /// The checkpoint that is being written.
+    writing: Option<Writing>,
+    metrics: Arc<LedgerMetrics>,
     waiting: Vec<Waiting>,
     /// A commit did not end: the store may hold more than the books show, or less.
     unsettled: bool,
@@ -158,11 +234,24 @@ impl Actor for Ledger {
     type Arguments = ActorCx;
 
     async fn pre_start(&self, me: ActorRef<Self::Msg>, cx: ActorCx) -> Result<Counter, ActorProcessingErr> {
-        let shelf = Shelf::new(cx.store().clone(), cx.key());
+        let shelf = Shelf::new((self.over)(cx.store().clone()), cx.key());
         let (books, wear) = shelf.load(REMEMBER).await?;
         cx.tell_self(&me, LedgerMsg::Tick);
-        let (clock, waiting) = (self.clock, Vec::new());
-        Ok(Counter { cx, clock, shelf, books, wear, waiting, unsettled: false, tick: None })
+        let metrics = cx.village().metrics::<LedgerMetrics>();
+        metrics.show(&books);
+        Ok(Counter {
+            cx,
+            clock: self.clock,
+            shelf,
+            books,
+            wear,
+            checkpoint_after: self.config.checkpoint_after.as_usize(),
+            writing: None,
+            metrics,
+            waiting: Vec::new(),
+            unsettled: false,
+            tick: None,
+        })
     }
 
     async fn handle(
@@ -181,6 +270,8 @@ impl Actor for Ledger {
             LedgerMsg::Audit(reply) => counter.audit(reply).await,
             LedgerMsg::Commit => counter.commit(&me).await,
             LedgerMsg::Tick => counter.tick(&me).await,
+            LedgerMsg::Accounts { after, limit, reply } => reply.complete(counter.accounts(after, limit).await),
+            LedgerMsg::Checkpointed { tail, weight } => counter.checkpointed(tail, weight),
         }
         Ok(())
     }
@@ -209,7 +300,10 @@ impl Counter {
             let count = self.waiting.iter().map(fits).take_while(|fits| *fits).count();
             let (requests, ports): (Vec<_>, Vec<_>) =
                 self.waiting.drain(..count).map(|waiting| (waiting.request, waiting.port)).unzip();
-            match self.turn(&requests).await {
+            let began = Instant::now();
+            let answered = self.turn(me, &requests).await;
+            self.metrics.committed(began.elapsed());
+            match answered {
                 Ok(answers) => ports.into_iter().zip(answers).for_each(|(port, answer)| port.complete(Ok(answer))),
                 Err(error) => ports.into_iter().for_each(|port| port.complete(Err(error.clone()))),
             }
@@ -218,7 +312,7 @@ impl Counter {
     }
 
     /// Carries out requests and makes what they did durable.
-    async fn turn(&mut self, requests: &[Request]) -> Result<Vec<Answer>, CallError> {
+    async fn turn(&mut self, me: &ActorRef<Mail<LedgerMsg>>, requests: &[Request]) -> Result<Vec<Answer>, CallError> {
         self.settle().await?;
         let turn = self.books.turn(self.now_ns(), requests);
         if let Some(segment) = &turn.segment {
@@ -232,17 +326,37 @@ impl Counter {
             // Whoever misses it finds the same in the results of post and void.
             let _ = self.cx.village().topic(TOPIC).post(json!({ "expired": ids })).await;
         }
-        if self.wear.calls_for_checkpoint() {
-            self.checkpoint().await;
+        self.metrics.show(&self.books);
+        turn.answers.iter().for_each(|answer| self.metrics.count(answer));
+        if self.writing.is_none() && self.wear.calls_for_checkpoint(self.checkpoint_after) {
+            self.checkpoint(me);
         }
         Ok(turn.answers)
     }
 
-    /// Nothing depends on it but the time of the next start.
-    async fn checkpoint(&mut self) {
-        match self.shelf.write_checkpoint(&self.books).await {
-            Ok(wear) => self.wear = wear,
-            Err(error) => tracing::warn!(%error, "no checkpoint of the ledger, trying again with the next commit"),
+    /// Writes the books down beside the mailbox; only copying them holds it up. Nothing depends on it but the time of the next
+    /// start.
+    fn checkpoint(&mut self, me: &ActorRef<Mail<LedgerMsg>>) {
+        let (saved, tail) = (self.books.save(), self.wear.tail);
+        let (cx, me, shelf) = (self.cx.clone(), me.clone(), self.shelf.clone());
+        let write = async move {
+            let weight = match shelf.write_checkpoint(&saved).await {
+                Ok(weight) => Some(weight as u64),
+                Err(error) => {
+                    tracing::warn!(%error, "no checkpoint of the ledger, trying again with the next commit");
+                    None
+                }
+            };
+            cx.tell_self(&me, LedgerMsg::Checkpointed { tail: tail as u64, weight });
+        };
+        self.writing = Some(Writing(self.cx.village().task("ledger.checkpoint", write)));
+    }
+
+    fn checkpointed(&mut self, tail: u64, weight: Option<u64>) {
+        self.writing = None;
+        if let Some(weight) = weight {
+            let bytes = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
+            self.wear = self.wear.after_checkpoint(bytes(tail), bytes(weight));
         }
     }
 
@@ -258,6 +372,11 @@ impl Counter {
     async fn balance(&mut self, accounts: &[AccountId]) -> Result<Vec<Option<Account>>, CallError> {
         self.settle().await?;
         Ok(accounts.iter().map(|id| self.books.account(*id).copied()).collect())
+    }
+
+    async fn accounts(&mut self, after: Option<AccountId>, limit: u32) -> Result<Vec<Account>, CallError> {
+        self.settle().await?;
+        Ok(self.books.page(after, limit.min(ACCOUNTS) as usize))
     }
 
     fn journal(&self, from: u64, limit: u32) -> Result<Vec<Segment>, CallError> {
@@ -287,7 +406,7 @@ impl Counter {
 
     async fn tick(&mut self, me: &ActorRef<Mail<LedgerMsg>>) {
         self.tick = None;
-        match self.turn(&[]).await {
+        match self.turn(me, &[]).await {
             Ok(_) => self.wake(me),
             Err(error) => {
                 tracing::warn!(%error, "expired holds not freed, trying again in a second");

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use aivillage_tests::{Node, Place};
+use aivillage_tests::{Node, Place, eventually};
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -103,5 +103,32 @@ async fn kill_9_loses_no_proof_and_forks_nothing() -> Result<()> {
     stop(node).await?;
     place.run(["log", "verify", "0.tlog-proof", "--keys", "village.key"]).await?.expect(0)?;
     place.run(["log", "audit", "--keys", "village.key"]).await?.expect(0)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn nodes_cosign_each_others_logs_and_a_quorum_of_them_convinces() -> Result<()> {
+    let place = place()?;
+    let mut fleet = place.up_nodes(3, &[]).await?;
+    for node in &fleet.nodes {
+        node.until_cluster("healthy", 3).await?;
+    }
+    let first = fleet.nodes.first().context("no node")?;
+    first.put(&[("kettle", "The kettle is descaled with vinegar.")]).await?;
+    let cosigned = async || first.get("/v1/log").await.ok().filter(|log| log["cosigned"] == 2);
+    let log = eventually("two cosignatures", cosigned).await?;
+    ensure!(log["witnesses"].as_array().is_some_and(|keys| keys.len() == 2) && log["forks"] == json!([]), "{log}");
+    let url = &first.url;
+    let people = place.run(["log", "tail", "--url", url]).await?.expect(0)?;
+    ensure!(people.stderr.contains("2 of 2 cosignatures"), "{people:?}");
+    place.sh(&format!("village log prove 0 --url {url} > 0.tlog-proof")).await?.expect(0)?;
+    place.sh(&format!("village log key --witnesses --url {url} > trusted.keys")).await?.expect(0)?;
+    fleet.signal(Signal::TERM)?;
+    fleet.ended().await?;
+
+    let verify = ["log", "verify", "0.tlog-proof", "--keys", "trusted.keys", "--quorum"];
+    let verified = place.run(verify.into_iter().chain(["2", "--json"])).await?.expect(0)?.json()?;
+    ensure!(verified["witnesses"].as_array().is_some_and(|names| names.len() == 2), "{verified}");
+    place.run(verify.into_iter().chain(["3"])).await?.expect(1)?;
     Ok(())
 }

@@ -1,34 +1,31 @@
-//! Signed notes, as a file: a text, an empty line, and lines of signatures. C2SP signed-note, Ed25519 only.
-//!
-//! ```text
-//! <text, ends with a newline>
-//!
-//! — <name> <base64 of: first 4 bytes of SHA-256(name, newline, 0x01, key), 64 bytes of signature>
-//! ```
+//! Signed notes by the keys of a constitution's roots: those of [`tlog::note`](crate::tlog::note), Ed25519 only.
 
 use std::fmt;
 use std::str::FromStr;
 
 use aivillage_runtime::PublicKey;
 use aws_lc_rs::signature::Ed25519KeyPair;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-/// The algorithm byte of Ed25519.
-const ED25519: u8 = 1;
-/// Signatures of one note at most: more is nobody's honest work.
-const MAX_SIGNATURES: usize = 100;
-/// How a line of a signature begins.
-const DASH: &str = "\u{2014} ";
+use crate::tlog::{BadNote, Note as Signed, VerifierKey};
 
 /// Whose signatures count, written `name+hash+key`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NoteKey {
-    name: String,
-    key: PublicKey,
+#[serde(try_from = "String", into = "String")]
+pub struct NoteKey(VerifierKey);
+
+impl From<NoteKey> for String {
+    fn from(key: NoteKey) -> Self {
+        key.to_string()
+    }
+}
+
+impl TryFrom<String> for NoteKey {
+    type Error = NoteError;
+
+    fn try_from(text: String) -> Result<Self, NoteError> {
+        text.parse()
+    }
 }
 
 impl NoteKey {
@@ -37,30 +34,19 @@ impl NoteKey {
     /// # Errors
     /// [`NoteError::Key`] for a name that is empty or has a plus or white space.
     pub fn try_new(name: &str, key: PublicKey) -> Result<Self, NoteError> {
-        if name.is_empty() || name.contains(|c: char| c == '+' || c.is_whitespace()) {
-            return Err(NoteError::Key);
-        }
-        Ok(Self { name: name.to_owned(), key })
-    }
-
-    fn id(&self) -> [u8; 4] {
-        let hash: [u8; 32] = Sha256::digest([self.name.as_bytes(), b"\n", &[ED25519], &self.key.0].concat()).into();
-        let [a, b, c, d, ..] = hash;
-        [a, b, c, d]
+        VerifierKey::log(name, key.0).map(Self).map_err(|_| NoteError::Key)
     }
 
     /// Signs a text with the secret half of this key.
     #[must_use]
     pub fn sign(&self, text: &str, pair: &Ed25519KeyPair) -> String {
-        let signature = [&self.id()[..], pair.sign(text.as_bytes()).as_ref()].concat();
-        format!("{DASH}{} {}\n", self.name, STANDARD.encode(signature))
+        self.0.line(pair.sign(text.as_bytes()).as_ref().to_vec()).to_string()
     }
 }
 
 impl fmt::Display for NoteKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let key = STANDARD.encode([&[ED25519], &self.key.0[..]].concat());
-        write!(f, "{}+{}+{key}", self.name, HEXLOWER.encode(&self.id()))
+        fmt::Display::fmt(&self.0, f)
     }
 }
 
@@ -68,14 +54,9 @@ impl FromStr for NoteKey {
     type Err = NoteError;
 
     fn from_str(text: &str) -> Result<Self, NoteError> {
-        let mut parts = text.splitn(3, '+');
-        let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(NoteError::Key);
-        };
-        let key = STANDARD.decode(key).map_err(|_| NoteError::Key)?;
-        let key = key.strip_prefix(&[ED25519]).and_then(|key| key.try_into().ok()).ok_or(NoteError::Key)?;
-        let key = Self::try_new(name, PublicKey(key))?;
-        if HEXLOWER.encode(&key.id()) == id { Ok(key) } else { Err(NoteError::Key) }
+        let key: Option<VerifierKey> = text.parse().ok();
+        // A witness signs other bytes than the text.
+        key.filter(VerifierKey::is_log).map(Self).ok_or(NoteError::Key)
     }
 }
 
@@ -95,10 +76,7 @@ pub enum NoteError {
 
 /// A note that was read but not believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Note {
-    text: String,
-    signatures: Vec<(String, [u8; 4], [u8; 64])>,
-}
+pub struct Note(Signed);
 
 impl Note {
     /// Reads a note.
@@ -106,23 +84,13 @@ impl Note {
     /// # Errors
     /// [`NoteError::Format`].
     pub fn parse(note: &str) -> Result<Self, NoteError> {
-        let at = note.rfind("\n\n").ok_or(NoteError::Format)?;
-        let (text, lines) = (&note[..=at], &note[at + 2..]);
-        if text.contains(|c: char| c < ' ' && c != '\n') || !lines.ends_with('\n') {
-            return Err(NoteError::Format);
-        }
-        let signatures: Vec<_> =
-            lines.lines().take(MAX_SIGNATURES + 1).map(signature).collect::<Option<_>>().ok_or(NoteError::Format)?;
-        if signatures.len() > MAX_SIGNATURES {
-            return Err(NoteError::Format);
-        }
-        Ok(Self { text: text.to_owned(), signatures })
+        note.parse().map(Self).map_err(|_| NoteError::Format)
     }
 
     /// What was signed.
     #[must_use]
     pub fn text(&self) -> &str {
-        &self.text
+        self.0.text()
     }
 
     /// How many of these keys signed it. Signatures of others do not matter.
@@ -130,29 +98,12 @@ impl Note {
     /// # Errors
     /// [`NoteError::Signature`] when one is under the name of a known key, which did not make it.
     pub fn signers(&self, keys: &[NoteKey]) -> Result<usize, NoteError> {
-        let mut signers = 0;
-        for key in keys {
-            let mut own =
-                self.signatures.iter().filter(|(name, id, _)| *name == key.name && *id == key.id()).peekable();
-            if own.peek().is_none() {
-                continue;
-            }
-            if !own.all(|(_, _, signature)| key.key.verify(self.text.as_bytes(), signature)) {
-                return Err(NoteError::Signature);
-            }
-            signers += 1;
+        match self.0.verify(keys.iter().map(|key| &key.0)) {
+            Ok(signed) => Ok(signed.len()),
+            Err(BadNote::Unsigned) => Ok(0),
+            Err(_) => Err(NoteError::Signature),
         }
-        Ok(signers)
     }
-}
-
-fn signature(line: &str) -> Option<(String, [u8; 4], [u8; 64])> {
-    let (name, bytes) = line.strip_prefix(DASH)?.split_once(' ')?;
-    let bytes = STANDARD.decode(bytes).ok()?;
-    let (id, signature) = bytes.split_first_chunk::<4>()?;
-    // Of another algorithm it may be longer; then it is no known key's.
-    let signature = signature.first_chunk::<64>()?;
-    (!name.is_empty()).then(|| (name.to_owned(), *id, *signature))
 }
 
 #[cfg(test)]

@@ -309,6 +309,32 @@ impl Books {
         self.accounts.get(&id)
     }
 
+    /// Up to `limit` accounts in the order of their names, those behind `after`.
+    #[must_use]
+    pub fn page(&self, after: Option<AccountId>, limit: usize) -> Vec<Account> {
+        let is_behind = |account: &&Account| after.is_none_or(|after| account.of.id > after);
+        let mut page: Vec<_> = self.accounts.values().filter(is_behind).copied().collect();
+        // Sorts no more than is shown.
+        if let Some(last) = limit.checked_sub(1).filter(|last| *last < page.len()) {
+            page.select_nth_unstable_by_key(last, |account| account.of.id);
+        }
+        page.truncate(limit);
+        page.sort_unstable_by_key(|account| account.of.id);
+        page
+    }
+
+    /// Pending transfers that are neither resolved nor expired.
+    #[must_use]
+    pub fn open_len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// How many accounts there are.
+    #[must_use]
+    pub fn accounts_len(&self) -> usize {
+        self.accounts.len()
+    }
+
     /// Where its journal ends.
     #[must_use]
     pub fn head(&self) -> Head {

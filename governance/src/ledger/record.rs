@@ -66,6 +66,17 @@ impl LedgerId {
     /// Billionths of an hour of one H200: quota.
     pub const NANO_H200H: Self = Self(3);
 
+    /// What its amounts are, in a word.
+    #[must_use]
+    pub fn unit(self) -> String {
+        match self {
+            Self::MICRO_USD => "micro_usd".to_owned(),
+            Self::MICRO_FOG => "micro_fog".to_owned(),
+            Self::NANO_H200H => "nano_h200h".to_owned(),
+            Self(other) => format!("ledger_{other}"),
+        }
+    }
+
     /// Whether there is such a ledger.
     #[must_use]
     pub fn is_known(self) -> bool {

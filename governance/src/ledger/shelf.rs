@@ -18,7 +18,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::audit::{self, AuditError, Audited};
-use super::books::{Books, Saved};
+use super::books::{Books, REMEMBER, Saved};
 use super::segment::{Head, Segment};
 
 /// The journal.
@@ -29,9 +29,6 @@ pub(super) const CHECKPOINTS: TreeId = TreeId(91);
 const PART: usize = 64 * 1024;
 /// Segments read at a time: at most 4 MiB.
 const PAGE: usize = 16;
-
-/// Bytes of segments after a checkpoint that call for a new one, if they outweigh it: so as much is written again as is new.
-const TAIL: usize = 4 * 1024 * 1024;
 
 /// Where the newest checkpoint is.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -52,8 +49,14 @@ pub(super) struct Wear {
 }
 
 impl Wear {
-    pub(super) fn calls_for_checkpoint(self) -> bool {
-        self.tail >= TAIL.max(self.weight)
+    /// Whether the segments after the checkpoint have so many bytes and outweigh it: so as much is written again as is new.
+    pub(super) fn calls_for_checkpoint(self, after: usize) -> bool {
+        self.tail >= after.max(self.weight)
+    }
+
+    /// After a checkpoint of this size, begun when `tail` bytes were to be carried out again.
+    pub(super) fn after_checkpoint(self, tail: usize, weight: usize) -> Self {
+        Self { tail: self.tail.saturating_sub(tail), weight }
     }
 }
 
@@ -190,11 +193,11 @@ impl Shelf {
         Ok(saved.map(|saved| (saved, bytes.len())))
     }
 
-    /// Writes a checkpoint of the books; after a crash in between the last one counts.
-    pub(super) async fn write_checkpoint(&self, books: &Books) -> Result<Wear, StoreError> {
+    /// Writes a checkpoint and gives its size; after a crash in between the last one counts. One at a time.
+    pub(super) async fn write_checkpoint(&self, saved: &Saved) -> Result<usize, StoreError> {
         let last = self.name_of_checkpoint()?;
         let slot = u8::from(last.is_some_and(|last| last.slot == 0));
-        let bytes = postcard::to_allocvec(&books.save()).map_err(|error| unwritable(&error))?;
+        let bytes = postcard::to_allocvec(saved).map_err(|error| unwritable(&error))?;
         let mut parts = 0_u32;
         for part in bytes.chunks(PART) {
             let key = self.key(&[&[slot], &parts.to_be_bytes()]);
@@ -210,7 +213,7 @@ impl Shelf {
             let batch = keys.fold(Batch::new(), |batch, key| batch.delete(CHECKPOINTS, key));
             self.store.commit(batch, Level::Async).await?;
         }
-        Ok(Wear { tail: 0, weight: bytes.len() })
+        Ok(bytes.len())
     }
 
     /// Verifies the whole journal up to `head` and that it makes books with this digest.
@@ -230,4 +233,38 @@ fn follows_to(have: Head, want: Head) -> Result<(), AuditError> {
 
 fn unwritable(why: &dyn std::fmt::Display) -> StoreError {
     StoreError::Decode { what: "checkpoint of the ledger", detail: why.to_string() }
+}
+
+/// Why the ledger of a stopped node does not audit.
+#[derive(Debug, thiserror::Error)]
+pub enum StoppedError {
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The journal is not what was written, or does not make the books.
+    #[error(transparent)]
+    Wrong(#[from] AuditError),
+}
+
+impl From<ShelfError> for StoppedError {
+    fn from(error: ShelfError) -> Self {
+        match error {
+            ShelfError::Store(error) => Self::Store(error),
+            ShelfError::Damaged(error) => Self::Wrong(error),
+        }
+    }
+}
+
+/// Verifies the ledger in a stopped node's copy of a group: the whole journal, and that it makes the books which the node would
+/// start with. None when the copy has no ledger.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub async fn audit_stopped(copy: Arc<dyn Store>) -> Result<Option<Audited>, StoppedError> {
+    let shelf = Shelf::new(copy, super::KEY);
+    if shelf.page(0, 1)?.is_empty() && shelf.name_of_checkpoint()?.is_none() {
+        return Ok(None);
+    }
+    let (books, _) = shelf.load(REMEMBER).await?;
+    Ok(Some(shelf.audit(REMEMBER, books.head(), books.digest())?))
 }

@@ -1,7 +1,9 @@
 //! Reading and checking every file of a log, without trusting any.
 //!
 //! What is signed decides: the entries are hashed to a root, and where an entry and its tile differ, the root that was signed
-//! tells which of the two is wrong.
+//! tells which of the two is wrong. [`Rereading`] does as much of it as can be done while the log is written.
+
+mod reread;
 
 use std::collections::BTreeMap;
 
@@ -20,6 +22,7 @@ use super::path::{TilePath, WIDTH};
 use super::pending::{self, Tail};
 use super::signed::{self, LastSigned};
 use super::tree::Frontier;
+pub(crate) use reread::Rereading;
 
 /// Findings in a report; a log that is worse off needs no longer list.
 const MAX_FINDINGS: usize = 100;
@@ -69,8 +72,8 @@ impl AuditReport {
 /// [`LogError::Io`] when the folder cannot be listed; what is wrong with its files is in the report.
 pub fn audit(files: &impl Files, keys: &AuditKeys) -> Result<AuditReport, LogError> {
     let names = files.list("").map_err(|e| LogError::io("list", "", &e))?;
-    let mut audit = Audit::new(files, keys);
-    let claims = audit.claims();
+    let mut audit = Audit::default();
+    let claims = audit.claims(files, keys);
     audit.roots = claims.iter().map(|claim| (claim.size, None)).collect();
     audit.note_root();
     let base = names.iter().filter_map(|name| pending::base(name)).max();
@@ -78,13 +81,13 @@ pub fn audit(files: &impl Files, keys: &AuditKeys) -> Result<AuditReport, LogErr
         audit.find(0, pending::DIR, "it has no segment");
     }
     let base = base.unwrap_or(0);
-    (0..base / WIDTH).for_each(|index| audit.bundle(index));
+    (0..base / WIDTH).for_each(|index| audit.bundle(files, index));
     if !names.is_empty() {
-        audit.pending(base);
+        audit.pending(files, base);
     }
     audit.settle(&claims);
     for path in names.iter().filter_map(|name| TilePath::parse(name)).filter(|path| path.width.is_some()) {
-        audit.partial(path, base);
+        audit.partial(files, path, base);
     }
     for name in names.iter().filter(|name| !is_known(name)) {
         audit.find(0, name, "it is no file of a log");
@@ -106,6 +109,7 @@ struct Claim {
 }
 
 /// An entry and its tile that differ.
+#[derive(Debug)]
 struct Mismatch {
     index: u64,
     path: TilePath,
@@ -113,9 +117,9 @@ struct Mismatch {
     is_unreadable: bool,
 }
 
-struct Audit<'a, F> {
-    files: &'a F,
-    keys: &'a AuditKeys,
+/// An audit under way.
+#[derive(Debug, Default)]
+struct Audit {
     edge: Edge,
     frontier: Frontier,
     pending: Vec<Bytes>,
@@ -127,34 +131,20 @@ struct Audit<'a, F> {
     findings: Vec<Finding>,
 }
 
-impl<'a, F: Files> Audit<'a, F> {
-    fn new(files: &'a F, keys: &'a AuditKeys) -> Self {
-        Self {
-            files,
-            keys,
-            edge: Edge::empty(),
-            frontier: Frontier::default(),
-            pending: Vec::new(),
-            roots: BTreeMap::new(),
-            mismatches: Vec::new(),
-            above: Vec::new(),
-            findings: Vec::new(),
-        }
-    }
-
+impl Audit {
     fn find(&mut self, index: u64, file: &(impl ToString + ?Sized), what: &str) {
         self.findings.push(Finding { index, file: file.to_string(), what: what.to_owned() });
     }
 
     /// What was signed, by both files that say so.
-    fn claims(&mut self) -> Vec<Claim> {
+    fn claims(&mut self, files: &impl Files, keys: &AuditKeys) -> Vec<Claim> {
         let mut claims = Vec::new();
-        match LastSigned::load(self.files) {
+        match LastSigned::load(files) {
             Ok(last) => claims.extend(last.map(|last| Claim { file: signed::NAME, size: last.size, root: last.root })),
             Err(error) => self.find(0, signed::NAME, &error.to_string()),
         }
-        match self.files.read(CHECKPOINT) {
-            Ok(bytes) => match self.checkpoint(bytes) {
+        match files.read(CHECKPOINT) {
+            Ok(bytes) => match self.checkpoint(bytes, keys) {
                 Ok(body) => claims.push(Claim { file: CHECKPOINT, size: body.size, root: body.root }),
                 Err(what) => self.find(0, CHECKPOINT, &what),
             },
@@ -164,11 +154,11 @@ impl<'a, F: Files> Audit<'a, F> {
         claims
     }
 
-    fn checkpoint(&mut self, bytes: Vec<u8>) -> Result<Checkpoint, String> {
+    fn checkpoint(&mut self, bytes: Vec<u8>, keys: &AuditKeys) -> Result<Checkpoint, String> {
         let text = String::from_utf8(bytes).map_err(|e| e.to_string())?;
         let note: Note = text.parse().map_err(|e: BadNote| e.to_string())?;
-        note.verify([&self.keys.log]).map_err(|e| e.to_string())?;
-        let keys: Vec<_> = std::iter::once(&self.keys.log).chain(&self.keys.witnesses).collect();
+        note.verify([&keys.log]).map_err(|e| e.to_string())?;
+        let keys: Vec<_> = std::iter::once(&keys.log).chain(&keys.witnesses).collect();
         if !note.is_signed_by_only(&keys) {
             self.find(0, CHECKPOINT, "a cosignature is wrong, or by an unknown witness");
         }
@@ -188,12 +178,12 @@ impl<'a, F: Files> Audit<'a, F> {
     }
 
     /// A full bundle and the tiles that it completes.
-    fn bundle(&mut self, index: u64) {
+    fn bundle(&mut self, files: &impl Files, index: u64) {
         let (path, tile) = (TilePath::bundle(index), TilePath::tile(0, index));
         let first = index * WIDTH;
-        let bytes = self.files.read(&path.to_string()).unwrap_or_default();
+        let bytes = files.read(&path.to_string()).unwrap_or_default();
         let (mut leaves, is_whole) = leaves(&bytes);
-        let hashes = self.files.read(&tile.to_string()).ok().and_then(|bytes| Hash::row(&bytes));
+        let hashes = files.read(&tile.to_string()).ok().and_then(|bytes| Hash::row(&bytes));
         let hashes = hashes.filter(|hashes| hashes.len() == 256);
         match &hashes {
             Some(hashes) => {
@@ -216,7 +206,6 @@ impl<'a, F: Files> Audit<'a, F> {
         for leaf in leaves {
             self.push(leaf);
         }
-        let files = self.files;
         let is_bad = |(path, row): &(TilePath, &[Hash])| {
             path.level != Some(0) && files.read(&path.to_string()).ok() != Some(Hash::bytes(row))
         };
@@ -224,9 +213,9 @@ impl<'a, F: Files> Audit<'a, F> {
         self.edge.drop_full();
     }
 
-    fn pending(&mut self, base: u64) {
+    fn pending(&mut self, files: &impl Files, base: u64) {
         let name = pending::name(base);
-        let segment = pending::read(&self.files.read(&name).unwrap_or_default().into(), base);
+        let segment = pending::read(&files.read(&name).unwrap_or_default().into(), base);
         let next = base + segment.entries.len() as u64;
         match segment.tail {
             Tail::Clean => {}
@@ -269,13 +258,13 @@ impl<'a, F: Files> Audit<'a, F> {
     }
 
     /// A partial file must be the beginning of the full one, or of what is pending.
-    fn partial(&mut self, path: TilePath, base: u64) {
+    fn partial(&mut self, files: &impl Files, path: TilePath, base: u64) {
         let width = usize::from(path.width.unwrap_or(0));
-        let found = self.files.read(&path.to_string()).unwrap_or_default();
+        let found = files.read(&path.to_string()).unwrap_or_default();
         let count = base >> (8 * u32::from(path.level.unwrap_or(0)));
         let full = TilePath { width: None, ..path };
         let expected = match path.level {
-            _ if (path.index + 1) * WIDTH <= count => self.beginning(full, width),
+            _ if (path.index + 1) * WIDTH <= count => beginning(files, full, width),
             Some(level) => self.edge.get(level, path.index * WIDTH, width).map(Hash::bytes),
             None => usize::try_from((path.index * WIDTH).saturating_sub(base)).ok().and_then(|at| {
                 let entries = self.pending.get(at..at + width)?;
@@ -288,16 +277,16 @@ impl<'a, F: Files> Audit<'a, F> {
             self.find(path.first_entry(), &path, "it is not the beginning of its tile");
         }
     }
+}
 
-    /// The first `width` hashes or entries of a full file.
-    fn beginning(&self, full: TilePath, width: usize) -> Option<Vec<u8>> {
-        let bytes = self.files.read(&full.to_string()).ok()?;
-        let len = match full.level {
-            Some(_) => width * 32,
-            None => bundle::split(&bytes)?.iter().take(width).map(|entry| entry.len() + 2).sum(),
-        };
-        bytes.get(..len).map(<[u8]>::to_vec)
-    }
+/// The first `width` hashes or entries of a full file.
+fn beginning(files: &impl Files, full: TilePath, width: usize) -> Option<Vec<u8>> {
+    let bytes = files.read(&full.to_string()).ok()?;
+    let len = match full.level {
+        Some(_) => width * 32,
+        None => bundle::split(&bytes)?.iter().take(width).map(|entry| entry.len() + 2).sum(),
+    };
+    bytes.get(..len).map(<[u8]>::to_vec)
 }
 
 /// The hashes of a bundle's entries, and whether it holds 256 and nothing else.

@@ -94,6 +94,7 @@ impl Actor for AuditLog {
     type Arguments = ActorCx;
 
     async fn pre_start(&self, _: ActorRef<Self::Msg>, cx: ActorCx) -> Result<LogHandle, ActorProcessingErr> {
+        self.0.measure(cx.village().metrics());
         let board = cx.village().addr::<Board>(BOARD);
         if let Some(collector) = Collector::new(self.0.clone(), board) {
             cx.village().task("tlog.collect", collector.run()).detach();

@@ -13,8 +13,10 @@ use super::hash::Hash;
 use super::request::Refusal;
 use super::witness::Answer;
 
-/// How long a witness may take; it is asked again at the next checkpoint.
+/// How long a witness may take.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How soon witnesses are asked again for a checkpoint that has too few cosignatures: one may have come back, or learnt of the log.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// Looks after the cosignatures of one log.
 pub(crate) struct Collector {
@@ -30,13 +32,15 @@ impl Collector {
         log.begin_collecting().then(|| Self { log, board, known: HashMap::new() })
     }
 
-    /// Collects for each new checkpoint, until the log ends.
+    /// Collects for each new checkpoint, and again for one that is short of cosignatures, until the log ends.
     pub(crate) async fn run(mut self) {
         let mut status = self.log.watch();
         loop {
             let now = status.borrow_and_update().clone();
             self.collect(&now, &mut status).await;
-            if status.changed().await.is_err() {
+            let is_short = |status: &LogStatus| status.cosigned < status.wanted;
+            let wait = if is_short(&status.borrow()) { AGAIN } else { Duration::MAX };
+            if let Ok(Err(_)) = tokio::time::timeout(wait, status.changed()).await {
                 return;
             }
         }
@@ -52,6 +56,9 @@ impl Collector {
         while missing > 0 && !left.is_empty() {
             let wave: Vec<_> = left.drain(..missing.min(left.len())).collect();
             let answers = join_all(wave.iter().map(|witness| self.ask(witness))).await;
+            if let Some(metrics) = self.log.metrics() {
+                answers.iter().filter(|answer| answer.is_none()).for_each(|_| metrics.witness_failed());
+            }
             for (witness, size) in answers.iter().flatten() {
                 self.known.insert(witness.clone(), *size);
             }

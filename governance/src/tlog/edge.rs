@@ -8,7 +8,7 @@ use super::path::{TilePath, WIDTH};
 const LEVELS: usize = 8;
 
 /// The right edge. Invariant: level `l + 1` has one hash for each complete tile of level `l`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Edge {
     levels: [Level; LEVELS],
 }
@@ -27,7 +27,7 @@ impl Edge {
         size: u64,
         mut root_of: impl FnMut(u8, u64) -> Result<Hash, LogError>,
     ) -> Result<Self, LogError> {
-        let mut edge = Self { levels: Default::default() };
+        let mut edge = Self::default();
         let mut count = size;
         for (below, level) in edge.levels.iter_mut().enumerate() {
             level.start = count - count % WIDTH;
@@ -39,11 +39,6 @@ impl Edge {
             count /= WIDTH;
         }
         Ok(edge)
-    }
-
-    /// The edge of the empty tree.
-    pub(crate) fn empty() -> Self {
-        Self { levels: Default::default() }
     }
 
     /// Adds the hash of the next entry.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::bundle::MAX_ENTRY;
 use super::entry::EntryError;
 
-/// Why a log did not do what was asked. After all but `Stopped`, `Damaged` and `Fork` it goes on.
+/// Why a log did not do what was asked. After all but `Stopped`, `Damaged`, `Fork` and `Convicted` it goes on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
 pub enum LogError {
@@ -60,6 +60,9 @@ pub enum LogError {
         /// The first entry that cannot be vouched for.
         index: u64,
     },
+    /// Another node has a second checkpoint of some size that this log's key signed: there is a second history.
+    #[error("the log has signed two histories, as another node shows; audit it, and begin a new log under a new key")]
+    Convicted,
     /// There is no such entry, or no tree of that size.
     #[error("{asked} is beyond the log's {size} entries")]
     OutOfRange {
@@ -113,6 +116,7 @@ impl LogError {
             Self::Io { .. } => "tlog_io",
             Self::Damaged { .. } => "tlog_damaged",
             Self::Fork { .. } => "tlog_fork",
+            Self::Convicted => "tlog_convicted",
             Self::OutOfRange { .. } => "tlog_out_of_range",
             Self::TooFewWitnesses { .. } => "tlog_too_few_witnesses",
             Self::BadCosignature { .. } => "tlog_bad_cosignature",

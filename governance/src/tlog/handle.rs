@@ -1,8 +1,7 @@
 //! The log for callers in the same process: a queue to the one thread that writes.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, OnceLock, mpsc};
 
 use aivillage_runtime::Reply;
 use aivillage_runtime::config::{ConfigError, Period};
@@ -14,6 +13,7 @@ use super::error::LogError;
 use super::files::Files;
 use super::hash::Hash;
 use super::log::Log;
+use super::metrics::TlogMetrics;
 use super::note::{Note, SignatureLine, VerifierKey};
 use super::proof::TlogProof;
 use super::request::AddCheckpoint;
@@ -36,6 +36,8 @@ pub struct TlogConfig {
     pub queue: usize,
     /// Cosignatures that a checkpoint should have; a smaller cluster has fewer.
     pub witnesses: usize,
+    /// Time between two bundles of entries that are read again in the background; zero reads none.
+    pub reread: Period,
 }
 
 impl Default for TlogConfig {
@@ -46,6 +48,7 @@ impl Default for TlogConfig {
             checkpoint: Period::from_secs(1),
             queue: 8_192,
             witnesses: 2,
+            reread: Period::from_millis(100),
         }
     }
 }
@@ -115,6 +118,9 @@ pub struct LogStatus {
     /// How many are wanted.
     pub wanted: usize,
 }
+
+/// The log's metrics, once there is a node that shows them.
+pub(crate) type Meter = Arc<OnceLock<Arc<TlogMetrics>>>;
 
 /// Where an answer goes. Dropped without one, it tells that the log has stopped.
 #[derive(Debug)]
@@ -187,6 +193,10 @@ pub(crate) enum Command {
     Request(u64, Done<AddCheckpoint>),
     Cosign(Vec<SignatureLine>, Done<u32>),
     Trust(Vec<VerifierKey>, Done<()>),
+    /// The entries in full files and the root over them.
+    Full(Done<(u64, Hash)>),
+    /// Takes and signs nothing any more.
+    Halt(LogError, Done<()>),
     /// Writes what is queued, signs, and ends.
     Close(Done<()>),
 }
@@ -243,6 +253,7 @@ pub struct LogHandle {
     key: VerifierKey,
     /// Whether somebody looks after cosignatures.
     collecting: Arc<AtomicBool>,
+    metrics: Meter,
 }
 
 impl LogHandle {
@@ -254,11 +265,12 @@ impl LogHandle {
         let (commands, received) = mpsc::channel();
         let (publish, status) = watch::channel(LogStatus::default());
         let key = log.key().clone();
-        let writer = Writer::new(log, node, config, clock, publish);
+        let metrics = Meter::default();
+        let writer = Writer::new(log, node, config, clock, publish, Arc::clone(&metrics));
         let thread = std::thread::Builder::new().name("tlog".to_owned()).spawn(move || writer.run(&received));
         thread.map_err(|e| LogError::io("start a thread for", "pending", &e))?;
         let places = Arc::new(Semaphore::new(config.queue.clamp(1, Semaphore::MAX_PERMITS)));
-        Ok(Self { commands, places, status, node: node.into(), key, collecting: Arc::default() })
+        Ok(Self { commands, places, status, node: node.into(), key, collecting: Arc::default(), metrics })
     }
 
     pub(crate) fn begin_collecting(&self) -> bool {
@@ -446,6 +458,27 @@ impl LogHandle {
     /// [`LogError::Stopped`].
     pub async fn trust(&self, witnesses: Vec<VerifierKey>) -> Result<(), LogError> {
         self.ask(|done| Command::Trust(witnesses, done)).await
+    }
+
+    /// The entries in full files, and the root over them.
+    pub(crate) async fn full(&self) -> Result<(u64, Hash), LogError> {
+        self.ask(Command::Full).await
+    }
+
+    /// Ends the log for a reason that was found outside of it: it takes and signs nothing any more, and is read as before.
+    pub(crate) async fn halt(&self, why: LogError) -> Result<(), LogError> {
+        self.ask(|done| Command::Halt(why, done)).await
+    }
+
+    /// Feeds the metrics from now on.
+    pub(crate) fn measure(&self, metrics: Arc<TlogMetrics>) {
+        metrics.show(&self.status.borrow());
+        // Another activation measures the same log by the same handles.
+        let _ = self.metrics.set(metrics);
+    }
+
+    pub(crate) fn metrics(&self) -> Option<&TlogMetrics> {
+        self.metrics.get().map(Arc::as_ref)
     }
 
     /// Writes what is queued, signs it, and ends the thread. Appends fail from then on.

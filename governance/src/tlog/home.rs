@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `tlog/` | the log | history; the other nodes' witnesses still convict a log that begins anew |
 //! | `tlog.key` | the key that signs it, mode 0600: `PRIVATE+KEY+origin+id+base64`, as for any C2SP note | nobody can go on with the log |
-//! | `tlog.pub` | the keys that check it, a line each: of the log, of the witness | it is made again |
+//! | `tlog.pub` | the keys that check it, a line each: of the log, of this node's witness, of other nodes' witnesses, present and former | it is made again; former ones are missing |
 //! | `pseudonym.key` | 32 bytes, mode 0600: whom pseudonyms stand for | nobody can look for a person; the log stays whole |
 //! | `witness/` | what this node cosigned for others | a log that forks may find a second cosignature here |
 //!
@@ -15,6 +15,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aivillage_runtime::{CallError, Village, VillageBuilder, secret_file};
 use base64::Engine as _;
@@ -28,9 +29,11 @@ use super::files::Disk;
 use super::handle::{LogHandle, TlogConfig};
 use super::install::{begin, install};
 use super::log::{CHECKPOINT, Log};
-use super::note::{Cosigner, LogSigner};
+use super::note::{Cosigner, LogSigner, VerifierKey};
 use super::path::TilePath;
-use super::witness::Book;
+use super::patrol::Patrol;
+use super::peers::{Peers, origin, witness_of};
+use super::witness::{Book, Evidence};
 
 const LOG: &str = "tlog";
 const KEY: &str = "tlog.key";
@@ -38,6 +41,8 @@ const PUBLIC: &str = "tlog.pub";
 const PSEUDONYMS: &str = "pseudonym.key";
 const WITNESS: &str = "witness";
 const PRIVATE: &str = "PRIVATE+KEY+";
+/// Keys in the public file: those of a full cluster, several times over.
+const MAX_KEYS: usize = 512;
 /// Longest key file that is read.
 const MAX_KEY: u64 = 4 << 10;
 
@@ -101,6 +106,7 @@ pub struct Home {
     book: Arc<Mutex<Book>>,
     pseudonyms: Pseudonyms,
     dir: Arc<Path>,
+    reread: Duration,
     clock: fn() -> u64,
 }
 
@@ -126,14 +132,14 @@ impl Home {
         let secrets = Secrets::load_or_make(&file, node, folder.join(CHECKPOINT).exists())?;
         let log_error = |source| HomeError::Log { dir: folder.clone(), source };
         let log = Log::open(held, secrets.signer, Vec::new()).map_err(log_error)?;
-        let public = format!("{}\n{}\n", log.key(), secrets.cosigner.public());
-        publish(&dir.join(PUBLIC), &public)?;
+        publish(&dir.join(PUBLIC), &[log.key().clone(), secrets.cosigner.public().clone()], &[])?;
         let witness = dir.join(WITNESS);
         let book = Book::open(disk(&witness)?, secrets.cosigner, Vec::new());
         let book = book.map_err(|source| HomeError::Log { dir: witness, source })?;
         let pseudonyms = Pseudonyms(Arc::new(pseudonyms(&dir.join(PSEUDONYMS))?));
         let log = LogHandle::start(log, node, config, clock).map_err(log_error)?;
-        Ok(Self { log, book: Arc::new(Mutex::new(book)), pseudonyms, dir: folder.into(), clock })
+        let (book, reread) = (Arc::new(Mutex::new(book)), config.reread.get());
+        Ok(Self { log, book, pseudonyms, dir: folder.into(), reread, clock })
     }
 
     /// Hosts log, board and witness.
@@ -141,12 +147,27 @@ impl Home {
         install(village, self.log.clone(), Arc::clone(&self.book), self.clock)
     }
 
-    /// Wakes what [`Home::install`] hosts.
+    /// Wakes what [`Home::install`] hosts, and looks after it from then on: whose cosignatures count, and whether the files stay
+    /// what was written.
     ///
     /// # Errors
-    /// As [`begin`].
+    /// As [`begin`]; to be called again then.
     pub async fn begin(&self, village: &Village) -> Result<(), CallError> {
-        begin::<Disk>(village).await
+        begin::<Disk>(village).await?;
+        let (log, book, public) = (self.log.clone(), Arc::clone(&self.book), Self::keys_beside(&self.dir));
+        let peers = Peers { village: village.clone(), log: log.clone(), book, public };
+        village.task("tlog.peers", peers.run()).detach();
+        if !self.reread.is_zero() {
+            let patrol = Patrol { village: village.clone(), log, dir: Arc::clone(&self.dir), pause: self.reread };
+            village.task("tlog.patrol", patrol.run()).detach();
+        }
+        Ok(())
+    }
+
+    /// What convicts logs of this cluster: pairs of checkpoints that cannot both be true.
+    #[must_use]
+    pub fn convicted(&self) -> Vec<Evidence> {
+        self.book.lock().convicted()
     }
 
     /// The log.
@@ -211,7 +232,7 @@ impl Secrets {
         }
         let seed = Zeroizing::new(rand::random::<[u8; 32]>());
         let no_name = || HomeError::Key { path: path.to_owned(), why: "the node's id makes no name for it" };
-        let secrets = Self::new(&format!("village/{node}"), &seed).ok_or_else(no_name)?;
+        let secrets = Self::new(&origin(node), &seed).ok_or_else(no_name)?;
         make(path, &Zeroizing::new(secrets.encode(&seed)))?;
         Ok(secrets)
     }
@@ -219,7 +240,7 @@ impl Secrets {
     fn new(origin: &str, seed: &[u8; 32]) -> Option<Self> {
         let of_witness = Zeroizing::new(blake3::derive_key("aivillage tlog witness v1", seed));
         let signer = LogSigner::new(origin, seed).ok()?;
-        Some(Self { signer, cosigner: Cosigner::new(&format!("{origin}/witness"), &of_witness).ok()? })
+        Some(Self { signer, cosigner: Cosigner::new(&witness_of(origin), &of_witness).ok()? })
     }
 
     fn encode(&self, seed: &[u8; 32]) -> String {
@@ -269,12 +290,25 @@ fn make(path: &Path, text: &str) -> Result<(), HomeError> {
     secret_file::write(path, text.as_bytes()).map_err(|error| HomeError::io(path, error))
 }
 
-/// Writes the public keys where they are not written already.
-fn publish(path: &Path, keys: &str) -> Result<(), HomeError> {
-    if fs::read_to_string(path).is_ok_and(|found| found == keys) {
+/// Writes the public keys: the node's own, and those of witnesses beside the ones that are in the file already, since older
+/// checkpoints have their cosignatures.
+pub(super) fn publish(path: &Path, own: &[VerifierKey], witnesses: &[VerifierKey]) -> Result<(), HomeError> {
+    let found = fs::read_to_string(path).unwrap_or_default();
+    let former = found.lines().filter_map(|line| line.parse::<VerifierKey>().ok()).filter(|key| !key.is_log());
+    let mut keys = own.to_vec();
+    for key in witnesses.iter().cloned().chain(former) {
+        if !keys.contains(&key) && keys.len() < MAX_KEYS {
+            keys.push(key);
+        }
+    }
+    let text: String = keys.iter().map(|key| format!("{key}\n")).collect();
+    if text == found {
         return Ok(());
     }
-    fs::write(path, keys).map_err(|error| HomeError::io(path, error))
+    // A reader finds the old file or the new one.
+    let draft = path.with_extension("pub.new");
+    let written = fs::write(&draft, text).and_then(|()| fs::rename(&draft, path));
+    written.map_err(|error| HomeError::io(path, error))
 }
 
 #[cfg(test)]

@@ -131,6 +131,19 @@ impl<F: Files> Log<F> {
         Ok(first)
     }
 
+    /// Ends the log, since it cannot be vouched for: from now on it takes nothing and signs nothing.
+    pub(crate) fn halt(&mut self, error: &LogError) {
+        self.stopped.get_or_insert(LogError::Stopped { reason: error.to_string() });
+    }
+
+    /// The entries in full files, and the root over them.
+    ///
+    /// # Errors
+    /// [`LogError::Damaged`].
+    pub(crate) fn full(&self) -> Result<(u64, Hash), LogError> {
+        Ok((self.base, tree::root(self.base, &LogNodes::new(self))?))
+    }
+
     fn check(&self) -> Result<(), LogError> {
         self.stopped.clone().map_or(Ok(()), Err)
     }
@@ -236,8 +249,8 @@ impl<F: Files> Log<F> {
         stored.and_then(|()| self.files.sync_dir("")).map_err(|e| LogError::io("write", signed::NAME, &e))?;
         self.signed = Some(now);
         self.publish_partial()?;
-        let body = Checkpoint { origin: self.key().name().to_owned(), size: now.size, root: now.root }.to_string();
-        let note = Note::new(body.clone(), self.signer.sign(&body));
+        let body = Checkpoint { origin: self.key().name().to_owned(), size: now.size, root: now.root };
+        let note = self.signer.checkpoint(&body);
         self.publish(now.size, note.clone())?;
         Ok(note)
     }

@@ -13,6 +13,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use super::checkpoint::Checkpoint;
+
 /// Most bytes of a note.
 pub const MAX_NOTE: usize = 64 << 10;
 /// Most signatures of a note; a verifier must accept 16.
@@ -106,6 +108,11 @@ impl VerifierKey {
     #[must_use]
     pub fn is_log(&self) -> bool {
         self.kind == Type::Ed25519
+    }
+
+    /// The line of a signature by this key.
+    pub(crate) fn line(&self, signature: Vec<u8>) -> SignatureLine {
+        SignatureLine { name: self.name.clone(), id: self.id, signature }
     }
 
     fn made(&self, line: &SignatureLine) -> bool {
@@ -314,10 +321,6 @@ impl Key {
         let key = pair.public_key().as_ref().try_into().map_err(|_| BadNote::BadKey)?;
         Ok(Self { pair: Arc::new(pair), public: VerifierKey::new(name, kind, key)? })
     }
-
-    fn line(&self, signature: Vec<u8>) -> SignatureLine {
-        SignatureLine { name: self.public.name.clone(), id: self.public.id, signature }
-    }
 }
 
 impl LogSigner {
@@ -335,8 +338,16 @@ impl LogSigner {
         &self.0.public
     }
 
+    /// A checkpoint under this signature.
+    #[must_use]
+    pub fn checkpoint(&self, body: &Checkpoint) -> Note {
+        let body = body.to_string();
+        let line = self.sign(&body);
+        Note::new(body, line)
+    }
+
     pub(crate) fn sign(&self, text: &str) -> SignatureLine {
-        self.0.line(self.0.pair.sign(text.as_bytes()).as_ref().to_vec())
+        self.0.public.line(self.0.pair.sign(text.as_bytes()).as_ref().to_vec())
     }
 }
 
@@ -357,7 +368,7 @@ impl Cosigner {
 
     pub(crate) fn cosign(&self, text: &str, unix_s: u64) -> SignatureLine {
         let signature = self.0.pair.sign(cosigned(text, unix_s).as_bytes());
-        self.0.line([&unix_s.to_be_bytes()[..], signature.as_ref()].concat())
+        self.0.public.line([&unix_s.to_be_bytes()[..], signature.as_ref()].concat())
     }
 }
 

@@ -4,6 +4,7 @@
 //! Lost in a crash: the mail in hand. It asks the [`Board`] for checkpoints as long as it lives.
 
 mod book;
+mod evidence;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,8 @@ use super::board::{BOARD, Board, BoardMsg, Posted};
 use super::files::{Disk, Files};
 use super::note::SignatureLine;
 use super::request::{AddCheckpoint, Refusal};
-pub use book::{Book, BookError, Evidence};
+pub use book::{Book, BookError};
+pub use evidence::Evidence;
 
 /// How long one question to the board waits for a checkpoint.
 const WAIT: Duration = Duration::from_secs(25);

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::entry::{Entry, Event};
 use super::error::LogError;
 use super::files::Files;
-use super::handle::{Ack, Append, Command, Done, LogStatus, Receipt, TlogConfig};
+use super::handle::{Ack, Append, Command, Done, LogStatus, Meter, Receipt, TlogConfig};
 use super::log::Log;
 use super::note::Note;
 use super::request::AddCheckpoint;
@@ -31,6 +31,7 @@ pub(crate) struct Writer<F: Files> {
     config: TlogConfig,
     clock: fn() -> u64,
     status: Publish,
+    metrics: Meter,
     /// Buffered entries that found the disk full; they keep their places in the queue.
     held: Vec<Append>,
     /// Safe entries that wait for witnesses.
@@ -62,6 +63,7 @@ impl<F: Files> Writer<F> {
         config: TlogConfig,
         clock: fn() -> u64,
         status: watch::Sender<LogStatus>,
+        metrics: Meter,
     ) -> Self {
         let mut writer = Self {
             log,
@@ -69,6 +71,7 @@ impl<F: Files> Writer<F> {
             config,
             clock,
             status: Publish(status),
+            metrics,
             held: Vec::new(),
             waiting: VecDeque::new(),
             ticked_at: Instant::now(),
@@ -135,8 +138,12 @@ impl<F: Files> Writer<F> {
         if entries.is_empty() {
             return;
         }
+        let began = Instant::now();
         match self.log.append(&entries) {
             Ok(first) => {
+                if let Some(metrics) = self.metrics.get() {
+                    metrics.appended(began.elapsed());
+                }
                 (first..).zip(taken).for_each(|(index, append)| self.settle(index, append));
                 self.publish(None);
             }
@@ -195,6 +202,9 @@ impl<F: Files> Writer<F> {
             (status.size, status.refuses, status.wanted) = (log.size(), refuses, wanted);
             *status != before
         });
+        if let Some(metrics) = self.metrics.get() {
+            metrics.show(&self.status.0.borrow());
+        }
     }
 
     fn serve(&mut self, command: Command) {
@@ -218,6 +228,12 @@ impl<F: Files> Writer<F> {
             Command::Trust(keys, done) => {
                 self.log.set_witnesses(keys);
                 self.publish_same();
+                done.send(Ok(()));
+            }
+            Command::Full(done) => done.send(self.log.full()),
+            Command::Halt(why, done) => {
+                self.log.halt(&why);
+                self.publish(Some(LogError::Stopped { reason: why.to_string() }));
                 done.send(Ok(()));
             }
             // Taken out of the queue before.

@@ -10,6 +10,7 @@
 //! | a majority that is gone for good | `recover` |
 //! | members that have moved | `addresses` |
 //! | what people are told of all that | `observe` |
+//! | what a node says in its own name | `statement` |
 //! | what travels between nodes beside mail | `services` |
 
 use std::sync::Arc;
@@ -50,6 +51,7 @@ pub(crate) mod presence;
 pub(crate) mod recover;
 pub(crate) mod services;
 pub(crate) mod start;
+mod statement;
 
 pub use crate::link::gateway::NodeNews;
 use control::Control;
@@ -89,6 +91,8 @@ pub(crate) struct Inner {
     pub(crate) addresses: addresses::Addresses,
     /// Addresses of any members, from the configuration.
     pub(crate) seeds: Arc<[String]>,
+    /// What upper crates say is not well, by area.
+    pub(crate) told: parking_lot::Mutex<std::collections::BTreeMap<&'static str, Vec<String>>>,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -328,6 +332,16 @@ impl Cluster {
             && (inner.router.view.is_alone() || inner.router.view.holds_lease())
     }
 
+    /// Shows what is not well in an area of an upper crate, among the problems of the cluster; nothing once all is well again.
+    pub fn tell_problems(&self, area: &'static str, problems: Vec<String>) {
+        let mut told = self.0.told.lock();
+        if problems.is_empty() {
+            told.remove(area);
+        } else {
+            told.insert(area, problems);
+        }
+    }
+
     /// Feeds the metrics.
     pub(crate) fn show(&self, metrics: &Metrics) {
         let lanes = self.0.router.lanes();
@@ -369,7 +383,8 @@ impl Cluster {
             });
             (state.epoch(), members.collect::<Vec<_>>())
         });
-        let problems = inner.problems(&members, &groups);
+        let mut problems = inner.problems(&members, &groups);
+        problems.extend(inner.told.lock().values().flatten().cloned());
         let health = if !inner.has_quorum() {
             "no_quorum"
         } else if problems.is_empty() {

@@ -101,7 +101,8 @@ pub fn open(dir: &Path, config: &StoreConfig) -> Result<Arc<dyn Store>, StoreErr
     })
 }
 
-/// A key space. 0 to 31 belong to this crate, 32 to 47 to memory, 48 to 63 to agents, 64 to 79 to the edge.
+/// A key space. 0 to 31 belong to this crate, 32 to 47 to memory, 48 to 63 to agents, 64 to 79 to the edge, 80 to 95 to
+/// governance (90 and 91 the ledger's journal and checkpoints).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TreeId(pub u16);
 

@@ -31,9 +31,9 @@ use crate::control::{ControlMachine, HostedRecord};
 use crate::dead_letters::{DeadLetter, DeadLetters};
 use crate::directory::Directory;
 use crate::error::CallError;
-use crate::groups::store::{End, Shard};
+use crate::groups::store::{End, ReadOnly, Shard};
 use crate::history::{Happening, History, What};
-use crate::home::{Home, View};
+use crate::home::{Home, MAX_GROUPS, View};
 use crate::hosted_kind::{ActorInfo, CallOptions, HostedKind, KindInfo, LocalKind};
 use crate::identity::{Identity, IdentityError};
 use crate::kind::{Durability, KIND_NAME_MAX, Kind};
@@ -382,6 +382,19 @@ impl VillageBuilder {
         let replica = Replica::new(move || machines.iter().map(|make| make()).collect());
         let survivor = Survivor { identity: Identity::load_or_create(&dir)?, dir, store, replica };
         survivor.recover(accept).await
+    }
+
+    /// This node's copies of the replicated groups, to read while it is stopped; those that it does not have are empty. A copy
+    /// may be behind that of another node.
+    ///
+    /// # Errors
+    /// [`RecoverError::NoNode`], [`RecoverError::Config`], and [`RecoverError::Store`], as when the node runs.
+    pub fn copies(self) -> Result<Vec<Arc<dyn Store>>, RecoverError> {
+        let dir = self.data_dir.unwrap_or_default();
+        cluster::recover::check_dir(&dir)?;
+        let store = store::open(&dir, &crate::config::section(&self.config, "store")?)?;
+        let copy = |group| Ok(Arc::new(ReadOnly(raft::remaining_state(&store, GroupId(group))?)) as Arc<dyn Store>);
+        (1..=u8::try_from(MAX_GROUPS).unwrap_or(u8::MAX)).map(copy).collect()
     }
 
     /// Opens what this node has of a cluster, and where the state of replicated actors is.

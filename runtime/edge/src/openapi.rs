@@ -135,6 +135,10 @@ fn schemas() -> Value {
     all.add::<routes::cases::VoteBody>("VoteBody");
     all.add::<aivillage_governance::cases::CaseView>("Case");
     all.add::<aivillage_governance::cases::Report>("TransparencyReport");
+    all.add::<routes::ledger::LedgerAccount>("LedgerAccount");
+    all.add::<routes::ledger::LedgerAccounts>("LedgerAccounts");
+    all.add::<routes::ledger::LedgerTransfers>("LedgerTransfers");
+    all.add::<routes::ledger::LedgerAudit>("LedgerAudit");
     all.add::<routes::log::LogView>("Log");
     all.add::<routes::log::EntriesView>("LogEntries");
     all.add::<routes::meta::HistoryView>("History");

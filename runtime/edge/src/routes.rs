@@ -9,6 +9,7 @@ pub(crate) mod cluster;
 pub(crate) mod events;
 pub(crate) mod jobs;
 pub(crate) mod keys;
+pub(crate) mod ledger;
 pub(crate) mod log;
 pub(crate) mod memory;
 pub(crate) mod meta;
@@ -125,7 +126,7 @@ const fn openai(template: &'static str, class: Class) -> Route {
 /// A path that no route has. It needs a key, so that an outsider cannot map the routes.
 static UNKNOWN: Route = route("unknown", Class::Api);
 
-static ROUTES: [Route; 68] = [
+static ROUTES: [Route; 72] = [
     route("/v1/agents", Class::Api).get(all("agent.read", "Agent")),
     route("/v1/actors/{kind}/{key}/messages", Class::Chat).post(Need::Later),
     openai("/v1/chat/completions", Class::Chat).post(all("agent.ask", "Agent")),
@@ -173,6 +174,11 @@ static ROUTES: [Route; 68] = [
     route("/v1/cases/{id}/votes", Class::Api).post(one("mod.jury", "Case", "id")),
     // What is published is for everybody who may read the rules.
     route("/v1/transparency/report/{period}", Class::Api).get(all("gov.read", "Proposal")),
+    // Accounts are of all tenants: what they tell is for whoever reads the log of all.
+    route("/v1/ledger/accounts", Class::Api).get(all("audit.read", "AuditEntry")),
+    route("/v1/ledger/accounts/{id}", Class::Api).get(all("audit.read", "AuditEntry")),
+    route("/v1/ledger/transfers", Class::Api).get(all("audit.read", "AuditEntry")),
+    route("/v1/ledger/audit", Class::Chat).get(all("audit.read", "AuditEntry")),
     route("/v1/log", Class::Api).get(all("audit.read", "AuditEntry")),
     route("/v1/log/entries", Class::Api).get(all("audit.read", "AuditEntry")),
     route("/v1/log/proof/{index}", Class::Api).get(one("audit.read", "AuditEntry", "index")),
@@ -315,6 +321,10 @@ pub(crate) fn documented() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(cases::appeal))
         .routes(routes!(cases::vote))
         .routes(routes!(cases::report))
+        .routes(routes!(ledger::accounts))
+        .routes(routes!(ledger::show))
+        .routes(routes!(ledger::transfers))
+        .routes(routes!(ledger::audit))
         .routes(routes!(log::status))
         .routes(routes!(log::entries))
         .routes(routes!(log::proof))

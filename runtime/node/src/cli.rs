@@ -18,6 +18,7 @@ mod fleet;
 mod jobs;
 mod join;
 mod key;
+mod ledger;
 mod log;
 mod login;
 mod memory;
@@ -136,6 +137,9 @@ enum Command {
     Top(top::Top),
     /// Long operations.
     Jobs(jobs::Jobs),
+    /// Accounts and transfers: who owes whom.
+    #[command(subcommand)]
+    Ledger(ledger::Ledger),
     /// The transparency log: what was done and denied, provable to anyone.
     #[command(subcommand)]
     Log(log::Log),
@@ -204,6 +208,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Case(case) => block_on(case.run(&global)),
         Command::Appeal(appeal) => block_on(appeal.run(&global)),
         Command::Bench(bench) => block_on(bench.run(&global)),
+        Command::Ledger(ledger) => block_on(ledger.run(&global)),
         Command::Log(log) => block_on(log.run(&global)),
         Command::Version => {
             version(&global);

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::model::any_batches;
 use super::*;
-use crate::ledger::shelf::{CHECKPOINTS, SEGMENTS, Shelf, ShelfError};
+use crate::ledger::shelf::{CHECKPOINTS, SEGMENTS, Shelf, ShelfError, StoppedError, Wear, audit_stopped};
 
 /// A store that takes so many commits and then none any more. The one that fails first may be written all the same.
 struct Failing {
@@ -49,7 +49,7 @@ impl Store for Failing {
     }
 }
 
-/// Carries out batches until the store fails, with a checkpoint after every third; the books as they were after the last
+/// Carries out batches until the store fails, with a checkpoint after every third, which is of the books before that one; the books as they were after the last
 /// acknowledged one, and as they would have been after the one that failed.
 async fn run(shelf: &Shelf, batches: &[(u64, Vec<Transfer>)]) -> Result<(Books, Books), ShelfError> {
     let (mut books, _) = shelf.load(REMEMBER).await?;
@@ -60,13 +60,14 @@ async fn run(shelf: &Shelf, batches: &[(u64, Vec<Transfer>)]) -> Result<(Books, 
         std::iter::once((0, vec![Request::Accounts(accounts()), opening])).chain(rest).enumerate()
     {
         now_ns += pause_s * S;
+        let before = books.save();
         if let Some(segment) = books.turn(now_ns, &requests).segment
             && shelf.append(&segment).await.is_err()
         {
             return Ok((acknowledged, books));
         }
         acknowledged = books.clone();
-        if at % 3 == 2 && shelf.write_checkpoint(&books).await.is_err() {
+        if at % 3 == 2 && shelf.write_checkpoint(&before).await.is_err() {
             break;
         }
     }
@@ -94,7 +95,8 @@ proptest! {
             prop_assert!(books == acknowledged || (last_is_written && books == tried));
             // And it goes on from there.
             let shelf = Shelf::new(store, "main");
-            let wear = shelf.write_checkpoint(&books).await.unwrap();
+            let weight = shelf.write_checkpoint(&books.save()).await.unwrap();
+            let wear = Wear::default().after_checkpoint(0, weight);
             prop_assert_eq!(shelf.load(REMEMBER).await.unwrap(), (books.clone(), wear));
             prop_assert!(shelf.audit(REMEMBER, books.head(), books.digest()).is_ok());
             Ok(())
@@ -161,4 +163,21 @@ fn a_damaged_journal_stops_the_start_and_the_audit_names_the_segment() {
     block_on(store.commit(Batch::new().delete(SEGMENTS, rows[5].0.to_vec()), Level::Disk)).unwrap();
     let loaded = block_on(shelf.load(REMEMBER));
     assert!(matches!(loaded, Err(ShelfError::Damaged(AuditError::Chain { number: 5 }))));
+}
+
+#[test]
+fn a_stopped_ledger_that_is_damaged_says_where_and_none_is_none() {
+    let (store, books) = stored();
+    let audited = block_on(audit_stopped(store.clone())).unwrap().unwrap();
+    assert_eq!(audited, books.balance().unwrap());
+    let (key, value) = store.scan(SEGMENTS, &[], 100).unwrap().swap_remove(7);
+    let mut changed = value.to_vec();
+    changed[70] ^= 1;
+    block_on(store.commit(Batch::new().put(SEGMENTS, key.to_vec(), changed), Level::Disk)).unwrap();
+    let wrong = block_on(audit_stopped(store)).unwrap_err();
+    assert!(matches!(wrong, StoppedError::Wrong(AuditError::Segment { number: 7, .. })), "{wrong:?}");
+    assert!(block_on(audit_stopped(Arc::new(MemoryStore::default()))).unwrap().is_none());
+    let failing = Failing { store: Arc::new(MemoryStore::default()), left: AtomicI64::new(0), last_is_written: false };
+    block_on(failing.store.commit(Batch::new().put(SEGMENTS, key.to_vec(), value.to_vec()), Level::Disk)).unwrap();
+    assert!(matches!(block_on(audit_stopped(Arc::new(failing))), Err(StoppedError::Store(StoreError::Closed))));
 }

@@ -1,3 +1,6 @@
+use aivillage_runtime::config::Period;
+use futures::future::join_all;
+
 use super::super::entry::{Decision, Event, Payload};
 use super::super::{Ack, AuditKeys, audit};
 use super::*;
@@ -108,4 +111,49 @@ async fn only_the_tree_and_the_checkpoint_are_files_for_clients() {
         assert_eq!(home.file(name), None, "{name}");
     }
     home.log().close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_byte_that_changes_while_the_log_is_written_ends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = TlogConfig { reread: Period::from_millis(1), ..TlogConfig::default() };
+    let home = Home::open(dir.path(), "0000000000000001", config, CLOCK).unwrap();
+    join_all((0..300).map(|_| home.log().append(event(&home), Ack::Durable))).await;
+    home.log().checkpoint().await.unwrap();
+    let file = home.file("tile/entries/000").unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[3] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let village = home.install(Village::builder()).start().await.unwrap();
+    home.begin(&village).await.unwrap();
+    let mut status = home.log().watch();
+    let refuses = status.wait_for(|status| status.refuses.is_some()).await.unwrap().refuses.clone().unwrap();
+    assert!(refuses.to_string().contains("tile/entries/000 is damaged at entry 0"), "{refuses}");
+    assert_eq!(home.log().append(event(&home), Ack::Durable).await.unwrap_err().code(), "tlog_stopped");
+    assert_eq!(home.log().checkpoint().await.unwrap_err().code(), "tlog_stopped");
+    assert!(home.log().reserve().await.is_err());
+    // What was written before can still be read and proven.
+    assert_eq!(home.log().entries(Some(260), 1).await.unwrap().entries.len(), 1);
+    assert!(village.encode_metrics().contains("village_tlog_refuses 1\n"));
+    village.shutdown().await.unwrap();
+}
+
+#[test]
+fn former_witnesses_stay_in_the_public_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(PUBLIC);
+    let log = LogSigner::new("village/1", &[1; 32]).unwrap().public().clone();
+    let witness = |n: u8| Cosigner::new(&format!("w{n}"), &[n; 32]).unwrap().public().clone();
+    let own = [log, witness(2)];
+    publish(&path, &own, &[witness(3)]).unwrap();
+    publish(&path, &own, &[witness(4)]).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    let expected = [own[0].clone(), witness(2), witness(4), witness(3)].map(|key| key.to_string());
+    assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+    // Another log's key does not stay.
+    let other = LogSigner::new("village/1", &[9; 32]).unwrap().public().clone();
+    publish(&path, &[other.clone(), witness(2)], &[]).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    assert_eq!(text.lines().filter(|line| line.parse::<VerifierKey>().unwrap().is_log()).count(), 1);
+    assert!(text.starts_with(&other.to_string()));
 }

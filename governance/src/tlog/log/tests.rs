@@ -1,6 +1,7 @@
 mod crash;
 mod damage;
 
+use super::super::audit::Rereading;
 use super::super::files::sim::{Fault, Sim};
 use super::super::note::Cosigner;
 use super::super::tree::{verify_consistency, verify_inclusion};

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use data_encoding::HEXLOWER;
-use serde::{Deserialize, Serialize};
 
 use super::super::checkpoint::{BadCheckpoint, Checkpoint};
 use super::super::error::LogError;
@@ -17,6 +16,7 @@ use super::super::files::{DRAFT, Disk, Files, folder, replace};
 use super::super::note::{BadNote, Cosigner, Note, SignatureLine, VerifierKey};
 use super::super::request::{AddCheckpoint, Refusal};
 use super::super::tree::verify_consistency;
+use super::evidence::Evidence;
 
 const LATEST: &str = "latest";
 const EVIDENCE: &str = "evidence";
@@ -34,15 +34,6 @@ pub enum BookError {
     Log(#[from] LogError),
 }
 
-/// Two checkpoints that one log signed and that cannot both be true: whoever has its key can check.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Evidence {
-    /// The one that was cosigned.
-    pub ours: Note,
-    /// The other.
-    pub theirs: Note,
-}
-
 /// The latest checkpoints a witness has cosigned.
 pub struct Book<F: Files = Disk> {
     files: F,
@@ -50,6 +41,8 @@ pub struct Book<F: Files = Disk> {
     /// Keys of the logs by origin.
     logs: BTreeMap<String, VerifierKey>,
     latest: BTreeMap<String, (Checkpoint, Note)>,
+    /// The evidence that is kept.
+    evidence: Vec<Evidence>,
 }
 
 impl<F: Files> std::fmt::Debug for Book<F> {
@@ -66,7 +59,7 @@ impl<F: Files> Book<F> {
     /// would go unnoticed. [`LogError::Io`].
     pub fn open(files: F, cosigner: Cosigner, logs: Vec<VerifierKey>) -> Result<Self, LogError> {
         let logs = logs.into_iter().map(|key| (key.name().to_owned(), key)).collect();
-        let mut book = Self { files, cosigner, logs, latest: BTreeMap::new() };
+        let mut book = Self { files, cosigner, logs, latest: BTreeMap::new(), evidence: Vec::new() };
         let names = book.files.list(LATEST).map_err(|e| LogError::io("list", LATEST, &e))?;
         for name in names.into_iter().filter(|name| !name.ends_with(DRAFT)) {
             let note = book.read(&name)?;
@@ -77,6 +70,11 @@ impl<F: Files> Book<F> {
             // Our own cosignature is on it: it vouches for the file also when the log is known no more.
             note.verify([book.cosigner.public()]).map_err(|e| damaged(&name, &e))?;
             book.latest.insert(body.origin.clone(), (body, note));
+        }
+        match book.evidence() {
+            Ok(kept) => book.evidence = kept,
+            // Whoever else has it brings it again.
+            Err(error) => tracing::warn!(%error, "evidence against a log cannot be read"),
         }
         Ok(book)
     }
@@ -93,15 +91,50 @@ impl<F: Files> Book<F> {
         self.cosigner.public()
     }
 
-    /// Takes a log in, or its new key.
-    pub fn trust(&mut self, key: VerifierKey) {
-        self.logs.insert(key.name().to_owned(), key);
+    /// Sets the logs whose checkpoints are cosigned from now on.
+    pub fn set_logs(&mut self, keys: Vec<VerifierKey>) {
+        self.logs = keys.into_iter().map(|key| (key.name().to_owned(), key)).collect();
+    }
+
+    /// What convicts logs by the keys that they have now, a pair for each.
+    #[must_use]
+    pub fn convicted(&self) -> Vec<Evidence> {
+        self.logs.values().filter_map(|key| self.against(key)).cloned().collect()
+    }
+
+    /// Whether evidence convicts a log that is known here, by the key that it has now.
+    #[must_use]
+    pub fn stands(&self, evidence: &Evidence) -> bool {
+        self.logs.get(evidence.origin()).is_some_and(|key| evidence.convicts(key))
+    }
+
+    fn against(&self, key: &VerifierKey) -> Option<&Evidence> {
+        self.evidence.iter().find(|pair| pair.convicts(key))
+    }
+
+    /// Keeps evidence that somebody else has found. False when it convicts no log that is known here, or adds nothing.
+    ///
+    /// # Errors
+    /// As [`Book::evidence`].
+    pub fn accept(&mut self, evidence: Evidence) -> Result<bool, LogError> {
+        let is_new = self.logs.get(evidence.origin()).is_some_and(|key| self.against(key).is_none());
+        if !is_new || !self.stands(&evidence) {
+            return Ok(false);
+        }
+        self.keep(evidence)?;
+        Ok(true)
     }
 
     /// The latest checkpoint of a log.
     #[must_use]
     pub fn latest(&self, origin: &str) -> Option<&Checkpoint> {
         self.latest.get(origin).map(|(body, _)| body)
+    }
+
+    /// The latest checkpoint of the log with this key. A log under another key is another log, though it has the same name.
+    fn known(&self, key: &VerifierKey) -> Option<&Checkpoint> {
+        let (body, note) = self.latest.get(key.name())?;
+        note.verify([key]).ok().map(|_| body)
     }
 
     /// Cosigns a checkpoint that extends the latest one. C2SP tlog-witness, "add-checkpoint".
@@ -117,8 +150,8 @@ impl<F: Files> Book<F> {
         if request.old > body.size {
             return Err(bad("the old size is above that of the checkpoint").into());
         }
-        let known = self.latest.get(&body.origin);
-        let (size, root) = known.map_or((0, None), |(known, _)| (known.size, Some(known.root)));
+        let known = self.known(key);
+        let (size, root) = known.map_or((0, None), |known| (known.size, Some(known.root)));
         if size == body.size && root.is_some_and(|root| root != body.root) {
             self.convict(&body.origin, &request.note)?;
             return Err(Refusal::Conflict { size }.into());
@@ -138,15 +171,21 @@ impl<F: Files> Book<F> {
 
     /// Keeps the proof that a log has two histories.
     fn convict(&mut self, origin: &str, theirs: &Note) -> Result<(), LogError> {
-        tracing::error!(log = origin, "a log has signed two histories");
         let Some((_, ours)) = self.latest.get(origin) else { return Ok(()) };
-        let pair = format!("{ours}\n{theirs}");
+        self.keep(Evidence { ours: ours.clone(), theirs: theirs.clone() })
+    }
+
+    fn keep(&mut self, evidence: Evidence) -> Result<(), LogError> {
+        tracing::error!(log = evidence.origin(), "a log has signed two histories");
+        let pair = evidence.to_string();
         let name = format!("{EVIDENCE}/{}", name(&pair));
         let kept = self.files.list(EVIDENCE).map_err(|e| LogError::io("list", EVIDENCE, &e))?;
         if kept.contains(&name) || kept.len() >= MAX_EVIDENCE {
             return Ok(());
         }
-        self.write(&name, &pair)
+        self.write(&name, &pair)?;
+        self.evidence.push(evidence);
+        Ok(())
     }
 
     fn write(&mut self, name: &str, text: &str) -> Result<(), LogError> {
@@ -163,16 +202,11 @@ impl<F: Files> Book<F> {
         let read = |file: &String| {
             let bytes = self.files.read(file).map_err(|e| LogError::io("read", file, &e))?;
             let text = String::from_utf8(bytes).map_err(|e| damaged(file, &e))?;
-            pair(&text).filter(|_| file.ends_with(&name(&text))).ok_or_else(|| damaged(file, &"it holds no pair"))
+            let pair = text.parse().ok().filter(|_| file.ends_with(&name(&text)));
+            pair.ok_or_else(|| damaged(file, &"it holds no pair"))
         };
         names.iter().filter(|name| !name.ends_with(DRAFT)).map(read).collect()
     }
-}
-
-/// Two notes with an empty line between them, which follows the signatures of the first.
-fn pair(text: &str) -> Option<Evidence> {
-    let (at, _) = text.match_indices("\n\n").nth(1)?;
-    Some(Evidence { ours: text[..=at].parse().ok()?, theirs: text[at + 2..].parse().ok()? })
 }
 
 fn name(text: &str) -> String {

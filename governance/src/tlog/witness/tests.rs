@@ -40,7 +40,11 @@ fn handle() -> LogHandle {
 
 async fn village(log: &LogHandle, book: Sim) -> Village {
     let book = Book::open(book, cosigner(2), vec![signer().public().clone()]).unwrap();
-    let village = install(Village::builder(), log.clone(), Arc::new(Mutex::new(book)), CLOCK).start().await.unwrap();
+    village_with(log, Arc::new(Mutex::new(book))).await
+}
+
+async fn village_with(log: &LogHandle, book: Arc<Mutex<Book<Sim>>>) -> Village {
+    let village = install(Village::builder(), log.clone(), book, CLOCK).start().await.unwrap();
     begin::<Sim>(&village).await.unwrap();
     village
 }
@@ -74,6 +78,23 @@ async fn log_and_witness_find_each_other_by_the_board() {
     log.close().await.unwrap();
     let append = |reply| AuditLogMsg::Append { entry: Box::new(event(9)), ack: Ack::Durable, reply };
     assert!(audit_log.ask(append).await.is_err());
+}
+
+#[tokio::test]
+async fn a_witness_that_learns_of_a_log_late_is_asked_again() {
+    let (log, book) = (handle(), Book::open(Sim::default(), cosigner(2), Vec::new()).unwrap());
+    let book = Arc::new(Mutex::new(book));
+    log.append(event(0), Ack::Durable).await.unwrap();
+    log.checkpoint().await.unwrap();
+    let village = village_with(&log, Arc::clone(&book)).await;
+    while village.encode_metrics().contains("village_tlog_witness_failures_total 0\n") {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(log.status().cosigned, 0);
+    book.lock().set_logs(vec![signer().public().clone()]);
+    let mut status = log.watch();
+    assert_eq!(status.wait_for(|status| status.cosigned == 1).await.unwrap().size, 1, "no further entry was needed");
+    village.shutdown().await.unwrap();
 }
 
 #[tokio::test]

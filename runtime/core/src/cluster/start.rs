@@ -203,6 +203,7 @@ pub(crate) async fn open(parts: Parts) -> Result<Cluster, ClusterError> {
         cluster: joined.cluster,
         addresses,
         seeds,
+        told: parking_lot::Mutex::default(),
     })))
 }
 

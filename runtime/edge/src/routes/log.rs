@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use aivillage_governance::tlog::{Home, LogStatus};
+use aivillage_governance::tlog::{Checkpoint, Evidence, Home, LogStatus, Note, VerifierKey};
 use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
@@ -30,10 +30,50 @@ pub(crate) struct LogView {
     size: u64,
     /// Why it takes nothing, if so; then nothing but reading is let in.
     refuses: Option<String>,
+    /// Entries of the last checkpoint.
+    checkpoint: Option<u64>,
     /// Witnesses that have cosigned the last checkpoint.
     cosigned: usize,
     /// How many are wanted.
     wanted: usize,
+    /// The witnesses of the log: other nodes of its cluster.
+    witnesses: Vec<WitnessView>,
+    /// What convicts logs of the cluster.
+    forks: Vec<ForkView>,
+}
+
+/// A witness of the log.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct WitnessView {
+    /// The key that checks its cosignatures, `name+id+base64`.
+    key: String,
+    /// When it cosigned the last checkpoint, Unix seconds; none if it has not.
+    cosigned_s: Option<u64>,
+}
+
+impl WitnessView {
+    fn of(key: &VerifierKey, checkpoint: Option<&Note>) -> Self {
+        let signed = checkpoint.and_then(|note| note.verify([key]).ok()?.first()?.unix_s);
+        Self { key: key.to_string(), cosigned_s: signed }
+    }
+}
+
+/// Two checkpoints of one log that cannot both be true, as signed notes.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ForkView {
+    /// The log's origin.
+    origin: String,
+    /// One that a witness cosigned.
+    ours: String,
+    /// Another that the log signed.
+    theirs: String,
+}
+
+impl From<Evidence> for ForkView {
+    fn from(evidence: Evidence) -> Self {
+        let origin = evidence.origin().to_owned();
+        Self { origin, ours: evidence.ours.to_string(), theirs: evidence.theirs.to_string() }
+    }
 }
 
 /// Which entries.
@@ -67,10 +107,19 @@ fn home(door: &Door) -> Answer<&Home> {
 #[utoipa::path(get, path = "/v1/log", tag = "log",
     responses((status = 200, description = "Key and size", body = ref("#/components/schemas/Log")), (status = 404, description = "This node has no log")))]
 pub(crate) async fn status(State(door): State<Arc<Door>>) -> Answer<Response> {
-    let log = home(&door)?.log();
-    let LogStatus { size, refuses, cosigned, wanted, .. } = log.status();
-    let refuses = refuses.map(|error| error.to_string());
-    Ok(ok(LogView { key: log.key().to_string(), size, refuses, cosigned, wanted }))
+    let home = home(&door)?;
+    let LogStatus { size, refuses, cosigned, wanted, witnesses, checkpoint } = home.log().status();
+    let note = checkpoint.as_deref();
+    Ok(ok(LogView {
+        key: home.log().key().to_string(),
+        size,
+        refuses: refuses.map(|error| error.to_string()),
+        checkpoint: note.and_then(|note| note.text().parse::<Checkpoint>().ok()).map(|body| body.size),
+        cosigned,
+        wanted,
+        witnesses: witnesses.iter().map(|key| WitnessView::of(key, note)).collect(),
+        forks: home.convicted().into_iter().map(ForkView::from).collect(),
+    }))
 }
 
 /// Entries of the log: what was done and denied here. Who, to what and in which tenant are pseudonyms.

@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use aivillage_governance::tlog::{AuditKeys, Disk, Home, TlogProof, TrustPolicy, audit};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -124,6 +126,75 @@ async fn what_was_written_is_a_log_that_audits_clean() {
     let folder = Home::folder_in(&door.dir.path().join("governance"));
     let report = audit(&Disk::reading(folder), &keys).unwrap();
     assert_eq!((report.entries, report.findings), (300, vec![]));
+}
+
+/// Somebody, with what only they should know.
+struct Person {
+    name: String,
+    mail: String,
+    card: String,
+    tenant: String,
+}
+
+impl Person {
+    /// Words that no entry has by itself.
+    fn random(rng: &mut StdRng) -> Self {
+        let mut word = || (0..9).map(|_| char::from(rng.random_range(b'a'..=b'z'))).collect::<String>();
+        let (name, host, tenant) = (word(), word(), word());
+        let card = format!("4{}", (0..15).map(|_| char::from(rng.random_range(b'0'..=b'9'))).collect::<String>());
+        Self { mail: format!("{name}@{host}.example"), name, card, tenant }
+    }
+
+    /// Everything about them, at every place of a request that holds something; `at` says which request.
+    async fn ask(&self, door: &Door, at: usize) -> u16 {
+        let Self { name, mail, card, tenant } = self;
+        let text = format!("{name} of {tenant} pays with {card}, write to {mail}");
+        let request = match at % 6 {
+            0 => door
+                .request(Method::POST, "/v1/memory/documents")
+                .json(&json!({ "documents": [{ "id": mail, "text": text }] })),
+            1 => door.request(Method::POST, &format!("/v1/actors/test.counter/{name}-{card}/messages")).json(&add()),
+            2 => door.request(Method::POST, &format!("/v1/agents/sage/ask?who={mail}")).json(&json!({ "input": text })),
+            3 => door.client.post(door.url(&format!("/v1/agents/{mail}/ask"))).bearer_auth(format!("{tenant}-{card}")),
+            4 => door.request(Method::DELETE, &format!("/v1/memory/documents/{name}%2F{card}?tenant={tenant}")),
+            _ => door.request(Method::POST, &format!("/{tenant}/{mail}")).body(text.clone()),
+        };
+        let request = request.header("user-agent", &text).header("idempotency-key", card).header("x-tenant", tenant);
+        request.send().await.unwrap().status().as_u16()
+    }
+}
+
+/// All files below a folder.
+fn files(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let below = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    below.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+#[tokio::test]
+async fn no_file_of_the_log_holds_what_a_request_said_about_anybody() {
+    let (door, home) = Door::logged().await;
+    let mut rng = StdRng::seed_from_u64(4);
+    let people: Vec<_> = (0..60).map(|_| Person::random(&mut rng)).collect();
+    let mut answers = std::collections::BTreeMap::<u16, usize>::new();
+    for (at, person) in people.iter().enumerate() {
+        *answers.entry(person.ask(&door, at).await).or_default() += 1;
+    }
+    // Some were carried out, some were not.
+    assert!(answers.contains_key(&200) && answers.contains_key(&401) && answers.contains_key(&404), "{answers:?}");
+    home.log().close().await.unwrap();
+    let folder = Home::folder_in(&door.dir.path().join("governance"));
+    let read: Vec<_> = files(&folder).into_iter().map(|path| (std::fs::read(&path).unwrap(), path)).collect();
+    let is_in = |secret: &str| {
+        let within =
+            |bytes: &[u8]| bytes.windows(secret.len()).any(|part| part.eq_ignore_ascii_case(secret.as_bytes()));
+        read.iter().find(|(bytes, _)| within(bytes)).map(|(_, path)| path.clone())
+    };
+    assert!(is_in("edge.request").is_some() && is_in("auth.deny").is_some(), "the entries are not in these files");
+    let own = [door.key.as_str(), door.key.split('_').nth(2).unwrap(), "\"admin\"", "\"local\"", "127.0.0.1"];
+    let said = people.iter().flat_map(|Person { name, mail, card, tenant }| [name, mail, card, tenant]);
+    for secret in said.map(String::as_str).chain(own) {
+        assert_eq!(is_in(secret), None, "{secret}");
+    }
 }
 
 #[tokio::test]

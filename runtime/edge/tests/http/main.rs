@@ -13,6 +13,7 @@ mod gate;
 mod harness;
 mod idempotency;
 mod isolation;
+mod ledger;
 mod log;
 mod memory;
 mod moderation;

@@ -85,6 +85,9 @@ impl Tail {
                 output::say(if global.json { entry.to_string() } else { line(entry) });
             }
             if !self.follow {
+                if !global.json {
+                    output::note(standing(&client.get(&["v1", "log"], &[]).await?));
+                }
                 return Ok(());
             }
             let number = |name: &str| page.get(name).and_then(Value::as_u64);
@@ -94,6 +97,29 @@ impl Tail {
             }
         }
     }
+}
+
+/// What vouches for the log, for people.
+fn standing(log: &Value) -> String {
+    let number = |name: &str| log.get(name).and_then(Value::as_u64).unwrap_or_default();
+    let Some(size) = log.get("checkpoint").and_then(Value::as_u64) else { return "nothing is signed yet".to_owned() };
+    let signed = |witness: &&Value| witness.get("cosigned_s").is_some_and(Value::is_u64);
+    let names: Vec<_> =
+        items(log, "witnesses").iter().filter(signed).map(|witness| name(text(witness, "key"))).collect();
+    let (cosigned, wanted) = (number("cosigned"), number("wanted"));
+    let by = if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) };
+    format!("checkpoint of {size} entries, {cosigned} of {wanted} cosignatures{by}")
+}
+
+/// The name in a key.
+fn name(key: &str) -> &str {
+    key.split_once('+').map_or(key, |(name, _)| name)
+}
+
+/// A moment for people, RFC 3339.
+fn time(unix_s: u64) -> String {
+    let time = UNIX_EPOCH.checked_add(Duration::from_secs(unix_s));
+    time.map_or_else(|| unix_s.to_string(), |time| humantime::format_rfc3339_seconds(time).to_string())
 }
 
 /// An entry for people.
@@ -136,31 +162,49 @@ impl Prove {
 
 /// Arguments of `village log key`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
+#[command(after_help = "Examples:
   village log key > village.key
+  village log key --witnesses > trusted.keys
 
-Give it to whom shall check the log, by another way than the log's own.")]
-pub(crate) struct Key {}
+Give it to whom shall check the log, by another way than the log's own. With the keys of the witnesses, which are the other nodes of
+the cluster, `village log verify --keys trusted.keys --quorum 2` counts cosignatures.")]
+pub(crate) struct Key {
+    /// Print the keys of the log's witnesses too.
+    #[arg(long)]
+    witnesses: bool,
+}
 
 impl Key {
     async fn run(self, global: &Global) -> Outcome {
         let folder = Home::folder_in(&client::home(global).join(GOVERNANCE));
         let file = Home::keys_beside(&folder);
-        let key = match fs::read_to_string(&file) {
-            Ok(written) if global.url.is_none() => Keys::default().with(&written, &file.display())?.only_log()?.clone(),
-            _ => {
-                let log = Client::open(global)?.get(&["v1", "log"], &[]).await?;
-                let key = text(&log, "key").parse();
-                key.map_err(|_| Failure::new(Exit::Failed, "the village tells no key of its log"))?
-            }
+        let keys = match fs::read_to_string(&file) {
+            Ok(written) if global.url.is_none() => Keys::default().with(&written, &file.display())?,
+            _ => asked(&Client::open(global)?.get(&["v1", "log"], &[]).await?)?,
         };
+        let key = keys.only_log()?;
+        // A node that keeps the log is none of its witnesses, though its own witness's key lies beside.
+        let own = format!("{}/", key.name());
+        let others = keys.witnesses.iter().filter(|witness| !witness.name().starts_with(&own));
+        let witnesses: Vec<_> = others.map(ToString::to_string).collect();
         if global.json {
-            output::json(&json!({ "origin": key.name(), "key": key.to_string() }));
-        } else {
-            output::say(key);
+            output::json(&json!({ "origin": key.name(), "key": key.to_string(), "witnesses": witnesses }));
+            return Ok(());
+        }
+        output::say(key);
+        if self.witnesses {
+            witnesses.iter().for_each(output::say);
         }
         Ok(())
     }
+}
+
+/// The keys that a village tells of its log.
+fn asked(log: &Value) -> Result<Keys, Failure> {
+    let witnesses = items(log, "witnesses").iter().map(|witness| text(witness, "key"));
+    let lines: String = std::iter::once(text(log, "key")).chain(witnesses).map(|key| format!("{key}\n")).collect();
+    let unreadable = |_| Failure::new(Exit::Failed, "the village tells no key of its log");
+    Keys::default().with(&lines, &"the village").map_err(unreadable)
 }
 
 #[cfg(test)]
@@ -177,5 +221,18 @@ mod tests {
         insta::assert_snapshot!(plain, @"7  2023-11-14T22:13:20.123Z  auth.deny  deny  401  GET /v1/agents  AAAAAAAAAAAAAAAAAAAA");
         let unknown = anstream::adapter::strip_str(&line(&json!({ "kind": "node.joined" }))).to_string();
         assert!(unknown.contains("node.joined"), "{unknown}");
+    }
+
+    #[test]
+    fn who_vouches_for_the_log_is_one_line() {
+        let witness = |n: u8, at: Value| json!({ "key": format!("village/{n}/witness+0+AA=="), "cosigned_s": at });
+        let mut log = json!({
+            "checkpoint": 17, "cosigned": 1, "wanted": 2, "witnesses": [witness(2, json!(5)), witness(3, Value::Null)],
+        });
+        insta::assert_snapshot!(standing(&log), @"checkpoint of 17 entries, 1 of 2 cosignatures: village/2/witness");
+        log["witnesses"] = json!([]);
+        insta::assert_snapshot!(standing(&log), @"checkpoint of 17 entries, 1 of 2 cosignatures");
+        assert_eq!(standing(&json!({ "checkpoint": null })), "nothing is signed yet");
+        assert_eq!(time(1_700_000_000), "2023-11-14T22:13:20Z");
     }
 }

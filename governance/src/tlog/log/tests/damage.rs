@@ -141,3 +141,35 @@ fn damage_that_a_start_needs_to_see_stops_it() {
     let odd = damaged(&|sim| sim.create(&pending::name(2_000), b"").unwrap());
     assert!(matches!(odd, LogError::Damaged { index: 2_000, .. }));
 }
+
+#[test]
+fn reading_again_while_it_is_written_finds_and_names_what_an_audit_does() {
+    let sim = Sim::default();
+    let log = grown(&sim, 1_100);
+    let (size, root) = log.full().unwrap();
+    assert_eq!(size, 1_024);
+    let read = |sim: &Sim| {
+        let mut reading = Rereading::new(size, root);
+        while !reading.is_done() {
+            reading.step(sim);
+        }
+        reading.finding(sim)
+    };
+    assert_eq!(read(&sim), None);
+    let full = |name: &String| TilePath::parse(name).is_some_and(|path| path.width.is_none());
+    for name in sim.list("tile").unwrap().into_iter().filter(full) {
+        for at in (0..sim.read(&name).unwrap().len()).step_by(stride()) {
+            let bad = sim.copy();
+            bad.flip(&name, at * 8 + at % 8);
+            let finding = read(&bad).unwrap_or_else(|| panic!("byte {at} of {name} is not found"));
+            assert_eq!(finding.file, name, "byte {at}: {finding:?}");
+            assert!(entry_at(&sim, &name, at).is_none_or(|index| index == finding.index), "byte {at} of {name}");
+        }
+    }
+    // Files that fit each other and are not those of this log.
+    let other = Sim::default();
+    let mut log = open(&other, 512).unwrap();
+    log.append(&vec![Bytes::from_static(b"forged"); 1_100]).unwrap();
+    log.sign().unwrap();
+    assert_eq!(read(&other).unwrap().what, "the entries have another root");
+}

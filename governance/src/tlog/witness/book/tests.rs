@@ -175,3 +175,39 @@ fn requests_are_read_as_they_are_written() {
         assert!(bad.parse::<AddCheckpoint>().is_err(), "{bad}");
     }
 }
+
+/// Evidence against the log of `signer`, which forked at `size`.
+fn fork(size: u64) -> Evidence {
+    let [ours, theirs] = [b'a', b'b'].map(|letter| log(letter, size).checkpoint().unwrap().clone());
+    Evidence { ours, theirs }
+}
+
+#[test]
+fn evidence_of_another_witness_is_kept_once_and_only_if_it_convicts() {
+    let (sim, evidence) = (Sim::default(), fork(3));
+    let mut book = open(&sim).unwrap();
+    let harmless = Evidence { theirs: evidence.ours.clone(), ..evidence.clone() };
+    assert_eq!(book.accept(harmless), Ok(false));
+    assert_eq!(book.accept(evidence.clone()), Ok(true));
+    assert_eq!(book.accept(fork(5)), Ok(false), "one pair convicts a log");
+    assert!(book.stands(&evidence));
+    // It is there after a crash, and stands as long as the log keeps its key.
+    let mut book = open(&sim.after_crash(1)).unwrap();
+    assert_eq!(book.convicted(), std::slice::from_ref(&evidence));
+    book.set_logs(vec![LogSigner::new("example.com/log", &[9; 32]).unwrap().public().clone()]);
+    assert_eq!((book.convicted(), book.accept(evidence)), (Vec::new(), Ok(false)));
+}
+
+#[test]
+fn a_log_under_a_new_key_begins_anew_and_a_removed_one_is_unknown() {
+    let mut book = open(&Sim::default()).unwrap();
+    book.add(&request(&log(b'a', 9), 0), 1).unwrap();
+    let signer = LogSigner::new("example.com/log", &[9; 32]).unwrap();
+    let mut anew = Log::open(Sim::default(), signer.clone(), Vec::new()).unwrap();
+    grow(&mut anew, b'b', 2);
+    book.set_logs(vec![signer.public().clone()]);
+    assert_eq!(refused(book.add(&request(&log(b'a', 9), 9), 2)), (403, None));
+    book.add(&request(&anew, 0), 2).unwrap();
+    book.set_logs(Vec::new());
+    assert_eq!(refused(book.add(&request(&anew, 2), 3)), (404, None));
+}

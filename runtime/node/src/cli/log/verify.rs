@@ -10,7 +10,7 @@ use super::super::{
     Exit, Failure, Global, Outcome,
     output::{self, GOOD, paint},
 };
-use super::{keys::KeyArgs, line};
+use super::{keys::KeyArgs, line, time};
 
 /// Arguments of `village log verify`.
 #[derive(Debug, Args)]
@@ -71,6 +71,6 @@ fn show(verified: &Verified, entry: &Value, as_json: bool) {
     output::say(format_args!("{} entry {index} of the {size} of {origin}", paint(GOOD, "verified")));
     output::say(line(entry));
     for (name, unix_s) in witnesses {
-        output::say(format_args!("cosigned by {name} at {unix_s} (Unix seconds)"));
+        output::say(format_args!("cosigned by {name} at {}", time(*unix_s)));
     }
 }
