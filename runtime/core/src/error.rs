@@ -26,6 +26,20 @@ impl AppError {
     }
 }
 
+/// A refusal by a rule: what [`AppError`] says, and what a program shows about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// Stable `snake_case` name.
+    pub code: Cow<'static, str>,
+    /// What was stopped and by which rule.
+    pub message: String,
+    /// A JSON object: the rule, and what can be done about it.
+    pub notice: String,
+    /// When another try makes sense, if ever.
+    pub retry_after_ms: Option<u32>,
+}
+
 /// Why an ask of another node's actor has no answer, and who says so: what was certainly not handled may be sent again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
@@ -162,6 +176,9 @@ pub enum CallError {
         /// Where to, if the sender of this error knows.
         to: Option<NodeId>,
     },
+    /// A rule stopped what was asked or answered.
+    #[error(transparent)]
+    Refused(Box<Refusal>),
 }
 
 impl From<StoreError> for CallError {
@@ -208,6 +225,7 @@ impl CallError {
             Self::VersionMismatch { .. } => "version_mismatch",
             Self::SlotUnavailable { .. } => "slot_unavailable",
             Self::Moved { .. } => "actor_moved",
+            Self::Refused(refusal) => return refusal.code.clone(),
         })
     }
 
@@ -219,6 +237,7 @@ impl CallError {
             Self::Draining | Self::NoQuorum { .. } | Self::SlotUnavailable { .. } | Self::Unreachable { .. } => {
                 Some(Duration::from_secs(1))
             }
+            Self::Refused(refusal) => refusal.retry_after_ms.map(|ms| Duration::from_millis(u64::from(ms))),
             _ => None,
         }
     }

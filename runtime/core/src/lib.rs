@@ -84,7 +84,7 @@ pub use addr::{Addr, Call};
 pub use cluster::{Cluster, ClusterStatus, DecideError};
 pub use dead_letters::DeadLetter;
 pub use durable::{Durable, Entity};
-pub use error::{AppError, CallError};
+pub use error::{AppError, CallError, Refusal};
 pub use history::{Happening, What};
 pub use hosted_kind::{ActorInfo, CallOptions, KindInfo};
 pub use identity::{Identity, IdentityError, PublicKey};

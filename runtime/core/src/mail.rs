@@ -96,6 +96,7 @@ pub(crate) struct More {
     pub(crate) trace: Option<TraceCx>,
     pub(crate) idem: Option<Idem>,
     pub(crate) principal: Option<Arc<Principal>>,
+    pub(crate) taint: bool,
 }
 
 thread_local! {
@@ -136,7 +137,7 @@ impl MsgCx {
     /// The context of a request that comes from outside the village; use it with [`MsgCx::scope`].
     #[must_use]
     pub fn request(deadline: Option<Instant>, trace: Option<TraceCx>, principal: Option<Arc<Principal>>) -> Self {
-        Self { deadline, more: Some(Arc::new(More { trace, idem: None, principal })) }
+        Self { deadline, more: Some(Arc::new(More { trace, principal, ..More::default() })) }
     }
 
     /// Runs one poll in this context.
@@ -205,6 +206,22 @@ impl MsgCx {
     #[must_use]
     pub fn principal(&self) -> Option<&Principal> {
         self.more.as_ref().and_then(|more| more.principal.as_deref())
+    }
+
+    /// Whether words from outside the principal's trust had a part in what led to this message.
+    #[must_use]
+    pub fn is_tainted(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.taint)
+    }
+
+    /// The same context, marked so that [`MsgCx::is_tainted`]; every message sent in its scope is, on any node. There is no way
+    /// back.
+    #[must_use]
+    pub fn tainted(mut self) -> Self {
+        if !self.is_tainted() {
+            self.more_mut().taint = true;
+        }
+        self
     }
 
     #[inline]

@@ -474,7 +474,7 @@ impl Drop for Background {
 /// The context of a message that came from another node.
 fn context(head: &Head) -> MsgCx {
     let deadline = head.remaining.map(|left| Instant::now() + left);
-    if head.trace.is_none() && head.idem.is_none() && head.principal.is_none() {
+    if head.trace.is_none() && head.idem.is_none() && head.principal.is_none() && !head.taint {
         let mut cx = MsgCx::default();
         *cx.deadline_mut() = deadline;
         return cx;
@@ -485,7 +485,7 @@ fn context(head: &Head) -> MsgCx {
         let more: &mut More = cx.more_mut();
         more.idem = Some(Idem(key));
     }
-    cx
+    if head.taint { cx.tainted() } else { cx }
 }
 
 impl Dispatch for Router {

@@ -1,6 +1,6 @@
 //! A node of the village: builds it, hosts kinds on it, drains it.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::future::Future;
@@ -72,6 +72,7 @@ struct Inner {
     tasks: Arc<Tasks>,
     router: Arc<Router>,
     cluster: Option<Cluster>,
+    provided: Provided,
     /// Where the state of replicated actors is, by group.
     shards: Vec<Arc<Shard>>,
     /// Kinds that this node only sends to, made when they are first asked for.
@@ -186,7 +187,11 @@ pub struct VillageBuilder {
     views: Views,
     /// Of kinds that have no replicas.
     bad_view: Option<&'static str>,
+    provided: Provided,
 }
+
+/// What the parts of a program give each other, by type.
+type Provided = HashMap<TypeId, Arc<dyn Any + Send + Sync>>;
 
 type MakeMachine = Arc<dyn Fn() -> Box<dyn ControlMachine> + Send + Sync>;
 
@@ -280,6 +285,12 @@ impl VillageBuilder {
         self
     }
 
+    /// Gives all code of this node a value that [`Village::provided`] finds by its type; one of the same type is replaced.
+    pub fn provide<T: Send + Sync + 'static>(mut self, value: T) -> Self {
+        self.provided.insert(TypeId::of::<T>(), Arc::new(value));
+        self
+    }
+
     /// Starts the node.
     ///
     /// # Errors
@@ -325,6 +336,7 @@ impl VillageBuilder {
             router,
             cluster,
             shards,
+            provided: self.provided,
             guests: DashMap::new(),
             live: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
@@ -628,6 +640,12 @@ impl Village {
     #[must_use]
     pub fn config_changes(&self) -> watch::Receiver<Arc<toml::Table>> {
         self.0.config.subscribe()
+    }
+
+    /// The value of this type that was given to [`VillageBuilder::provide`], if one was.
+    #[must_use]
+    pub fn provided<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.0.provided.get(&TypeId::of::<T>())?.clone().downcast().ok()
     }
 
     /// The metric set `M`, made at first use.

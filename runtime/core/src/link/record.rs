@@ -16,7 +16,7 @@
 //!
 //! The head of a mail has, in this order, what its flags say: 1 TRACE `trace id 16, span id 8, flags 1` · 2 DEADLINE
 //! `remaining ms u32` (relative, so clocks need not agree) · 4 IDEM `16` · 16 PRINCIPAL `length u16`, postcard ·
-//! 32 PARTS `id u64`: the body begins with the pieces sent under this id. 8 NODE means a service of the node, not an actor.
+//! 32 PARTS `id u64`: the body begins with the pieces sent under this id. 64 TAINT: the context is tainted. 8 NODE means a service of the node, not an actor.
 //!
 //! Decoding is total: any bytes give records or a [`BadRecord`], and nothing is allocated for a length that is only claimed.
 
@@ -58,6 +58,8 @@ const IDEM: u8 = 4;
 const NODE: u8 = 8;
 const PRINCIPAL: u8 = 16;
 const PARTS: u8 = 32;
+/// Of a mail: its context is tainted.
+const TAINT: u8 = 64;
 /// Of a FAIL.
 const HANDLED: u8 = 1;
 
@@ -91,6 +93,7 @@ pub(crate) struct Head {
     pub(crate) principal: Option<Principal>,
     /// The body begins with the pieces under this id.
     pub(crate) parts: Option<u64>,
+    pub(crate) taint: bool,
 }
 
 /// Who is at the other end of a lane.
@@ -174,7 +177,7 @@ fn parse(record: &[u8]) -> Result<Record<'_>, BadRecord> {
 }
 
 fn head(flags: u8, rest: &mut Reader<'_>) -> Result<Head, BadRecord> {
-    let mut head = Head::default();
+    let mut head = Head { taint: flags & TAINT != 0, ..Head::default() };
     if flags & TRACE != 0 {
         head.trace = Some(TraceCx { trace_id: *rest.array()?, span_id: *rest.array()?, flags: rest.u8()? });
     }
@@ -252,6 +255,7 @@ pub(crate) struct Envelope {
     pub(crate) deadline: Option<Instant>,
     pub(crate) idem: Option<Idem>,
     principal: Option<Vec<u8>>,
+    taint: bool,
 }
 
 impl Envelope {
@@ -262,7 +266,7 @@ impl Envelope {
         if principal.as_ref().is_some_and(|bytes| bytes.len() > MAX_PRINCIPAL) {
             return Err(CallError::TooLarge { max: MAX_PRINCIPAL as u64 });
         }
-        Ok(Self { trace: cx.trace(), deadline: cx.deadline(), idem: cx.idem(), principal })
+        Ok(Self { trace: cx.trace(), deadline: cx.deadline(), idem: cx.idem(), principal, taint: cx.is_tainted() })
     }
 
     fn flags(&self) -> u8 {
@@ -271,6 +275,7 @@ impl Envelope {
             | bit(self.deadline.is_some(), DEADLINE)
             | bit(self.idem.is_some(), IDEM)
             | bit(self.principal.is_some(), PRINCIPAL)
+            | bit(self.taint, TAINT)
     }
 
     fn write(&self, out: &mut Vec<u8>, now: Instant) {
@@ -433,6 +438,7 @@ mod tests {
         let trace: TraceCx = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().unwrap();
         let mut cx = MsgCx::request(Some(now + Duration::from_secs(2)), Some(trace), Some(principal.clone().into()));
         cx.more_mut().idem = Some(Idem([7; 16]));
+        let cx = cx.tainted();
         let mut out = Vec::new();
         let to = To { node: true, ..VISITS };
         write_mail(&mut out, Some(1), &to, (&Envelope::of(&cx).unwrap(), now), (Some(3), b"rest"));
@@ -444,6 +450,7 @@ mod tests {
             idem: Some(Idem([7; 16])),
             principal: Some(principal),
             parts: Some(3),
+            taint: true,
         };
         assert_eq!(record, Record::Mail(MailRecord { corr: Some(1), to, head, body: b"rest" }));
     }
