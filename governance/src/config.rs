@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::constitution::chain::RootKeys;
 use crate::constitution::note::NoteKey;
 use crate::identity::IdentityConfig;
+use crate::keys::KeysConfig;
 use crate::policy::PolicyConfig;
 use crate::tlog::TlogConfig;
 
@@ -26,6 +27,8 @@ pub struct GovernanceConfig {
     pub root_threshold: usize,
     /// `[governance.identity]`
     pub identity: IdentityConfig,
+    /// `[governance.keys]`
+    pub keys: KeysConfig,
     /// `[governance.policy]`
     pub policy: PolicyConfig,
     /// `[governance.tlog]`
@@ -39,6 +42,7 @@ impl Default for GovernanceConfig {
             root_keys: Vec::new(),
             root_threshold: 1,
             identity: IdentityConfig::default(),
+            keys: KeysConfig::default(),
             policy: PolicyConfig::default(),
             tlog: TlogConfig::default(),
         }
@@ -53,6 +57,7 @@ impl GovernanceConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.roots()?;
         self.identity.validate()?;
+        self.keys.validate()?;
         self.policy.validate()?;
         self.tlog.validate()
     }

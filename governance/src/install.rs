@@ -10,8 +10,9 @@ use crate::config::GovernanceConfig;
 use crate::constitution::Constitution;
 use crate::constitution::chain::{Chain, ConstitutionError};
 use crate::constitution::folder::{self, FolderError};
+use crate::erasure::{self, Owners};
 use crate::identity::{self, IdentityError, IdentityNode, TenantMachine, VerifierHandle};
-use crate::keys::{SecretKeeper, VillageSecret, share};
+use crate::keys::{self, KeysNode, SecretKeeper, VillageSecret, share};
 use crate::policy::{Pdp, PdpHandle, PdpMsg, PolicyMachine};
 
 /// The key by which a node's own actors are asked.
@@ -32,6 +33,10 @@ pub struct Governance {
     pub verifier: VerifierHandle,
     /// Where the keys come from that all nodes have; there once [`Governance::begin`] has found it.
     pub secret: VillageSecret,
+    /// Seals and opens what is stored, once [`Governance::begin`] has found the root key.
+    pub keys: KeysNode,
+    /// The stores that keep data about people; each crate's is added where the crates are joined.
+    pub owners: Owners,
 }
 
 /// Why governance cannot be hosted.
@@ -61,7 +66,10 @@ pub fn install(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), 
     let secret = VillageSecret::default();
     let accounts = IdentityNode::try_new(config.identity.clone(), secret.clone())?;
     let (builder, verifier) = identity::install(builder, &accounts);
-    let governance = Governance { pdp: PdpHandle::new(config.policy.cache), verifier, secret };
+    let keys = KeysNode::new(config.keys.clone());
+    let owners = Owners::default();
+    let builder = erasure::install(keys::install(builder, &keys), &owners, secret.clone());
+    let governance = Governance { pdp: PdpHandle::new(config.policy.cache), verifier, secret, keys, owners };
     let constitution = Constitution::new(Arc::new(constitution(&config)?));
     let (pdp, keeper) = (governance.pdp.clone(), SecretKeeper::new(governance.secret.clone()));
     let builder = builder
@@ -86,11 +94,13 @@ impl Governance {
     /// of a cluster once it takes part in it.
     pub async fn begin(&self, village: &Village) {
         let (wake, settle) = (wake(village.clone()), settle(village.clone(), self.secret.clone()));
+        let root = root(village.clone(), self.keys.clone());
         if village.cluster().is_some() {
             village.task("policy.begin", wake).detach();
             village.task("secret.begin", settle).detach();
+            village.task("root.begin", root).detach();
         } else {
-            tokio::join!(wake, settle);
+            tokio::join!(wake, settle, root);
         }
     }
 }
@@ -108,6 +118,22 @@ async fn settle(village: Village, secret: VillageSecret) {
         }
         tokio::time::sleep(LATER).await;
     }
+}
+
+/// Without its root key a node keeps nothing that is personal, and that is said until it has it.
+async fn root(village: Village, keys: KeysNode) {
+    while let Err(error) = keys.settle(&village).await {
+        if village.is_draining() {
+            return;
+        }
+        tracing::error!(%error, "no root key, so nothing is sealed and nothing that is sealed opens");
+        if village.cluster().is_none() {
+            return;
+        }
+        tokio::time::sleep(LATER).await;
+    }
+    let (follow, keys) = (village.clone(), keys.clone());
+    village.task("keys.follow", async move { keys.follow(&follow).await }).detach();
 }
 
 /// The first message starts the actor, which looks for policies by itself from then on.

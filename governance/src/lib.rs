@@ -5,6 +5,7 @@
 //! | `[governance]` of `cluster.toml` | [`GovernanceConfig`] |
 //! | the rules that bind everybody, signed | [`constitution`] |
 //! | personal and secret data in text: found, masked | [`dlp`] |
+//! | all that is kept of a person, exported or erased | [`erasure`] |
 //! | who somebody is: accounts, credentials | [`identity`] |
 //! | encryption at rest, keys that can be destroyed | [`keys`] |
 //! | money and quota, double entry | [`ledger`] |
@@ -17,6 +18,7 @@
 mod config;
 pub mod constitution;
 pub mod dlp;
+pub mod erasure;
 pub mod identity;
 mod install;
 pub mod keys;

@@ -136,9 +136,9 @@ impl Home {
         Ok(Self { log, book: Arc::new(Mutex::new(book)), pseudonyms, dir: folder.into(), clock })
     }
 
-    /// Hosts log, board and witness.
+    /// Hosts log, board and witness; the other parts find the log with `Village::provided`.
     pub fn install(&self, village: VillageBuilder) -> VillageBuilder {
-        install(village, self.log.clone(), Arc::clone(&self.book), self.clock)
+        install(village.provide(self.clone()), self.log.clone(), Arc::clone(&self.book), self.clock)
     }
 
     /// Wakes what [`Home::install`] hosts.

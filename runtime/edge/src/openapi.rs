@@ -106,6 +106,9 @@ fn schemas() -> Value {
     all.add::<routes::cluster::TokenView>("Token");
     all.add::<routes::cluster::NewTokenView>("NewToken");
     all.add::<routes::policy::QuestionBody>("PolicyQuestion");
+    all.add::<routes::privacy::VaultView>("Vault");
+    all.add::<routes::privacy::ErasureBody>("ErasureBody");
+    all.add::<routes::privacy::ErasureView>("Erasure");
     all.add::<aivillage_governance::policy::Decision>("PolicyDecision");
     all.add::<aivillage_governance::policy::Explanation>("PolicyExplanation");
     all.add::<routes::policy::ConstitutionView>("Constitution");

@@ -10,6 +10,7 @@ pub(crate) mod log;
 pub(crate) mod memory;
 pub(crate) mod meta;
 pub(crate) mod policy;
+pub(crate) mod privacy;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,7 +97,7 @@ const fn openai(template: &'static str, class: Class) -> Route {
 /// A path that no route has. It needs a key, so that an outsider cannot map the routes.
 static UNKNOWN: Route = route("unknown", Class::Api);
 
-static ROUTES: [Route; 45] = [
+static ROUTES: [Route; 50] = [
     route("/v1/agents", Class::Api).get(all("agent.read", "Agent")),
     route("/v1/actors/{kind}/{key}/messages", Class::Chat).post(Need::Message),
     openai("/v1/chat/completions", Class::Chat).post(all("agent.ask", "Agent")),
@@ -139,6 +140,11 @@ static ROUTES: [Route; 45] = [
     route("/v1/log", Class::Api).get(all("audit.read", "AuditEntry")),
     route("/v1/log/entries", Class::Api).get(all("audit.read", "AuditEntry")),
     route("/v1/log/proof/{index}", Class::Api).get(one("audit.read", "AuditEntry", "index")),
+    route("/v1/vault", Class::Api).get(all("key.rotate", "Key")),
+    route("/v1/vault/rotate", Class::Chat).post(all("key.rotate", "Key")),
+    route("/v1/dsar/{subject}", Class::Chat).get(one("comp.dsar", "User", "subject")),
+    route("/v1/erasures", Class::Chat).post(all("comp.erase", "User")),
+    route("/v1/erasures/{id}", Class::Api).get(all("comp.report", "User")),
     route("/tlog/checkpoint", Class::Open),
     route("/tlog/tile/{*path}", Class::Open),
     openai("/v1/models", Class::Api).get(all("agent.read", "Agent")),
@@ -240,6 +246,11 @@ pub(crate) fn documented() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(policy::decide))
         .routes(routes!(policy::explain))
         .routes(routes!(policy::constitution))
+        .routes(routes!(privacy::vault))
+        .routes(routes!(privacy::rotate))
+        .routes(routes!(privacy::export))
+        .routes(routes!(privacy::erase))
+        .routes(routes!(privacy::erasure))
         .routes(routes!(log::status))
         .routes(routes!(log::entries))
         .routes(routes!(log::proof))
