@@ -16,6 +16,7 @@ use crate::planner::intents::{Classifier, Example, embedded};
 use crate::planner::rule::RulePlanner;
 use crate::roster::{self, RosterActor, RosterMsg};
 use crate::spec::{AgentCard, Roster, SpecError, check_intents};
+use crate::spoken::{Spoken, SpokenView};
 use crate::tools::{Tool, ToolSet};
 
 /// Folder of the data directory with further specs.
@@ -72,8 +73,10 @@ impl Setup {
         let ids: Vec<String> = roster.iter().map(|spec| spec.id.clone()).collect();
         let rules = RulePlanner::new(Classifier::new(&examples, ids.clone()), ids);
         let shared = Arc::new(Shared { roster, tools: self.tools, rules });
-        let listed = shared.clone();
+        let (listed, spoken) = (shared.clone(), Spoken::default());
         Ok(builder
+            .provide(spoken.clone())
+            .replica_view::<Conversation, SpokenView>(move |group| spoken.view(group))
             .host(|_| Conversation)
             .host(|_| ModelActor)
             .host(move |_| RosterActor { shared: listed.clone() })

@@ -13,6 +13,7 @@
 //! | what it does next | [`planner`] |
 //! | who writes the answer | [`provider`] |
 //! | answers, citations, events | [`answer`] |
+//! | whose words are in which conversation | [`ConversationData`] |
 //! | words, sentences, ranking | [`text`], [`rank`] |
 
 pub mod agent;
@@ -29,6 +30,7 @@ pub mod provider;
 pub mod rank;
 pub mod roster;
 pub mod spec;
+mod spoken;
 pub mod text;
 pub mod tools;
 mod turn;
@@ -39,3 +41,4 @@ pub use agents::{Agents, ModelInfo, Setup, install};
 pub use answer::{Answer, Citation, Evidence, Finish, Step, TurnEvent};
 pub use config::AgentsConfig;
 pub use spec::{AgentCard, SpecError};
+pub use spoken::{ConversationData, Spoken};

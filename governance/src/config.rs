@@ -9,8 +9,9 @@ use crate::constitution::chain::RootKeys;
 use crate::constitution::note::NoteKey;
 use crate::gate::{DefenceConfig, DlpStages};
 use crate::identity::IdentityConfig;
-use crate::moderation::ModeratorConfig;
+use crate::keys::KeysConfig;
 use crate::ledger::LedgerConfig;
+use crate::moderation::ModeratorConfig;
 use crate::policy::PolicyConfig;
 use crate::tlog::TlogConfig;
 
@@ -37,6 +38,8 @@ pub struct GovernanceConfig {
     pub moderation: ModeratorConfig,
     /// `[governance.ledger]`
     pub ledger: LedgerConfig,
+    /// `[governance.keys]`
+    pub keys: KeysConfig,
     /// `[governance.policy]`
     pub policy: PolicyConfig,
     /// `[governance.tlog]`
@@ -54,6 +57,7 @@ impl Default for GovernanceConfig {
             dlp: DlpStages::default(),
             identity: IdentityConfig::default(),
             moderation: ModeratorConfig::default(),
+            keys: KeysConfig::default(),
             policy: PolicyConfig::default(),
             tlog: TlogConfig::default(),
         }
@@ -72,6 +76,7 @@ impl GovernanceConfig {
         self.identity.validate()?;
         self.moderation.validate()?;
         self.ledger.validate()?;
+        self.keys.validate()?;
         self.policy.validate()?;
         self.tlog.validate()
     }

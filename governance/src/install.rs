@@ -14,12 +14,13 @@ use crate::constitution::chain::{Chain, ConstitutionError};
 use crate::constitution::document::Document;
 use crate::constitution::folder::{self, FolderError};
 use crate::constitution::note::NoteKey;
+use crate::erasure::{self, Owners};
 use crate::gate::{Gate, Moderation, Parts};
 use crate::identity::{self, Identity, IdentityError, IdentityNode, TenantMachine, VerifierHandle};
-use crate::keys::{SecretKeeper, VillageSecret, share};
+use crate::keys::{self, KeysNode, SecretKeeper, VillageSecret, share};
+use crate::ledger::Ledger;
 use crate::moderation::rules::RulesError;
 use crate::moderation::{ModelError, Moderator, ModeratorHandle};
-use crate::ledger::Ledger;
 use crate::policy::{Pdp, PdpHandle, PdpMsg, PolicyMachine};
 
 /// The key by which a node's own actors are asked.
@@ -55,6 +56,10 @@ pub struct Governance {
     pub jurors: JurorPool,
     /// Where it is logged what becomes of cases.
     pub case_log: CaseLog,
+    /// Seals and opens what is stored, once [`Governance::begin`] has found the root key.
+    pub keys: KeysNode,
+    /// The stores that keep data about people; each crate's is added where the crates are joined.
+    pub owners: Owners,
 }
 
 /// Why governance cannot be hosted.
@@ -72,9 +77,6 @@ pub enum InstallError {
     /// The constitution does not hold.
     #[error(transparent)]
     Constitution(#[from] ConstitutionError),
-    /// The moderation model of this release does not load.
-    #[error(transparent)]
-    Moderation(#[from] EngineError),
     /// Its rules do not.
     #[error(transparent)]
     Rules(#[from] RulesError),
@@ -110,7 +112,11 @@ pub fn install(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), 
         standings: Standings::default(),
         jurors: JurorPool::new(jurors),
         case_log: CaseLog::default(),
+        keys: KeysNode::new(config.keys.clone()),
+        owners: Owners::default(),
     };
+    let builder = keys::install(builder, &governance.keys);
+    let builder = erasure::install(builder, &governance.owners, governance.secret.clone());
     let builder = moderation(builder, &governance, rules);
     let builder = builder
         .provide(gate)
@@ -175,11 +181,13 @@ impl Governance {
     pub async fn begin(&self, village: &Village) {
         village.task("cases.look", look(village.clone())).detach();
         let (wake, settle) = (wake(village.clone()), settle(village.clone(), self.secret.clone()));
+        let root = root(village.clone(), self.keys.clone());
         if village.cluster().is_some() {
             village.task("policy.begin", wake).detach();
             village.task("secret.begin", settle).detach();
+            village.task("root.begin", root).detach();
         } else {
-            tokio::join!(wake, settle);
+            tokio::join!(wake, settle, root);
         }
     }
 }
@@ -210,6 +218,22 @@ async fn look(village: Village) {
             [pause, _] = LOOK;
         }
     }
+}
+
+/// Without its root key a node keeps nothing that is personal, and that is said until it has it.
+async fn root(village: Village, keys: KeysNode) {
+    while let Err(error) = keys.settle(&village).await {
+        if village.is_draining() {
+            return;
+        }
+        tracing::error!(%error, "no root key, so nothing is sealed and nothing that is sealed opens");
+        if village.cluster().is_none() {
+            return;
+        }
+        tokio::time::sleep(LATER).await;
+    }
+    let (follow, keys) = (village.clone(), keys.clone());
+    village.task("keys.follow", async move { keys.follow(&follow).await }).detach();
 }
 
 /// The first message starts the actor, which looks for policies by itself from then on.

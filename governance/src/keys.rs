@@ -13,8 +13,11 @@
 //! | the wrapped keys of a tenant, as state made of events | [`ring`] |
 //! | sealing without a mailbox | [`handle`] |
 //! | what all nodes know, how a node gets it | [`village`], [`share`] |
-//! | the actor | [`vault`] |
+//! | the actor of a tenant's keys, and its copies on other nodes | [`vault`], [`Copies`] |
+//! | how a node comes to have the root | [`node`] |
+//! | when epochs begin and end, in the whole cluster | [`keeper`], [`epochs`] |
 //! | a store whose values are sealed | [`store`] |
+//! | a value about a person in an actor's events | [`personal`] |
 //! | proof of an erasure | [`certificate`] |
 //!
 //! **Shredding.** A subject's keys leave the [`KeyRing`] at once and a tombstone refuses everything sealed to it later. What
@@ -28,9 +31,14 @@
 pub mod certificate;
 pub mod config;
 pub mod envelope;
+pub mod epochs;
 pub mod error;
 pub mod handle;
+pub mod keeper;
 pub mod keystore;
+pub mod node;
+pub mod personal;
+mod register;
 pub mod ring;
 pub mod root;
 pub mod scope;
@@ -38,18 +46,24 @@ pub mod secret;
 pub mod share;
 pub mod store;
 pub mod vault;
+mod view;
 pub mod village;
 
 pub use certificate::{CertificateError, ErasureCertificate, SignedCertificate};
 pub use config::{KeysConfig, SealKind};
+pub use epochs::{EpochMachine, EpochRefused};
 pub use error::CryptError;
 pub use handle::VaultHandle;
+pub use keeper::{EpochStatus, RootKeeper, RootMsg};
 pub use keystore::{Keystore, KeystoreError, Unlock};
+pub use node::{KeysNode, RootError, install};
+pub use personal::{Kept, Personal};
 pub use ring::{KeyRing, RingEvent};
 pub use root::Root;
 pub use scope::{DekId, Purpose, Scope, SubjectTag, TenantId};
 pub use secret::Secret;
 pub use share::{SecretKeeper, SecretMsg, ShareError};
 pub use store::EncryptedStore;
-pub use vault::{KeyVault, KeyVaultMsg, Vault};
+pub use vault::{KeyVault, KeyVaultMsg, Vault, VaultError};
+pub use view::Copies;
 pub use village::VillageSecret;

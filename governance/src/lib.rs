@@ -7,6 +7,7 @@
 //! | what follows a verdict: notices, appeals, juries | [`cases`] |
 //! | the rules that bind everybody, signed | [`constitution`] |
 //! | personal and secret data in text: found, masked | [`dlp`] |
+//! | all that is kept of a person, exported or erased | [`erasure`] |
 //! | who somebody is: accounts, credentials | [`identity`] |
 //! | encryption at rest, keys that can be destroyed | [`keys`] |
 //! | money and quota, double entry | [`ledger`] |
@@ -22,6 +23,7 @@ pub mod cases;
 mod config;
 pub mod constitution;
 pub mod dlp;
+pub mod erasure;
 pub mod gate;
 pub mod identity;
 mod install;

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 mod corpus;
+mod erasure;
 mod gate;
 mod stub;
 mod wire;

@@ -51,6 +51,10 @@ impl Argon2Cost {
 pub struct KeysConfig {
     /// How the root key is kept.
     pub seal: SealKind,
+    /// File with the passphrase; empty for none.
+    pub passphrase_file: String,
+    /// Environment variable with the passphrase, where no file is named.
+    pub passphrase_env: String,
     /// What a passphrase costs.
     pub argon2: Argon2Cost,
     /// Length of an epoch. What backups hold of an erased subject is unreadable after two.
@@ -65,6 +69,8 @@ impl Default for KeysConfig {
     fn default() -> Self {
         Self {
             seal: SealKind::File,
+            passphrase_file: String::new(),
+            passphrase_env: "VILLAGE_PASSPHRASE".to_owned(),
             argon2: Argon2Cost::default(),
             epoch: Period::from_secs(24 * 60 * 60),
             rotate_after: Period::from_secs(90 * 24 * 60 * 60),
@@ -82,6 +88,12 @@ impl KeysConfig {
         let invalid = |key: &str, why: String| Err(ConfigError::invalid(key, why));
         if !self.argon2.is_sane() {
             return invalid("governance.keys.argon2", format!("{:?} is out of bounds", self.argon2));
+        }
+        if self.seal == SealKind::Passphrase && self.passphrase_file.is_empty() && self.passphrase_env.is_empty() {
+            return invalid(
+                "governance.keys.passphrase_env",
+                "must name a variable, or passphrase_file a file".to_owned(),
+            );
         }
         if self.epoch.get() < Duration::from_mins(1) {
             return invalid("governance.keys.epoch", format!("{} is not at least 1m", self.epoch));
@@ -120,6 +132,7 @@ mod tests {
         let bad = |text: &str| toml::from_str::<KeysConfig>(text).unwrap().validate().unwrap_err().to_string();
         assert!(bad("argon2 = { m_kib = 1 }").contains("keys.argon2"));
         assert!(bad("argon2 = { m_kib = 64, p = 16 }").contains("keys.argon2"));
+        assert!(bad("seal = \"passphrase\"\npassphrase_env = \"\"").contains("keys.passphrase_env"));
         assert!(bad("epoch = \"1s\"").contains("keys.epoch"));
         assert!(bad("rotate_after = \"1h\"").contains("keys.rotate_after"));
         assert!(bad("rotate_messages = 4294967296").contains("keys.rotate_messages"));

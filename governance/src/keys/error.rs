@@ -42,6 +42,9 @@ pub enum CryptError {
     /// The tenant's keys are not in this process.
     #[error("the keys of the tenant are not loaded on this node")]
     NotLoaded,
+    /// The node has no root key yet: it is still to come from another node, or its file could not be read.
+    #[error("the node has no root key yet")]
+    NoRoot,
     /// The subject's keys were destroyed, for good.
     #[error("the subject was erased: its keys were destroyed at {at_ms} ms")]
     Shredded {
@@ -116,6 +119,7 @@ impl CryptError {
             Self::UnknownKey { .. } => "crypt_unknown_key",
             Self::NoKey => "crypt_no_key",
             Self::NotLoaded => "crypt_not_loaded",
+            Self::NoRoot => "crypt_no_root",
             Self::Shredded { .. } => "crypt_shredded",
             Self::Exhausted { .. } => "crypt_exhausted",
             Self::EpochGone { .. } => "crypt_epoch_gone",

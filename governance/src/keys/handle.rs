@@ -4,18 +4,19 @@
 //! [`ArcSwap`]: a reader takes a pointer, a new key copies a 64th of the pointers. Keys that leave are overwritten when the last
 //! reader drops them. A key in use takes some 700 bytes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use aivillage_runtime::Durable;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::envelope::{Dek, Envelope};
 use super::error::CryptError;
 use super::keystore::Keystore;
-use super::ring::KeyRing;
+use super::ring::{KeyRing, RingEvent};
 use super::scope::{DekId, Purpose, Scope, SubjectTag, TenantId};
 
 /// Maps that the subjects of a tenant are spread over.
@@ -28,8 +29,12 @@ const ALERT: u64 = 3;
 pub struct VaultHandle(Arc<Inner>);
 
 struct Inner {
-    keystore: Mutex<Keystore>,
+    keystore: Mutex<Option<Keystore>>,
     tenants: ArcSwap<HashMap<TenantId, Arc<Tenant>>>,
+    /// Rings that this node has a copy of: they stay when their actor goes.
+    copies: Mutex<HashMap<TenantId, KeyRing>>,
+    /// Tenants whose actor is in this process.
+    held: Mutex<HashSet<TenantId>>,
     refused: AtomicU64,
 }
 
@@ -70,8 +75,73 @@ impl VaultHandle {
     /// A handle without tenants; their actors bring them.
     #[must_use]
     pub fn new(keystore: Keystore) -> Self {
-        let (keystore, tenants) = (Mutex::new(keystore), ArcSwap::default());
-        Self(Arc::new(Inner { keystore, tenants, refused: AtomicU64::new(0) }))
+        let handle = Self::without_root();
+        *handle.0.keystore.lock() = Some(keystore);
+        handle
+    }
+
+    /// A handle that seals and opens nothing before it gets a root key.
+    #[must_use]
+    pub fn without_root() -> Self {
+        Self(Arc::new(Inner {
+            keystore: Mutex::default(),
+            tenants: ArcSwap::default(),
+            copies: Mutex::default(),
+            held: Mutex::default(),
+            refused: AtomicU64::new(0),
+        }))
+    }
+
+    /// Whether the root key is there.
+    #[must_use]
+    pub fn has_root(&self) -> bool {
+        self.0.keystore.lock().is_some()
+    }
+
+    /// Takes the root key; the first one stays. What this node has copies of opens from now on.
+    pub(crate) fn take_root(&self, keystore: Keystore) {
+        self.0.keystore.lock().get_or_insert(keystore);
+        for ring in self.0.copies.lock().values() {
+            self.show(ring, None);
+        }
+    }
+
+    /// Keeps the copy of a ring that this node has.
+    pub(crate) fn keep_copy(&self, tenant: TenantId, ring: KeyRing) {
+        self.show(&ring, None);
+        self.0.copies.lock().insert(tenant, ring);
+    }
+
+    /// Changes the copy of a ring by an event.
+    pub(crate) fn change_copy(&self, tenant: TenantId, event: &RingEvent) {
+        let mut copies = self.0.copies.lock();
+        let ring = copies.entry(tenant).or_default();
+        ring.apply(event);
+        match event {
+            RingEvent::DekCreated { .. } | RingEvent::Shredded { .. } => self.show(ring, event.subject()),
+            RingEvent::Founded { .. } => self.show(ring, None),
+            _ => {}
+        }
+    }
+
+    /// The node has no copies of these rings any more.
+    pub(crate) fn drop_copies(&self, tenants: impl Iterator<Item = TenantId>) {
+        for tenant in tenants {
+            self.0.copies.lock().remove(&tenant);
+            self.forget(tenant);
+        }
+    }
+
+    fn show(&self, ring: &KeyRing, subject: Option<SubjectTag>) {
+        let shown = match subject {
+            Some(subject) => self.publish_subject(ring, subject),
+            None => self.publish(ring),
+        };
+        match shown {
+            // They are shown once the root is there.
+            Ok(()) | Err(CryptError::NoRoot) => {}
+            Err(error) => tracing::error!(%error, "a tenant's keys do not open on this node"),
+        }
     }
 
     /// Seals `plain` into the record `record`, which is where it will be stored.
@@ -111,14 +181,21 @@ impl VaultHandle {
     }
 
     /// Runs `work` on the file that the root key is in. What writes it blocks.
-    pub(crate) fn keystore<T>(&self, work: impl FnOnce(&mut Keystore) -> T) -> T {
-        work(&mut self.0.keystore.lock())
+    ///
+    /// # Errors
+    /// [`CryptError::NoRoot`].
+    pub(crate) fn keystore<T>(&self, work: impl FnOnce(&mut Keystore) -> T) -> Result<T, CryptError> {
+        self.0.keystore.lock().as_mut().map(work).ok_or(CryptError::NoRoot)
     }
 
     /// Takes the whole ring of a tenant.
     pub(crate) fn publish(&self, ring: &KeyRing) -> Result<(), CryptError> {
         let Some(tenant) = ring.tenant() else { return Ok(()) };
         let before = self.0.tenants.load().get(&tenant).cloned();
+        // A copy of the ring may be behind its actor.
+        if before.as_ref().is_some_and(|tenant| *tenant.version.lock() > ring.version()) {
+            return Ok(());
+        }
         let mut shards: Vec<Shard> = std::iter::repeat_with(Shard::new).take(SHARDS).collect();
         for subject in ring.subjects() {
             let in_use = before.as_ref().map_or_else(Keys::default, |tenant| tenant.in_use(subject));
@@ -155,8 +232,23 @@ impl VaultHandle {
         Ok(())
     }
 
-    /// Forgets the keys of a tenant.
-    pub(crate) fn forget(&self, tenant: TenantId) {
+    /// Takes the ring of a tenant whose actor is in this process from now on.
+    pub(crate) fn hold(&self, ring: &KeyRing, tenant: TenantId) -> Result<(), CryptError> {
+        self.0.held.lock().insert(tenant);
+        self.publish(ring)
+    }
+
+    /// The tenant's actor is in this process no more.
+    pub(crate) fn release(&self, tenant: TenantId) {
+        self.0.held.lock().remove(&tenant);
+        self.forget(tenant);
+    }
+
+    /// Forgets the keys of a tenant, if neither its actor nor a copy of its ring is here.
+    fn forget(&self, tenant: TenantId) {
+        if self.0.copies.lock().contains_key(&tenant) || self.0.held.lock().contains(&tenant) {
+            return;
+        }
         self.0.tenants.rcu(|tenants| {
             let mut tenants = HashMap::clone(tenants);
             tenants.remove(&tenant);
@@ -196,7 +288,7 @@ impl VaultHandle {
         if let Some(tombstone) = ring.tombstone(subject) {
             return Ok(Some(Subject::Shredded { at_ms: tombstone.at_ms }));
         }
-        let opened = ring.open_subject(self.0.keystore.lock().root(), subject)?;
+        let opened = self.keystore(|keystore| ring.open_subject(keystore.root(), subject))??;
         let keys: Keys = opened
             .into_iter()
             .map(|(purpose, dek)| {
@@ -265,7 +357,7 @@ mod tests {
         fn new() -> Self {
             let handle = VaultHandle::new(Keystore::in_memory().unwrap());
             let mut made = Self { handle, ring: KeyRing::default() };
-            let found = made.handle.keystore(|keystore| KeyRing::found(tenant(), keystore.root())).unwrap();
+            let found = made.handle.keystore(|keystore| KeyRing::found(tenant(), keystore.root())).unwrap().unwrap();
             made.ring.apply(&found);
             made.handle.publish(&made.ring).unwrap();
             made
@@ -280,7 +372,7 @@ mod tests {
             let scope = scope(name);
             let ring = &self.ring;
             let id = DekId(Uuid::from_u128(id));
-            let event = self.handle.keystore(|keystore| ring.new_dek(keystore.root(), &scope, id, 1)).unwrap();
+            let event = self.handle.keystore(|keystore| ring.new_dek(keystore.root(), &scope, id, 1)).unwrap().unwrap();
             self.apply(scope.subject, &event);
         }
     }

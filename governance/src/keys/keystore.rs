@@ -136,11 +136,30 @@ impl Keystore {
     /// # Errors
     /// See [`KeystoreError`]; nothing is written then.
     pub fn open(dir: &Path, unlock: &Unlock, now_ms: u64) -> Result<Self, KeystoreError> {
-        let path = dir.join(FILE);
-        match file::read(&path)? {
-            Some(stored) => stored.unlock(path, unlock),
-            None => Self::create(path, unlock, now_ms),
+        match Self::find(dir, unlock)? {
+            Some(found) => Ok(found),
+            None => Self::create(dir.join(FILE), unlock, now_ms),
         }
+    }
+
+    /// Reads the root key of the directory `dir`; none if it has none.
+    ///
+    /// # Errors
+    /// As [`Keystore::open`].
+    pub fn find(dir: &Path, unlock: &Unlock) -> Result<Option<Self>, KeystoreError> {
+        let path = dir.join(FILE);
+        file::read(&path)?.map(|stored| stored.unlock(path, unlock)).transpose()
+    }
+
+    /// Keeps a root key that another node has, in place of one that the directory may have; in memory without a directory.
+    ///
+    /// # Errors
+    /// As [`Keystore::open`]; the file that was there stays then.
+    pub(crate) fn adopt(dir: Option<&Path>, unlock: &Unlock, root: Root, now_ms: u64) -> Result<Self, KeystoreError> {
+        let (path, sealing) = (dir.map(|dir| dir.join(FILE)), Sealing::new(unlock)?);
+        let adopted = Self { path, sealing, root, since_ms: now_ms, tenants: BTreeMap::new() };
+        adopted.save()?;
+        Ok(adopted)
     }
 
     /// A root key that ends with the process: for tests, and for nodes without a data directory.
@@ -233,6 +252,37 @@ impl Keystore {
         self.root.retire(needed);
         self.save_or(root)?;
         Ok(self.root.first())
+    }
+
+    /// Whether nothing was ever sealed under this root.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.tenants.is_empty() && self.root.current() == 1
+    }
+
+    /// Every tenant, with the oldest epoch that its keys are wrapped in.
+    pub(crate) fn needs(&self) -> &BTreeMap<TenantId, u64> {
+        &self.tenants
+    }
+
+    /// Takes over what a cluster has decided: goes on to the epoch `current`, destroys those before `first`.
+    ///
+    /// # Errors
+    /// [`CryptError::Keystore`], [`CryptError::EpochAhead`]; all is as before then.
+    pub(crate) fn follow(
+        &mut self,
+        (first, current): (u64, u64),
+        since_ms: u64,
+        tenants: &BTreeMap<TenantId, u64>,
+    ) -> Result<(), CryptError> {
+        if self.root.current() >= current && self.root.first() >= first && self.tenants == *tenants {
+            return Ok(());
+        }
+        let before = (self.copy_root(), self.since_ms, self.tenants.clone());
+        self.root.reach(current)?;
+        self.root.retire(first);
+        (self.since_ms, self.tenants) = (since_ms, tenants.clone());
+        self.save().inspect_err(|_| (self.root, self.since_ms, self.tenants) = before)?;
+        Ok(())
     }
 
     fn copy_root(&self) -> Root {

@@ -68,6 +68,26 @@ impl Root {
         self.current += 1;
     }
 
+    /// Goes on to an epoch that other nodes have begun; nothing is destroyed yet.
+    ///
+    /// # Errors
+    /// [`CryptError::EpochAhead`].
+    pub(crate) fn reach(&mut self, epoch: u64) -> Result<(), CryptError> {
+        if epoch.saturating_sub(self.first) >= MAX_AHEAD {
+            return Err(CryptError::EpochAhead { epoch, current: self.current });
+        }
+        self.current = self.current.max(epoch);
+        Ok(())
+    }
+
+    /// Tells this root from others, by what it is at an epoch. It tells nothing of the keys.
+    ///
+    /// # Errors
+    /// As [`Root::epoch_key`].
+    pub(crate) fn mark(&self, epoch: u64) -> Result<[u8; 32], CryptError> {
+        Ok(*derive(&self.epoch_key(epoch)?, b"aivillage mark of an epoch").bytes())
+    }
+
     /// Destroys the keys of epochs before `epoch`, but keeps the newest [`KEPT_EPOCHS`].
     pub(crate) fn retire(&mut self, epoch: u64) {
         let until = epoch.min((self.current + 1).saturating_sub(KEPT_EPOCHS));
@@ -151,6 +171,19 @@ mod tests {
         root.retire(3);
         assert_eq!(root.epoch_key(1).err(), Some(CryptError::EpochGone { epoch: 1, first: 2 }));
         assert_eq!(root.epoch_key(u64::MAX).err(), Some(CryptError::EpochAhead { epoch: u64::MAX, current: 3 }));
+    }
+
+    #[test]
+    fn roots_have_marks_of_their_own_that_stay() {
+        let (mut root, other) = (root(), Root::generate().unwrap());
+        let mark = root.mark(5).unwrap();
+        root.reach(5).unwrap();
+        root.reach(3).unwrap();
+        root.retire(4);
+        assert_eq!((root.first(), root.current(), root.mark(5).unwrap()), (4, 5, mark));
+        assert!(mark != other.mark(5).unwrap() && mark != root.mark(4).unwrap() && mark != key(&root, 5));
+        assert!(matches!(root.reach(u64::MAX), Err(CryptError::EpochAhead { epoch: u64::MAX, current: 5 })));
+        assert_eq!(root.mark(3).err(), Some(CryptError::EpochGone { epoch: 3, first: 4 }));
     }
 
     #[test]

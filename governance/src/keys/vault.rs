@@ -23,6 +23,8 @@ use super::config::KeysConfig;
 use super::error::CryptError;
 use super::handle::VaultHandle;
 use super::keystore::KeystoreError;
+use super::node::KeysNode;
+use super::register::Register;
 use super::ring::{KeyRing, RingEvent, RotateWhen};
 use super::scope::{DekId, Purpose, Scope, SubjectTag, TenantId};
 
@@ -68,8 +70,10 @@ pub enum KeyVaultMsg {
     Shred(SubjectTag, Reply<Result<Shredding, CryptError>>),
     /// What there is, without secrets.
     Status(Reply<VaultStatus>),
-    /// Moves the keys into the root's current epoch and replaces those that are due; tells the oldest epoch still needed.
-    AdvanceEpoch(Reply<Result<u64, CryptError>>),
+    /// Moves the keys into this epoch or a later one and replaces those that are due; tells the oldest epoch still needed.
+    AdvanceEpoch(u64, Reply<Result<u64, CryptError>>),
+    /// The wrapped keys, for a node that has no copy of them.
+    Ring(Reply<KeyRing>),
     /// One step of that; between two of them other mail is handled.
     Step,
 }
@@ -175,11 +179,14 @@ impl Actor for KeyVault {
     async fn pre_start(&self, _: ActorRef<Self::Msg>, cx: ActorCx) -> Result<Keys, ActorProcessingErr> {
         let tenant = TenantId(cx.key().parse()?);
         let (ring, config) = (cx.recover::<KeyRing>().await?, cx.config("governance.keys")?);
-        let mut keys = Keys { cx, tenant, ring, handle: self.handle.clone(), config, waiting: Vec::new() };
-        if let Some(epoch) = keys.ring.epoch() {
-            keys.enroll(epoch).await?;
+        if let Some(node) = cx.village().provided::<KeysNode>() {
+            node.ready(cx.village()).await?;
         }
-        keys.handle.publish(&keys.ring)?;
+        let keys = Keys { cx, tenant, ring, handle: self.handle.clone(), config, waiting: Vec::new() };
+        if let Some(epoch) = keys.ring.epoch() {
+            keys.register().enroll(tenant, epoch).await?;
+        }
+        keys.handle.hold(&keys.ring, tenant)?;
         Ok(keys)
     }
 
@@ -206,14 +213,15 @@ impl Actor for KeyVault {
             }
             KeyVaultMsg::Shred(subject, reply) => reply.complete(answer(keys.shred(subject).await)),
             KeyVaultMsg::Status(reply) => reply.send(keys.status()),
-            KeyVaultMsg::AdvanceEpoch(reply) => keys.begin_epoch(&me, reply).await,
+            KeyVaultMsg::AdvanceEpoch(epoch, reply) => keys.begin_epoch(&me, epoch, reply).await,
+            KeyVaultMsg::Ring(reply) => reply.send(KeyRing::clone(&keys.ring)),
             KeyVaultMsg::Step => keys.step(&me).await,
         }
         Ok(())
     }
 
     async fn post_stop(&self, _: ActorRef<Self::Msg>, keys: &mut Keys) -> Result<(), ActorProcessingErr> {
-        keys.handle.forget(keys.tenant);
+        keys.handle.release(keys.tenant);
         Ok(())
     }
 }
@@ -235,6 +243,15 @@ impl From<CryptError> for Fault {
 impl From<KeystoreError> for Fault {
     fn from(error: KeystoreError) -> Self {
         Self::Crypt(error.into())
+    }
+}
+
+impl From<VaultError> for Fault {
+    fn from(error: VaultError) -> Self {
+        match error {
+            VaultError::Crypt(error) => Self::Crypt(error),
+            other => Self::Call(other.into()),
+        }
     }
 }
 
@@ -275,7 +292,7 @@ impl Keys {
     async fn rotate(&mut self, scope: &Scope) -> Result<DekId, Fault> {
         self.found().await?;
         let (id, now_ms, ring) = (DekId::now(), clock::unix_ms(), &self.ring);
-        let event = self.handle.keystore(|keystore| ring.new_dek(keystore.root(), scope, id, now_ms))?;
+        let event = self.handle.keystore(|keystore| ring.new_dek(keystore.root(), scope, id, now_ms))??;
         self.ring.commit(event).await?;
         self.handle.publish_subject(&self.ring, scope.subject)?;
         Ok(id)
@@ -312,29 +329,35 @@ impl Keys {
         if self.ring.tenant().is_some() {
             return Ok(());
         }
-        let event = self.handle.keystore(|keystore| KeyRing::found(self.tenant, keystore.root()))?;
+        self.register().follow().await?;
+        let event = self.handle.keystore(|keystore| KeyRing::found(self.tenant, keystore.root()))??;
         if let RingEvent::Founded { epoch, .. } = &event {
-            self.enroll(*epoch).await?;
+            self.register().enroll(self.tenant, *epoch).await?;
         }
         self.ring.commit(event).await?;
         Ok(self.handle.publish(&self.ring)?)
     }
 
-    async fn enroll(&mut self, epoch: u64) -> Result<(), CryptError> {
-        let (handle, tenant) = (self.handle.clone(), self.tenant);
-        let work = move || handle.keystore(|keystore| keystore.enroll(tenant, epoch));
-        let done = self.cx.village().blocking("keys.enroll", work).await;
-        Ok(done.map_err(|error| CryptError::Keystore { detail: error.to_string() })??)
+    fn register(&self) -> Register<'_> {
+        Register::new(self.cx.village(), &self.handle)
     }
 
     fn rotate_when(&self) -> RotateWhen {
         RotateWhen { messages: self.config.rotate_messages, age_ms: self.config.rotate_after_ms() }
     }
 
-    async fn begin_epoch(&mut self, me: &ActorRef<Mail<KeyVaultMsg>>, reply: Reply<Result<u64, CryptError>>) {
+    async fn begin_epoch(
+        &mut self,
+        me: &ActorRef<Mail<KeyVaultMsg>>,
+        epoch: u64,
+        reply: Reply<Result<u64, CryptError>>,
+    ) {
         self.waiting.push(reply);
         if self.waiting.len() > 1 {
             return;
+        }
+        if let Err(error) = self.register().reach(epoch).await {
+            return self.end_epoch(Err(error.into()));
         }
         match self.replace_due().await {
             Ok(()) => self.step(me).await,
@@ -371,18 +394,14 @@ impl Keys {
 
     async fn move_on(&mut self) -> Result<bool, Fault> {
         let ring = &self.ring;
-        let Some(event) = self.handle.keystore(|keystore| ring.next_step(keystore.root()))? else { return Ok(false) };
+        let Some(event) = self.handle.keystore(|keystore| ring.next_step(keystore.root()))?? else { return Ok(false) };
         self.ring.commit(event).await?;
         Ok(true)
     }
 
     fn end_epoch(&mut self, outcome: Result<Option<u64>, Fault>) {
         let current = self.handle.keystore(|keystore| keystore.root().current());
-        let outcome = outcome.map(|epoch| epoch.unwrap_or(current));
-        if let Ok(epoch) = outcome {
-            self.handle.keystore(|keystore| keystore.moved(self.tenant, epoch));
-        }
-        let outcome = answer(outcome);
+        let outcome = answer(outcome.and_then(|epoch| Ok(epoch.map_or(current, Ok)?)));
         for reply in self.waiting.drain(..) {
             reply.complete(outcome.clone());
         }

@@ -142,9 +142,9 @@ impl Home {
         Ok(Self { log, book, pseudonyms, dir: folder.into(), reread, clock })
     }
 
-    /// Hosts log, board and witness.
+    /// Hosts log, board and witness; the other parts find the log with `Village::provided`.
     pub fn install(&self, village: VillageBuilder) -> VillageBuilder {
-        install(village, self.log.clone(), Arc::clone(&self.book), self.clock)
+        install(village.provide(self.clone()), self.log.clone(), Arc::clone(&self.book), self.clock)
     }
 
     /// Wakes what [`Home::install`] hosts, and looks after it from then on: whose cosignatures count, and whether the files stay

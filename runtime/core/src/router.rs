@@ -233,6 +233,30 @@ impl Router {
         lane.tell(&to, &Envelope::default(), body).await
     }
 
+    /// Asks an actor on another node, wherever others of its kind are. The answer, if it asks for one, has been delivered when this
+    /// resolves.
+    pub(crate) async fn ask_on<B: Wire>(
+        &self,
+        node: NodeId,
+        (route, key): (&KindRoute, &str),
+        mail: Mail<B>,
+        deadline: Instant,
+    ) -> Result<(), CallError> {
+        let mut body = Scratch::take();
+        let deliver = encode_wire(route.codec, &mail.body, &mut body)?;
+        let envelope = Envelope::of(&mail.cx)?;
+        let to = To { node: false, kind: route.id, version: route.version, key };
+        let asked = async {
+            let lane = self.lane(node).ok_or(CallError::Unreachable { node, sent: false })?;
+            lane.ask(&to, &envelope, &body).await.map_err(CallError::from)
+        };
+        let answer = tokio::time::timeout_at(deadline, asked).await.unwrap_or(Err(CallError::Timeout));
+        if let Some(deliver) = deliver {
+            deliver(answer);
+        }
+        Ok(())
+    }
+
     /// Sends a tell to another node if nothing stands in its way. Otherwise, and if it is an ask, the message comes back for
     /// [`Self::forward`].
     pub(crate) fn send_now<B: Wire>(&self, to: Destination<'_>, mail: Mail<B>) -> Result<Option<Outgoing>, CallError> {

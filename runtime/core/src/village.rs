@@ -15,11 +15,11 @@ use ractor::Actor;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::actor_cx::ActorCx;
-use crate::addr::{Addr, Target};
+use crate::addr::{Addr, Target, await_reply};
 use crate::blob::{BlobError, Blobs, Counted};
 use crate::clock;
 use crate::cluster::control::Replica;
@@ -37,12 +37,12 @@ use crate::home::{Home, MAX_GROUPS, View};
 use crate::hosted_kind::{ActorInfo, CallOptions, HostedKind, KindInfo, LocalKind};
 use crate::identity::{Identity, IdentityError};
 use crate::kind::{Durability, KIND_NAME_MAX, Kind};
-use crate::mail::Mail;
+use crate::mail::{Mail, MsgCx, Reply};
 use crate::node_id::{NodeId, Run, next_incarnation};
 use crate::raft::{self, GroupId, StateView};
 use crate::registry::{self, Expose, ExposeError, MessageInfo};
 use crate::replica_view::{ReplicaView, Views};
-use crate::router::Router;
+use crate::router::{KindRoute, Router};
 use crate::store::{self, Batch, Level, Measured, MemoryStore, Store, StoreConfig, StoreError};
 use crate::supervisor::{ChildSpec, RestartPolicy, Strategy, SupervisorHandle, SupervisorSpec};
 use crate::task::{TaskHandle, Tasks};
@@ -528,6 +528,29 @@ impl Village {
             Err(_) => Target::Nowhere(CallError::UnknownKind { kind: K::NAME.to_owned() }),
         };
         Addr::new(target)
+    }
+
+    /// Asks the actor that another node has of a [`Placement::PerNode`](crate::Placement::PerNode) kind. Its answers are those of
+    /// [`Addr::ask`]; nothing is sent twice.
+    ///
+    /// # Errors
+    /// Any [`CallError`]; `Unreachable` when there is no link to the node.
+    pub async fn ask_on<K: Kind, T: Send + 'static>(
+        &self,
+        node: NodeId,
+        key: &str,
+        body: impl FnOnce(Reply<T>) -> K::Body,
+    ) -> Result<T, CallError> {
+        if node == self.node_id() {
+            return self.addr::<K>(key).ask(body).await;
+        }
+        let mut cx = MsgCx::current().inherited();
+        let call_timeout = self.0.limits.call_timeout();
+        let deadline = *cx.deadline_mut().get_or_insert_with(|| Instant::now() + call_timeout);
+        let (answer, answered) = oneshot::channel();
+        let mail = Mail::new(body(Reply::typed(answer)), cx);
+        self.0.router.ask_on(node, (&KindRoute::of::<K>(), key), mail, deadline).await?;
+        await_reply(answered, deadline).await
     }
 
     /// The directory of a kind that this node does not host.

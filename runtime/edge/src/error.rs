@@ -128,6 +128,8 @@ codes! {
     NoCluster "no_cluster" CONFLICT "This village is not part of a cluster.";
     VersionMismatch "version_mismatch" CONFLICT "The node with the actor has another version of its messages.";
     IdempotencyInProgress "idempotency_in_progress" CONFLICT "The first request with this key is still running.";
+    Erased "crypt_shredded" GONE "The person was erased; nothing is kept of them any more.";
+    ErasureIncomplete "erasure_incomplete" CONFLICT "The keys are destroyed, but not everything is removed yet.";
     Gone "gone" GONE "It existed and was removed.";
     PayloadTooLarge "payload_too_large" PAYLOAD_TOO_LARGE "The body is larger than this route takes.";
     UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The route does not read this content type.";
@@ -154,6 +156,8 @@ codes! {
     Shed "shed" SERVICE_UNAVAILABLE "The server is at its limit.";
     Draining "draining" SERVICE_UNAVAILABLE "The node is stopping.";
     ModelUnavailable "model_unavailable" SERVICE_UNAVAILABLE "No model can answer now.";
+    NoRootKey "crypt_no_root" SERVICE_UNAVAILABLE "The keys that personal data is sealed with are not there yet.";
+    EpochRefused "crypt_epoch" SERVICE_UNAVAILABLE "The keys could not move into the next epoch.";
     PolicyUnavailable "policy_unavailable" SERVICE_UNAVAILABLE "No policies are loaded; nothing is allowed until they are.";
     Unavailable "unavailable" SERVICE_UNAVAILABLE "A part that is needed cannot be reached.";
     GovernanceUnavailable "governance_unavailable" SERVICE_UNAVAILABLE "What is needed to judge, to log or to tell who calls is not there.";

@@ -109,6 +109,9 @@ fn schemas() -> Value {
     all.add::<routes::policy::BundleBody>("PolicyBundle");
     all.add::<aivillage_governance::policy::Applied>("PolicyApplied");
     all.add::<aivillage_governance::policy::PdpStatus>("PolicyStatus");
+    all.add::<routes::privacy::VaultView>("Vault");
+    all.add::<routes::privacy::ErasureBody>("ErasureBody");
+    all.add::<routes::privacy::ErasureView>("Erasure");
     all.add::<aivillage_governance::policy::Decision>("PolicyDecision");
     all.add::<aivillage_governance::policy::Explanation>("PolicyExplanation");
     all.add::<routes::policy::ConstitutionView>("Constitution");

@@ -15,6 +15,7 @@ pub(crate) mod memory;
 pub(crate) mod meta;
 pub(crate) mod moderation;
 pub(crate) mod policy;
+pub(crate) mod privacy;
 pub(crate) mod tenants;
 pub(crate) mod users;
 
@@ -126,7 +127,7 @@ const fn openai(template: &'static str, class: Class) -> Route {
 /// A path that no route has. It needs a key, so that an outsider cannot map the routes.
 static UNKNOWN: Route = route("unknown", Class::Api);
 
-static ROUTES: [Route; 72] = [
+static ROUTES: [Route; 77] = [
     route("/v1/agents", Class::Api).get(all("agent.read", "Agent")),
     route("/v1/actors/{kind}/{key}/messages", Class::Chat).post(Need::Later),
     openai("/v1/chat/completions", Class::Chat).post(all("agent.ask", "Agent")),
@@ -199,6 +200,11 @@ static ROUTES: [Route; 72] = [
     route("/v1/keys/{id}", Class::Api).delete(Need::Later),
     route("/v1/tenants", Class::Api).get(all("system.monitor", "System")).post(all("tenant.create", "Tenant")).secret(),
     route("/v1/tenants/{name}", Class::Api).patch(one("tenant.manage", "Tenant", "name")),
+    route("/v1/vault", Class::Api).get(all("key.rotate", "Key")),
+    route("/v1/vault/rotate", Class::Chat).post(all("key.rotate", "Key")),
+    route("/v1/dsar/{subject}", Class::Chat).get(one("comp.dsar", "User", "subject")),
+    route("/v1/erasures", Class::Chat).post(all("comp.erase", "User")),
+    route("/v1/erasures/{id}", Class::Api).get(all("comp.report", "User")),
     route("/tlog/checkpoint", Class::Open),
     route("/tlog/tile/{*path}", Class::Open),
     openai("/v1/models", Class::Api).get(all("agent.read", "Agent")),
@@ -325,6 +331,11 @@ pub(crate) fn documented() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(ledger::show))
         .routes(routes!(ledger::transfers))
         .routes(routes!(ledger::audit))
+        .routes(routes!(privacy::vault))
+        .routes(routes!(privacy::rotate))
+        .routes(routes!(privacy::export))
+        .routes(routes!(privacy::erase))
+        .routes(routes!(privacy::erasure))
         .routes(routes!(log::status))
         .routes(routes!(log::entries))
         .routes(routes!(log::proof))

@@ -13,11 +13,13 @@ mod client;
 mod cluster;
 mod config;
 mod constitution;
+mod dsar;
 mod failure;
 mod fleet;
 mod jobs;
 mod join;
 mod key;
+mod keys;
 mod ledger;
 mod log;
 mod login;
@@ -143,6 +145,12 @@ enum Command {
     /// The transparency log: what was done and denied, provable to anyone.
     #[command(subcommand)]
     Log(log::Log),
+    /// The keys that personal data is sealed with.
+    #[command(subcommand)]
+    Keys(keys::Keys),
+    /// What is kept of a person: shown, erased, proven to be erased.
+    #[command(subcommand)]
+    Dsar(dsar::Dsar),
     /// Check or show the configuration.
     #[command(subcommand)]
     Config(config::Config),
@@ -210,6 +218,8 @@ fn run(cli: Cli) -> Outcome {
         Command::Bench(bench) => block_on(bench.run(&global)),
         Command::Ledger(ledger) => block_on(ledger.run(&global)),
         Command::Log(log) => block_on(log.run(&global)),
+        Command::Keys(keys) => block_on(keys.run(&global)),
+        Command::Dsar(dsar) => block_on(dsar.run(&global)),
         Command::Version => {
             version(&global);
             Ok(())

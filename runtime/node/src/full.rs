@@ -1,6 +1,6 @@
 //! The whole village in one process, and the short way to its parts.
 
-use aivillage_actors::{Agents, Answer, AskRequest, SpecError};
+use aivillage_actors::{Agents, Answer, AskRequest, ConversationData, SpecError};
 use aivillage_governance::{Governance, InstallError};
 use aivillage_memory::Memory;
 use aivillage_runtime::{CallError, Village, VillageBuilder};
@@ -33,6 +33,7 @@ pub fn full(builder: VillageBuilder) -> Result<VillageBuilder, FullError> {
 /// See [`FullError`].
 pub fn governed(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), FullError> {
     let (builder, governance) = aivillage_governance::install(builder)?;
+    governance.owners.add(ConversationData);
     let builder = aivillage_edge::install(aivillage_actors::install(aivillage_memory::install(builder))?);
     Ok((builder, governance))
 }

@@ -33,6 +33,31 @@ fn root_comes_back_from_its_file() {
 }
 
 #[test]
+fn root_that_cannot_be_written_stays_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Keystore::open(dir.path(), &Unlock::File, 1).unwrap();
+    let (first, tenants) = (key(&store), BTreeMap::from([(tenant("a"), 3)]));
+    let place =
+        |store: &Keystore| (store.root().first(), store.root().current(), store.since_ms(), store.needs().len());
+    fs::create_dir_all(dir.path().join("root.key.new/x")).unwrap();
+    assert!(matches!(store.follow((2, 3), 9, &tenants), Err(CryptError::Keystore { .. })));
+    let other = Root::generate().unwrap();
+    assert!(matches!(Keystore::adopt(Some(dir.path()), &Unlock::File, other, 9), Err(KeystoreError::Io { .. })));
+    let found = Keystore::find(dir.path(), &Unlock::File).unwrap().unwrap();
+    assert_eq!((place(&store), place(&found), key(&found)), ((1, 1, 1, 0), (1, 1, 1, 0), first));
+    assert!(store.is_unused());
+
+    fs::remove_dir_all(dir.path().join("root.key.new")).unwrap();
+    store.follow((2, 3), 9, &tenants).unwrap();
+    store.follow((1, 1), 1, &tenants).unwrap();
+    let found = Keystore::find(dir.path(), &Unlock::File).unwrap().unwrap();
+    assert_eq!((place(&store), place(&found)), ((2, 3, 9, 1), (2, 3, 9, 1)));
+    assert!(matches!(store.follow((2, u64::MAX), 9, &tenants), Err(CryptError::EpochAhead { .. })));
+    assert_eq!(place(&store), (2, 3, 9, 1));
+    assert!(Keystore::find(&dir.path().join("elsewhere"), &Unlock::File).unwrap().is_none());
+}
+
+#[test]
 fn passphrase_guards_the_root() {
     let dir = tempfile::tempdir().unwrap();
     let good = passphrase("correct horse");

@@ -67,3 +67,14 @@ pub enum RingEvent {
         at_ms: u64,
     },
 }
+
+impl RingEvent {
+    /// Whose keys it changes; none of an event that changes how they are wrapped only.
+    #[must_use]
+    pub fn subject(&self) -> Option<SubjectTag> {
+        match self {
+            Self::DekCreated { subject, .. } | Self::Shredded { subject, .. } => Some(*subject),
+            _ => None,
+        }
+    }
+}

@@ -44,7 +44,7 @@ async fn put(store: &impl Store, tree: TreeId, key: &str, value: &str) -> Result
 fn crypt(error: &StoreError) -> Option<&CryptError> {
     match vault_error(error)? {
         VaultError::Crypt(error) => Some(error),
-        VaultError::Call(_) => None,
+        _ => None,
     }
 }
 

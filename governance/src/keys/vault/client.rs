@@ -1,12 +1,15 @@
 //! The way to the vaults for the rest of a node.
 
-use aivillage_runtime::{Addr, CallError, Village};
+use aivillage_runtime::{Addr, AppError, CallError, DecideError, Village};
 use futures::future::join_all;
 use serde_bytes::ByteBuf;
 
 use super::{KeyVault, KeyVaultMsg, Plain, Shredding};
+use crate::keys::epochs::EpochRefused;
 use crate::keys::error::CryptError;
 use crate::keys::handle::VaultHandle;
+use crate::keys::node::KeysNode;
+use crate::keys::register::Register;
 use crate::keys::scope::{Scope, SubjectTag, TenantId};
 
 /// Vaults that are asked at the same time.
@@ -21,6 +24,28 @@ pub enum VaultError {
     /// It could not be asked.
     #[error("key vault: {0}")]
     Call(#[from] CallError),
+    /// The cluster decided against it.
+    #[error(transparent)]
+    Refused(#[from] EpochRefused),
+    /// The cluster did not decide.
+    #[error("the epochs of the keys: {0}")]
+    Undecided(String),
+}
+
+impl From<DecideError> for VaultError {
+    fn from(error: DecideError) -> Self {
+        Self::Undecided(error.to_string())
+    }
+}
+
+impl From<VaultError> for CallError {
+    fn from(error: VaultError) -> Self {
+        match error {
+            VaultError::Crypt(error) => error.into(),
+            VaultError::Call(error) => error,
+            VaultError::Refused(_) | VaultError::Undecided(_) => AppError::new("crypt_epoch", error.to_string()).into(),
+        }
+    }
 }
 
 /// What became of an epoch.
@@ -46,6 +71,12 @@ impl Vault {
     #[must_use]
     pub fn new(village: Village, handle: VaultHandle) -> Self {
         Self { village, handle }
+    }
+
+    /// The vaults of a village that was built with [`install`](fn@crate::install); none of one without governance.
+    #[must_use]
+    pub fn of(village: &Village) -> Option<Self> {
+        village.provided::<KeysNode>().map(|node| Self::new(village.clone(), node.handle().clone()))
     }
 
     /// The village whose vaults these are.
@@ -140,42 +171,30 @@ impl Vault {
     }
 
     /// Begins the next epoch, moves the keys of every tenant into it, then destroys the epochs that nobody needs. To be called
-    /// once per `governance.keys.epoch`; an interruption is made good by the next call.
+    /// once per `governance.keys.epoch`, by one node; an interruption is made good by the next call.
     ///
     /// # Errors
-    /// [`CryptError::Keystore`] when the key file cannot be written. Tenants that fail are in [`Advanced::behind`].
+    /// When the epoch could not begin. Tenants that fail are in [`Advanced::behind`].
     pub async fn advance_epoch(&self, now_ms: u64) -> Result<Advanced, VaultError> {
-        let (current, tenants) = self
-            .on_disk(move |handle| {
-                handle.keystore(|keystore| Ok((keystore.advance(now_ms)?, keystore.tenants().collect::<Vec<_>>())))
-            })
-            .await?;
-        let mut behind = Vec::new();
-        for some in tenants.chunks(AT_ONCE) {
-            let asked = some.iter().map(|tenant| async { (*tenant, self.move_on(*tenant).await) });
-            let failed = join_all(asked).await.into_iter();
-            behind.extend(failed.filter_map(|(tenant, outcome)| outcome.err().map(|error| (tenant, error))));
+        let register = Register::new(&self.village, &self.handle);
+        let current = register.begin(now_ms).await?;
+        let (mut moved, mut behind) = (Vec::new(), Vec::new());
+        for some in register.tenants()?.chunks(AT_ONCE) {
+            let asked = some.iter().map(|tenant| async {
+                let asked = self.addr(*tenant).ask(|reply| KeyVaultMsg::AdvanceEpoch(current, reply)).await;
+                (*tenant, asked.map_err(VaultError::from).and_then(|moved| Ok(moved?)))
+            });
+            for (tenant, outcome) in join_all(asked).await {
+                match outcome {
+                    Ok(epoch) => moved.push((tenant, epoch)),
+                    Err(error) => behind.push((tenant, error)),
+                }
+            }
         }
         for (tenant, error) in &behind {
             tracing::error!(%tenant, %error, "keys not moved into the new epoch, the old one is kept");
         }
-        let first = self.on_disk(|handle| handle.keystore(|keystore| Ok(keystore.retire()?))).await?;
+        let first = register.moved(moved).await?;
         Ok(Advanced { current, first, behind })
-    }
-
-    async fn move_on(&self, tenant: TenantId) -> Result<(), VaultError> {
-        let epoch = self.addr(tenant).ask(KeyVaultMsg::AdvanceEpoch).await??;
-        // Its vault may be on another node, which has told only itself.
-        self.handle.keystore(|keystore| keystore.moved(tenant, epoch));
-        Ok(())
-    }
-
-    async fn on_disk<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&VaultHandle) -> Result<T, CryptError> + Send + 'static,
-    ) -> Result<T, VaultError> {
-        let handle = self.handle.clone();
-        let done = self.village.blocking("keys.file", move || work(&handle)).await;
-        Ok(done.map_err(CallError::from)??)
     }
 }

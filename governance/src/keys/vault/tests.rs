@@ -94,7 +94,7 @@ async fn epochs_move_all_tenants_and_keep_two() {
         let advanced = vault.advance_epoch(epoch).await.unwrap();
         assert_eq!(advanced, Advanced { current: epoch, first: epoch - 1, behind: vec![] });
     }
-    assert_eq!(vault.handle().keystore(|keystore| keystore.since_ms()), 4);
+    assert_eq!(vault.handle().keystore(|keystore| keystore.since_ms()), Ok(4));
     vault.open(&scopes[0], b"r", &sealed[0]).await.unwrap_err();
     for (scope, sealed) in scopes.iter().zip(&sealed).skip(1) {
         assert_eq!(vault.open(scope, b"r", sealed).await.unwrap(), b"x");
@@ -106,7 +106,7 @@ async fn tenant_that_cannot_move_keeps_its_epoch() {
     let vault = vault().await;
     vault.seal(&scope("ada"), b"r", b"x").await.unwrap();
     let lost = TenantId::of("of a node that is away");
-    vault.handle().keystore(|keystore| keystore.enroll(lost, 1)).unwrap();
+    vault.handle().keystore(|keystore| keystore.enroll(lost, 1)).unwrap().unwrap();
     vault.village().shutdown().await.unwrap();
     for epoch in 2..5 {
         let advanced = vault.advance_epoch(epoch).await.unwrap();

@@ -12,6 +12,7 @@ use std::{
 use aivillage_edge::{Edge, EdgeError, RunningEdge};
 use aivillage_governance::{
     Governance, InstallError,
+    keys::{KeysNode, KeystoreError, RootError},
     policy::{Bundle, PolicyConfig},
     tlog::{Home, HomeError, TlogConfig},
 };
@@ -353,6 +354,23 @@ fn check_policies(config: &PolicyConfig) -> Result<(), Failure> {
         .map_err(|error| Failure::new(Exit::Usage, format!("governance.policy.dir: {error}")).hint(hint))?;
     Bundle::load(&sources).map_err(|error| Failure { exit: Exit::Usage, ..policy::refused(&error) }.hint(hint))?;
     Ok(())
+}
+
+/// A root key that does not open is told now, and not by a node that keeps nothing.
+fn check_root(keys: &KeysNode, data: &Path) -> Result<(), Failure> {
+    keys.check(&data.join(GOVERNANCE)).map_err(|error| {
+        let (exit, hint) = match &error {
+            RootError::NoPassphrase { .. } | RootError::PassphraseFile { .. } => {
+                (Exit::Usage, "`village config show` has the section [governance.keys]")
+            }
+            RootError::Keystore(KeystoreError::Damaged { .. }) => (
+                Exit::Unsound,
+                "without the key nothing opens that this node sealed; a member of its cluster has it too",
+            ),
+            _ => (Exit::Refused, "nothing that is sealed opens without the root key"),
+        };
+        Failure::new(exit, format!("the root key: {}", client::chain(&error))).hint(hint)
+    })
 }
 
 /// With port 0 a node takes the port that it had before, if that is free: the others look for it there first, and after a

@@ -64,7 +64,7 @@ fn root_key_is_not_left_in_memory() {
     let masked = masked(&store);
     assert!(traces(&masked) > 0, "the search finds the key while it is in use");
     let handle = VaultHandle::new(store);
-    handle.keystore(|store| store.root().epoch_key(2)).unwrap();
+    handle.keystore(|store| store.root().epoch_key(2)).unwrap().unwrap();
     drop(handle);
     drop(Keystore::open(dir.path(), &Unlock::File, 1).unwrap());
     assert_eq!(traces(&masked), 0);

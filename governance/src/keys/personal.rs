@@ -1,0 +1,136 @@
+//! What is kept about a person, as it is stored: [`Kept`], which an actor puts in its events in place of the text.
+//!
+//! So what reaches a journal, a replicated log, a snapshot or a copy on another node is sealed, whoever writes it; the text is in
+//! memory only, where it is asked for. A village without governance keeps it in the clear.
+
+use aivillage_runtime::{MsgCx, Village};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+use zeroize::Zeroizing;
+
+use super::error::CryptError;
+use super::scope::{Purpose, Scope, SubjectTag, TenantId};
+use super::vault::{Vault, VaultError};
+
+/// Who data is about when nobody in particular asked: a program that embeds a village.
+pub const NOBODY: &str = "nobody";
+
+/// A value about a subject, sealed for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kept {
+    /// As it is: the village has no keys.
+    Clear(ByteBuf),
+    /// Opens with the keys of this subject.
+    Sealed(SubjectTag, ByteBuf),
+}
+
+impl Kept {
+    /// Whom it is about, if it is sealed.
+    #[must_use]
+    pub fn subject(&self) -> Option<SubjectTag> {
+        match self {
+            Self::Clear(_) => None,
+            Self::Sealed(subject, _) => Some(*subject),
+        }
+    }
+}
+
+/// Seals and opens what is kept of the subjects of a tenant for one purpose. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Personal {
+    vault: Option<Vault>,
+    tenant: TenantId,
+    purpose: Purpose,
+}
+
+impl Personal {
+    /// With the keys of this village, if it has any.
+    ///
+    /// # Errors
+    /// [`CryptError::BadName`].
+    pub fn new(village: &Village, tenant: &str, purpose: &str) -> Result<Self, CryptError> {
+        Ok(Self { vault: Vault::of(village), tenant: TenantId::of(tenant), purpose: Purpose::new(purpose)? })
+    }
+
+    /// Who a message is about: who sent it.
+    #[must_use]
+    pub fn subject_of(cx: &MsgCx) -> &str {
+        cx.principal().map_or(NOBODY, |principal| &principal.subject)
+    }
+
+    /// Whose data this is, as what is sealed names it.
+    ///
+    /// # Errors
+    /// [`CryptError::BadName`].
+    pub fn tag(&self, subject: &str) -> Result<SubjectTag, CryptError> {
+        SubjectTag::of(self.tenant, subject)
+    }
+
+    /// Seals a value about `subject` for the record `record`.
+    ///
+    /// # Errors
+    /// [`CryptError::Shredded`] for a subject that was erased, [`CryptError::NoRoot`], and what else [`Vault::seal`] says.
+    pub async fn seal<T: Serialize>(&self, subject: &str, record: &[u8], value: &T) -> Result<Kept, VaultError> {
+        let plain = Zeroizing::new(postcard::to_allocvec(value).map_err(|_| CryptError::NotAnEnvelope)?);
+        let Some(vault) = &self.vault else { return Ok(Kept::Clear(ByteBuf::from(plain.to_vec()))) };
+        let scope = self.scope(self.tag(subject)?);
+        Ok(Kept::Sealed(scope.subject, ByteBuf::from(vault.seal(&scope, record, &plain).await?)))
+    }
+
+    /// Opens a value that was sealed for the record `record`; none if its subject was erased.
+    ///
+    /// # Errors
+    /// [`CryptError::Authenticate`] and what else [`Vault::open`] says.
+    pub async fn open<T: DeserializeOwned>(&self, record: &[u8], kept: &Kept) -> Result<Option<T>, VaultError> {
+        let plain = match kept {
+            Kept::Clear(plain) => Zeroizing::new(plain.to_vec()),
+            Kept::Sealed(subject, envelope) => {
+                let Some(vault) = &self.vault else { return Err(CryptError::NotLoaded.into()) };
+                match vault.open(&self.scope(*subject), record, envelope).await {
+                    Err(VaultError::Crypt(CryptError::Shredded { .. })) => return Ok(None),
+                    opened => Zeroizing::new(opened?),
+                }
+            }
+        };
+        Ok(Some(postcard::from_bytes(&plain).map_err(|_| CryptError::NotAnEnvelope)?))
+    }
+
+    fn scope(&self, subject: SubjectTag) -> Scope {
+        Scope { tenant: self.tenant, subject, purpose: self.purpose.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::{KeysConfig, KeysNode, install};
+
+    #[tokio::test]
+    async fn what_is_kept_opens_for_its_record_until_the_subject_is_erased() {
+        let village = install(Village::builder(), &KeysNode::new(KeysConfig::default())).start().await.unwrap();
+        let personal = Personal::new(&village, "local", "conversation").unwrap();
+        let kept = personal.seal("ada", b"r", &"canary".to_owned()).await.unwrap();
+        assert_eq!(kept.subject(), Some(personal.tag("ada").unwrap()));
+        assert!(!postcard::to_allocvec(&kept).unwrap().windows(6).any(|bytes| bytes == b"canary"));
+        assert_eq!(personal.open::<String>(b"r", &kept).await.unwrap().as_deref(), Some("canary"));
+        let moved = personal.open::<String>(b"other", &kept).await;
+        assert_eq!(moved, Err(VaultError::Crypt(CryptError::Authenticate)));
+        Vault::of(&village).unwrap().shred(TenantId::of("local"), personal.tag("ada").unwrap()).await.unwrap();
+        assert_eq!(personal.open::<String>(b"r", &kept).await, Ok(None));
+        let refused = personal.seal("ada", b"r", &"again".to_owned()).await;
+        assert!(matches!(refused, Err(VaultError::Crypt(CryptError::Shredded { .. }))), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn a_village_without_keys_keeps_it_in_the_clear_and_opens_nothing_sealed() {
+        let village = Village::builder().start().await.unwrap();
+        let personal = Personal::new(&village, "local", "conversation").unwrap();
+        let kept = personal.seal("ada", b"r", &7_u8).await.unwrap();
+        assert_eq!((kept.subject(), personal.open::<u8>(b"r", &kept).await), (None, Ok(Some(7))));
+        let sealed = Kept::Sealed(personal.tag("ada").unwrap(), ByteBuf::new());
+        assert!(personal.open::<u8>(b"r", &sealed).await.is_err());
+        let no_number = Kept::Clear(ByteBuf::new());
+        assert_eq!(personal.open::<u8>(b"r", &no_number).await, Err(VaultError::Crypt(CryptError::NotAnEnvelope)));
+    }
+}
