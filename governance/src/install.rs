@@ -20,7 +20,7 @@ use crate::identity::{self, Identity, IdentityError, IdentityNode, TenantMachine
 use crate::keys::{self, KeysNode, SecretKeeper, VillageSecret, share};
 use crate::ledger::Ledger;
 use crate::moderation::rules::RulesError;
-use crate::moderation::{ModelError, Moderator, ModeratorHandle};
+use crate::moderation::{ModelError, Moderator, ModeratorHandle, Policy};
 use crate::policy::{Pdp, PdpHandle, PdpMsg, PolicyMachine};
 
 /// The key by which a node's own actors are asked.
@@ -48,8 +48,6 @@ pub struct Governance {
     pub verifier: VerifierHandle,
     /// Where the keys come from that all nodes have; there once [`Governance::begin`] has found it.
     pub secret: VillageSecret,
-    /// What content may pass.
-    pub moderator: ModeratorHandle,
     /// What senders may not do for a while.
     pub standings: Standings,
     /// Who may be drawn for juries.
@@ -154,7 +152,7 @@ fn gate(
     moderator: &ModeratorHandle,
     constitution: Arc<Chain>,
 ) -> Result<Gate, RulesError> {
-    let policy = Policy::default();
+    let policy = Policy { h2: config.moderation.h2_default, ..Policy::default() };
     Gate::new(Parts {
         pdp: pdp.clone(),
         judge: Arc::new(Moderation { handle: moderator.clone(), policy: policy.clone() }),

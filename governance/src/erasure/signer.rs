@@ -46,6 +46,7 @@ impl CertificateSigner {
     ///
     /// # Errors
     /// What would make it invalid.
+    #[must_use]
     pub fn sign(&self, certificate: ErasureCertificate) -> Option<Result<SignedCertificate, CertificateError>> {
         let (pair, key) = (self.pair()?, self.public_key()?);
         Some(certificate.sign(key, |text| {

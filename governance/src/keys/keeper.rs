@@ -124,7 +124,7 @@ impl Actor for RootKeeper {
                 epochs.begin(&me);
             }
             RootMsg::Due => epochs.look(&me),
-            RootMsg::Done(done) => epochs.done(&me, done),
+            RootMsg::Done(done) => epochs.done(&me, &done),
         }
         Ok(())
     }
@@ -169,9 +169,9 @@ impl Epochs {
         self.cx.village().task("keys.epoch", work).detach();
     }
 
-    fn done(&mut self, me: &ActorRef<Mail<RootMsg>>, done: Result<EpochStatus, String>) {
+    fn done(&mut self, me: &ActorRef<Mail<RootMsg>>, done: &Result<EpochStatus, String>) {
         self.under_way = false;
-        let next = match &done {
+        let next = match done {
             Ok(status) => {
                 tracing::info!(epoch = status.current, behind = status.behind, "the keys are in a new epoch");
                 self.config.epoch.get()
