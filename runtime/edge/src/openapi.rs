@@ -114,6 +114,7 @@ fn schemas() -> Value {
     all.add::<routes::cases::AppealBody>("AppealBody");
     all.add::<routes::cases::VoteBody>("VoteBody");
     all.add::<aivillage_governance::cases::CaseView>("Case");
+    all.add::<routes::PageOf<aivillage_governance::cases::CaseView>>("CasePage");
     all.add::<aivillage_governance::cases::Report>("TransparencyReport");
     all.add::<routes::log::LogView>("Log");
     all.add::<routes::log::EntriesView>("LogEntries");
@@ -137,7 +138,6 @@ fn literal() -> Value {
     json!({
         "AgentPage": page("AgentCard"),
         "JobPage": page("Job"),
-        "CasePage": page("Case"),
         "Tokens": list("data", reference("Token")),
         "ClusterStatus": {
             "type": "object",
