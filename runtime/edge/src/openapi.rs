@@ -137,6 +137,7 @@ fn schemas() -> Value {
     all.add::<routes::cases::AppealBody>("AppealBody");
     all.add::<routes::cases::VoteBody>("VoteBody");
     all.add::<aivillage_governance::cases::CaseView>("Case");
+    all.add::<routes::PageOf<aivillage_governance::cases::CaseView>>("CasePage");
     all.add::<aivillage_governance::cases::Report>("TransparencyReport");
     all.add::<routes::ledger::LedgerAccount>("LedgerAccount");
     all.add::<routes::ledger::LedgerAccounts>("LedgerAccounts");

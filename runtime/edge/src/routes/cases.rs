@@ -123,7 +123,7 @@ pub(crate) async fn vote(
     responses((status = 200, description = "The report", body = ref("#/components/schemas/TransparencyReport")),
         (status = 404, description = "No such quarter", body = ref("#/components/schemas/Problem"))))]
 pub(crate) async fn report(State(door): State<Arc<Door>>, Path(period): Path<String>) -> Answer<Response> {
-    let quarter: Quarter = period.parse().map_err(|error| ApiError::new(Code::NotFound, format!("{error}")))?;
+    let quarter = period.parse::<Quarter>().map_err(|error| ApiError::new(Code::NotFound, error.to_string()))?;
     let tally = Cases::new(&door.village).tally(quarter).await?;
     Ok(ok(tally.report(quarter, door.moderator.engine().name())))
 }

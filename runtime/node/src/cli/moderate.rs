@@ -133,9 +133,8 @@ impl Check {
 fn read(input: Option<String>) -> Result<String, Failure> {
     let most = TEXT_BYTES as u64 + 1;
     let mut bytes = Vec::new();
-    let (name, read) = match input {
+    let (name, read) = match input.filter(|input| input != "-") {
         None => ("standard input".to_owned(), io::stdin().take(most).read_to_end(&mut bytes)),
-        Some(input) if input == "-" => ("standard input".to_owned(), io::stdin().take(most).read_to_end(&mut bytes)),
         Some(input) if Path::new(&input).is_file() => {
             let read = fs::File::open(&input).and_then(|file| file.take(most).read_to_end(&mut bytes));
             (input, read)
@@ -186,8 +185,7 @@ fn say_why(content: &str, verdict: &Verdict, level: Level) {
         let title = Document::parse(DEFAULT_TOML).ok().and_then(|text| Some(text.article(article)?.title.clone()));
         output::say(format_args!("  article {article} {}", title.unwrap_or_default()));
     }
-    let by: Vec<&str> = verdict.evidence.iter().map(|place| place.by.as_str()).collect();
-    let mut by: Vec<&str> = by.into_iter().filter(|by| !by.is_empty()).collect();
+    let mut by: Vec<&str> = verdict.evidence.iter().map(|place| place.by.as_str()).collect();
     by.dedup();
     output::say(format_args!("  seen by {}", by.join(", ")));
     output::say(format_args!("  {}", excerpt(content, &verdict.evidence, level).replace('\n', " ")));
