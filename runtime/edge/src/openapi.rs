@@ -201,7 +201,6 @@ fn literal() -> Value {
     json!({
         "AgentPage": page("AgentCard"),
         "JobPage": page("Job"),
-        "CasePage": page("Case"),
         "Tokens": list("data", &reference("Token")),
         "ClusterStatus": {
             "type": "object",

@@ -9,11 +9,11 @@ use proptest::prelude::*;
 use super::*;
 
 /// A verifier that knows one key and no accounts.
-async fn verifier() -> (Secret, Verifier) {
+async fn verifier() -> (Village, Secret, Verifier) {
     let (village, key) = (Village::builder().start().await.unwrap(), admin::generate());
     let credentials = Credentials::new(&village, VerifierHandle::new(IdentityConfig::default()));
     let verifier = Verifier::new(AdminKey::of(&key), credentials);
-    (key, verifier)
+    (village, key, verifier)
 }
 
 async fn check(verifier: &Verifier, request: &Request<()>) -> Result<Known, ApiError> {
@@ -26,7 +26,7 @@ fn bearer(key: &str) -> Request<()> {
 
 #[tokio::test]
 async fn right_key_passes_in_both_headers() {
-    let (key, verifier) = verifier().await;
+    let (_village, key, verifier) = verifier().await;
     let known = check(&verifier, &bearer(key.expose())).await.unwrap();
     assert_eq!((&*known.principal.subject, known.mfa), ("admin", true));
     let request = Request::builder().header("x-api-key", key.expose()).body(()).unwrap();
@@ -35,7 +35,7 @@ async fn right_key_passes_in_both_headers() {
 
 #[tokio::test]
 async fn all_wrong_credentials_get_the_same_words() {
-    let (_, verifier) = verifier().await;
+    let (_village, _, verifier) = verifier().await;
     let other = admin::generate();
     let mut texts = Vec::new();
     for request in [Request::new(()), bearer("x"), bearer(other.expose()), bearer("eyJh.eyJh.x")] {
@@ -46,7 +46,7 @@ async fn all_wrong_credentials_get_the_same_words() {
 
 #[tokio::test]
 async fn wrong_keys_are_throttled_and_the_right_one_is_not() {
-    let (key, verifier) = verifier().await;
+    let (_village, key, verifier) = verifier().await;
     let other = admin::generate();
     let mut codes = Vec::new();
     for _ in 0..7 {

@@ -129,7 +129,8 @@ async fn ask<T: aivillage_runtime::Wire>(
 ) -> Result<T, CallError> {
     let principal = Arc::new(nobody(tenant, caller.principal.subject.clone()));
     let context = MsgCx::request(Some(caller.deadline), Some(caller.trace), Some(principal));
-    context.scope(door.village.addr::<Identity>(tenant).ask(make)).await
+    // An ask takes the context of where it is made.
+    context.scope(async { door.village.addr::<Identity>(tenant).ask(make).await }).await
 }
 
 /// The tenant of a credential, if it may be asked.

@@ -88,7 +88,8 @@ pub(crate) async fn create(
     let desk = door.village.addr::<Identity>(&*name);
     // Only the village itself founds: the policies have let the caller ask it to.
     let context = MsgCx::request(Some(caller.deadline), Some(caller.trace), None);
-    let founded = context.scope(desk.ask(|reply| IdentityMsg::Bootstrap(admin, reply))).await??;
+    let found = async { desk.ask(|reply| IdentityMsg::Bootstrap(admin, reply)).await };
+    let founded = context.scope(found).await??;
     door.credentials().settle(founded.secret.expose()).await;
     Ok((StatusCode::CREATED, Json(NewTenantView { name, admin: founded.into() })).into_response())
 }
