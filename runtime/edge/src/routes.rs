@@ -127,7 +127,7 @@ const fn openai(template: &'static str, class: Class) -> Route {
 /// A path that no route has. It needs a key, so that an outsider cannot map the routes.
 static UNKNOWN: Route = route("unknown", Class::Api);
 
-static ROUTES: [Route; 77] = [
+static ROUTES: [Route; 78] = [
     route("/v1/agents", Class::Api).get(all("agent.read", "Agent")),
     route("/v1/actors/{kind}/{key}/messages", Class::Chat).post(Need::Later),
     openai("/v1/chat/completions", Class::Chat).post(all("agent.ask", "Agent")),
@@ -317,6 +317,18 @@ pub(crate) fn documented() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(cluster::remove))
         .routes(routes!(cluster::tokens, cluster::new_token))
         .routes(routes!(cluster::revoke))
+        .routes(routes!(meta::status))
+        .routes(routes!(meta::history))
+        .routes(routes!(meta::supervision))
+        .routes(routes!(meta::healthz))
+        .routes(routes!(meta::readyz))
+        .routes(routes!(meta::document))
+        .merge(governance())
+}
+
+/// Of these, who may do what, what passes, what happened.
+fn governance() -> OpenApiRouter<Arc<Door>> {
+    OpenApiRouter::new()
         .routes(routes!(policy::status, policy::apply))
         .routes(routes!(policy::decide))
         .routes(routes!(policy::explain))
@@ -357,12 +369,6 @@ pub(crate) fn documented() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(keys::revoke))
         .routes(routes!(tenants::list, tenants::create))
         .routes(routes!(tenants::change))
-        .routes(routes!(meta::status))
-        .routes(routes!(meta::history))
-        .routes(routes!(meta::supervision))
-        .routes(routes!(meta::healthz))
-        .routes(routes!(meta::readyz))
-        .routes(routes!(meta::document))
 }
 
 /// The router of the public listener.

@@ -159,7 +159,7 @@ pub(crate) async fn erasure(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Answer<Response> {
-    let missing = || ApiError::not_found(&format!("an erasure `{}`", id.chars().take(64).collect::<String>()));
+    let missing = || ApiError::not_found(format_args!("an erasure `{}`", id.chars().take(64).collect::<String>()));
     let known = id.parse::<Uuid>().map_err(|_| missing())?;
     let erasure = door.village.addr::<Erasure>(&caller.principal.tenant);
     let found = erasure.ask(|reply| ErasureMsg::Get(known, reply)).await?;

@@ -212,7 +212,7 @@ pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Opt
 /// Free ports, everything else as shipped.
 pub(crate) fn config() -> EdgeConfig {
     // All logins of a test come from one address.
-    let limits = LimitsConfig { login: "1000/min burst 1000".parse().unwrap(), ..LimitsConfig::default() };
+    let limits = LimitsConfig { login: "1000/min burst 1000".parse().unwrap() };
     EdgeConfig {
         limits,
         listen: "127.0.0.1:0".parse().unwrap(),

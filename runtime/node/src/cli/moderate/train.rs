@@ -110,6 +110,7 @@ impl Train {
             wordnet,
             benign: self.benign.iter().cloned().map(own).collect(),
             extra: tables.into_iter().map(own).collect(),
+            texts: Texts::default(),
         })
     }
 
