@@ -230,6 +230,7 @@ impl Node {
         let log = open_log(&data, loaded.value.governance.tlog)?;
         let builder = Village::builder().config(table).data_dir(&data).clustered();
         let (builder, governance) = governed(builder).map_err(|error| install_failure(&error))?;
+        check_root(&governance.keys, &data)?;
         let builder = log.install(builder);
         let village = builder.start().await.map_err(|error| start_failure(&error))?;
         match Edge::start_logged(&village, loaded.value.edge.clone(), &data, &governance, log.clone()).await {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use aivillage_governance::moderation::{
-    Engine,
+    Engine, Texts,
     hashes::HashList,
     train::{self, Options, Sources, Trained, evaluate},
 };
