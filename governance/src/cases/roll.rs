@@ -115,7 +115,7 @@ mod unit {
         for event in [created(1, &[Role::User]), created(2, &[Role::Juror])] {
             roll.applied("bench", 1, event).await;
         }
-        assert_eq!(eligible(&pool), [juror.clone()]);
+        assert_eq!(eligible(&pool), std::slice::from_ref(&juror));
         for (event, is) in [
             (AccountEvent::Suspended(id(2), true), false),
             (AccountEvent::Suspended(id(2), false), true),

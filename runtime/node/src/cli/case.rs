@@ -29,11 +29,15 @@ impl Case {
         let client = Client::open(global)?;
         match self {
             Self::List(list) => list.run(&client, global.json).await,
-            Self::Show(show) => said(&client.get(&["v1", "cases", &show.case], &[]).await?, global.json),
+            Self::Show(show) => {
+                said(&client.get(&["v1", "cases", &show.case], &[]).await?, global.json);
+                Ok(())
+            }
             Self::Vote(vote) => {
                 let choice = vote.choice.to_possible_value().map(|value| value.get_name().to_owned());
                 let body = json!({ "choice": choice, "reason": vote.reason });
-                said(&client.post(&["v1", "cases", &vote.case, "votes"], &body).await?, global.json)
+                said(&client.post(&["v1", "cases", &vote.case, "votes"], &body).await?, global.json);
+                Ok(())
             }
         }
     }
@@ -129,7 +133,8 @@ impl Appeal {
         let grounds = self.grounds.to_possible_value().map(|value| value.get_name().to_owned());
         let body = json!({ "grounds": grounds, "text": self.text, "community": self.community });
         let view = Client::open(global)?.post(&["v1", "cases", &self.case, "appeal"], &body).await?;
-        said(&view, global.json)
+        said(&view, global.json);
+        Ok(())
     }
 }
 
@@ -156,13 +161,12 @@ fn list(cases: &[Value]) -> String {
     output::table(&["case", "opened", "level", "category", "action", "phase", "until"], rows)
 }
 
-fn said(case: &Value, as_json: bool) -> Outcome {
+fn said(case: &Value, as_json: bool) {
     if as_json {
-        output::json(case)
+        output::json(case);
     } else {
-        output::say(show(case))
+        output::say(show(case));
     }
-    Ok(())
 }
 
 fn show(case: &Value) -> String {
