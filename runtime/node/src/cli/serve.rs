@@ -280,14 +280,15 @@ impl Node {
         let mut told = String::new();
         loop {
             let takes_part = self.village.health().ready;
-            let (has_policies, has_secret) = (self.governance.pdp.epoch().is_some(), self.governance.secret.is_there());
+            let has_policies = self.governance.pdp.epoch().is_some();
+            let has_secret = self.governance.secret.is_there() && self.governance.keys.handle().has_root();
             if takes_part && has_policies && has_secret {
                 return;
             }
             let waiting = match self.village.cluster() {
                 Some(cluster) if !takes_part => waiting(&cluster.status()),
                 _ if !has_policies => "waiting for the policies".to_owned(),
-                _ => "waiting for the secret of the village".to_owned(),
+                _ => "waiting for the keys of the village".to_owned(),
             };
             if waiting != told {
                 tell(&waiting);
