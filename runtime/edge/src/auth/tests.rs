@@ -1,7 +1,7 @@
 //! The check without a listener.
 
+use aivillage_governance::identity::Secret;
 use aivillage_governance::identity::bearer::BEARER_LEN;
-use aivillage_governance::identity::{IdentityConfig, Secret, VerifierHandle};
 use aivillage_runtime::Village;
 use axum::http::{Request, header};
 use proptest::prelude::*;
@@ -10,8 +10,9 @@ use super::*;
 
 /// A verifier that knows one key and no accounts.
 async fn verifier() -> (Village, Secret, Verifier) {
-    let (village, key) = (Village::builder().start().await.unwrap(), admin::generate());
-    let credentials = Credentials::new(&village, VerifierHandle::new(IdentityConfig::default()));
+    let (builder, governance) = aivillage_governance::install(Village::builder()).unwrap();
+    let (village, key) = (builder.start().await.unwrap(), admin::generate());
+    let credentials = Credentials::new(&village, governance.verifier);
     let verifier = Verifier::new(AdminKey::of(&key), credentials);
     (village, key, verifier)
 }

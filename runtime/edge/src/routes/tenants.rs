@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use aivillage_governance::identity::{Identity, IdentityMsg, Tenant, TenantError, TenantRefused};
+use aivillage_governance::identity::{HOME, Identity, IdentityMsg, Tenant, TenantError, TenantRefused};
 use aivillage_runtime::MsgCx;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -80,6 +80,10 @@ pub(crate) async fn create(
     Extension(caller): Extension<Caller>,
     Body(NewTenantBody { name, admin }): Body<NewTenantBody>,
 ) -> Answer<Response> {
+    if name == HOME {
+        // It may have no accounts yet, and is founded by its first one all the same.
+        return Err(TenantError::Refused(TenantRefused::Exists).into());
+    }
     match door.credentials().tenants().make(&name).await {
         // One whose making was broken off has no accounts yet, and gets them now; another one answers that it has some.
         Ok(()) | Err(TenantError::Refused(TenantRefused::Exists)) => {}
