@@ -200,8 +200,9 @@ static ROUTES: [Route; 78] = [
     route("/v1/keys/{id}", Class::Api).delete(Need::Later),
     route("/v1/tenants", Class::Api).get(all("system.monitor", "System")).post(all("tenant.create", "Tenant")).secret(),
     route("/v1/tenants/{name}", Class::Api).patch(one("tenant.manage", "Tenant", "name")),
-    route("/v1/vault", Class::Api).get(all("key.rotate", "Key")),
-    route("/v1/vault/rotate", Class::Chat).post(all("key.rotate", "Key")),
+    // Epochs are those of all tenants.
+    route("/v1/vault", Class::Api).get(all("system.monitor", "System")),
+    route("/v1/vault/rotate", Class::Chat).post(all("system.config", "System")),
     route("/v1/dsar/{subject}", Class::Chat).get(one("comp.dsar", "User", "subject")),
     route("/v1/erasures", Class::Chat).post(all("comp.erase", "User")),
     route("/v1/erasures/{id}", Class::Api).get(all("comp.report", "User")),

@@ -40,8 +40,9 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
-        let listen = "node.listen = '127.0.0.1:0'".parse().unwrap();
-        let builder = aivillage_memory::install(crate::install(Village::builder().config(listen).clustered()));
+        let config = "node.listen = '127.0.0.1:0'\n[governance.defence]\nprincipal = '1000000/s'\ntenant = '1000000/s'";
+        let builder = Village::builder().config(config.parse().unwrap()).clustered();
+        let builder = aivillage_memory::install(crate::install(builder));
         let (builder, governance) = aivillage_governance::install(aivillage_actors::install(builder).unwrap()).unwrap();
         governance.secret.set(zeroize::Zeroizing::new([7; 32]));
         let (village, dir) = (builder.start().await.unwrap(), tempfile::tempdir().unwrap());
