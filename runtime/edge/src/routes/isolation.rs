@@ -109,6 +109,8 @@ fn text(value: &Value) -> String {
 struct Things {
     document: String,
     conversation: String,
+    /// One that others speak in: they have one of that name then, of their own.
+    spoken: String,
     job: String,
     user: String,
     key: String,
@@ -121,9 +123,9 @@ async fn acme(bench: &Bench) -> Things {
     let words =
         json!({ "documents": [{ "id": document, "text": format!("The {CANARY} flies at noon over the harbour.") }] });
     bench.post(&key, "/v1/memory/documents?wait=searchable", words.clone()).await;
-    let answer =
-        bench.post(&key, "/v1/agents/sage/ask", json!({ "input": format!("When does the {CANARY} fly?") })).await;
-    let conversation = text(&answer["conversation"]);
+    let ask = json!({ "input": format!("When does the {CANARY} fly?") });
+    let conversation = text(&bench.post(&key, "/v1/agents/sage/ask", ask.clone()).await["conversation"]);
+    let spoken = text(&bench.post(&key, "/v1/agents/sage/ask", ask).await["conversation"]);
     // A job is of who started it, whatever became of it.
     let request =
         Request::post("/v1/memory/documents").header(header::HOST, "localhost").header("prefer", "respond-async");
@@ -131,7 +133,7 @@ async fn acme(bench: &Bench) -> Things {
     let response = bench.router.clone().oneshot(request.body(Body::from(words.to_string())).unwrap()).await.unwrap();
     let job: Value = serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap();
     let api_key = bench.post(&key, "/v1/keys", json!({ "label": CANARY })).await;
-    Things { document, conversation, job: text(&job["id"]), user, key: text(&api_key["id"]) }
+    Things { document, conversation, spoken, job: text(&job["id"]), user, key: text(&api_key["id"]) }
 }
 
 /// A name that the template's route would look for: of the other tenant, and of nobody.
@@ -158,7 +160,7 @@ fn bodies(template: &str, (real, none): (&str, &str), things: &Things, rng: &mut
         "/v1/keys" => (json!({ "subject": things.user }), json!({ "subject": NOBODY })),
         "/v1/agents/{id}/ask" => {
             let ask = |conversation: &str| json!({ "input": format!("When does the {CANARY} fly?"), "conversation": conversation });
-            (ask(&things.conversation), ask(&Uuid::now_v7().to_string()))
+            (ask(&things.spoken), ask(&Uuid::now_v7().to_string()))
         }
         "/v1/users/{id}" if rng.random() => same(json!({ "suspended": true })),
         "/v1/users/{id}" => same(json!({ "roles": ["guest"] })),
