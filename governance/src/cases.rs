@@ -11,19 +11,24 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | [`case`] | a case, its phases, its deadlines; what everybody may see of it |
+//! | [`case`], `view` | a case, its phases, its deadlines; what is shown of it |
+//! | `event`, `error` | what happens to cases, and why something does not |
 //! | [`standing`] | what a sender may not do for a while: strikes, the ladder of H2 |
 //! | [`docket`] | cases and standings of one shard, made of events; what may happen next. Pure |
 //! | [`jury`], `roll` | the draw that anybody can repeat, who may be drawn |
 //! | [`notice`], [`excerpt`] | what the sender is told, and what is shown of the text |
 //! | [`report`], `metrics` | counts for the public, and for who watches the village |
-//! | [`actor`], [`clerk`], [`client`] | `gov.cases`, its entries in the transparency log, the short way to it |
+//! | [`actor`], `court`, `watch` | `gov.cases`, what its shards share, what other nodes show of it |
+//! | `clerk`, [`client`] | entries in the transparency log, the short way to all shards |
 
 pub mod actor;
 pub mod case;
 mod clerk;
 pub mod client;
+mod court;
 pub mod docket;
+mod error;
+mod event;
 pub mod excerpt;
 pub mod jury;
 mod message;
@@ -34,15 +39,22 @@ mod roll;
 pub mod standing;
 #[cfg(test)]
 mod tests;
+mod view;
+mod watch;
 
 pub use actor::CaseActor;
-pub use case::{Case, CaseId, CaseView, Choice, Grounds, Phase, Sender, Tier};
+pub use case::{Case, CaseId, Choice, Grounds, Phase, Sender, Tier};
 pub use clerk::CaseLog;
 pub use client::Cases;
-pub use docket::{CaseError, CaseEvent, Docket};
+pub use court::Court;
+pub use docket::Docket;
+pub use error::CaseError;
+pub use event::CaseEvent;
 pub use jury::{Juror, JurorPool};
 pub use message::{CasesMsg, NewCase};
 pub use notice::Notice;
 pub use report::{Quarter, Report, Tally};
 pub(crate) use roll::Roll;
 pub use standing::{Kept, Restriction, Standings};
+pub use view::{CaseView, VoteView};
+pub(crate) use watch::Watch;

@@ -6,8 +6,7 @@ use std::time::Duration;
 use aivillage_runtime::config::{ConfigError, section};
 use aivillage_runtime::{ActorCx, Village, VillageBuilder, clock};
 
-use crate::cases::actor::{Court, Watch};
-use crate::cases::{CaseActor, CaseLog, Cases, Juror, JurorPool, Roll, Standings};
+use crate::cases::{CaseActor, CaseLog, Cases, Court, Juror, JurorPool, Roll, Standings, Watch};
 use crate::config::GovernanceConfig;
 use crate::constitution::Constitution;
 use crate::constitution::chain::{Chain, ConstitutionError};

@@ -8,48 +8,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aivillage_runtime::{
-    Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Durability, Durable, Entity, Kind, KindOptions, Mail,
-    Principal, ReplicaView, StoreError, clock,
+    Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Durability, Entity, Kind, KindOptions, Mail, Principal,
+    StoreError, clock,
 };
 
-use super::case::{Case, CaseId, CaseView, Judged, Phase, Rereview, Terms, Vote};
-use super::clerk::CaseLog;
-use super::docket::{CaseError, CaseEvent, Docket};
-use super::excerpt::{excerpt, kept};
-use super::jury::{self, Juror, JurorPool};
+use super::case::{Case, CaseId, Phase, Rereview, Vote};
+use super::court::{Court, agrees};
+use super::docket::Docket;
+use super::error::CaseError;
+use super::event::CaseEvent;
+use super::jury::{self, Juror};
 use super::message::{CasesMsg, NewCase};
 use super::metrics::CaseMetrics;
 use super::notice::Notice;
-use super::standing::{Restriction, Standings};
-use crate::constitution::document::Document;
-use crate::constitution::taxonomy::Level as Rung;
-use crate::moderation::{Action, Category, CheckRequest, H2Action, Level, ModeratorHandle, Policy, Verdict};
+use super::view::CaseView;
+use crate::moderation::{Action, CheckRequest, H2Action, Level, Policy, Verdict};
 
 /// How often deadlines are looked at while there are any.
 const LOOK: Duration = Duration::from_secs(30);
-/// Bytes of a text that a case keeps for its judges.
-const CONTENT: usize = 8 * 1024;
 /// Most cases in one answer.
 const PAGE: usize = 200;
 /// Roles that may look at the cases of their tenant.
 const MODERATORS: [&str; 2] = ["admin", "super_admin"];
 /// The role that certifies what the community has decided.
 const CERTIFIER: &str = "trustee";
-
-/// What the shards of a node share.
-#[derive(Debug, Clone)]
-pub struct Court {
-    /// Who looks anew.
-    pub moderator: ModeratorHandle,
-    /// The rules.
-    pub constitution: Document,
-    /// Where it is logged.
-    pub log: CaseLog,
-    /// Who may be drawn.
-    pub jurors: JurorPool,
-    /// What is shown of it without a message.
-    pub standings: Standings,
-}
 
 /// The behaviour; its data is [`Docket`].
 #[derive(Debug)]
@@ -397,117 +379,5 @@ impl Bench {
             self.is_ticking = true;
             self.cx.timer(&self.me, LOOK, CasesMsg::Tick).detach();
         }
-    }
-}
-
-/// Whether a second look comes to the same. About what is severe, doubt leaves it to the jury.
-fn agrees(level: Level, second: &Verdict) -> bool {
-    match level {
-        Level::H0 | Level::H1 => !second.action.passes() || second.is_uncertain,
-        Level::H2 | Level::H3 => second.action > Action::Support,
-    }
-}
-
-impl Court {
-    /// A case of a verdict, by the rule of the constitution for it.
-    fn fill_in(&self, new: NewCase, now_ms: u64) -> Result<(CaseId, Case), CaseError> {
-        let NewCase { id, verdict, sender, stage, content, tier, namespace } = new;
-        let category = verdict.category.ok_or(CaseError::NotActing)?;
-        if verdict.action < Action::Label {
-            return Err(CaseError::NotActing);
-        }
-        let judged = Judged { action: verdict.action, category, model: verdict.model, h2: h2_of(verdict.action) };
-        let case = Case {
-            terms: self.terms(category, &namespace)?,
-            excerpt: excerpt(&content, &verdict.evidence, judged.level()),
-            content: (category != Category::Csam).then(|| kept(&content, &verdict.evidence, CONTENT)),
-            sender,
-            stage,
-            tier,
-            judged,
-            restriction: Restriction::NONE,
-            opened_ms: now_ms,
-            repeats: 0,
-            phase: Phase::Open,
-            deadline_ms: 0,
-            appeal: None,
-            rereview: None,
-            seed: String::new(),
-            pool: String::new(),
-            jurors: Vec::new(),
-            votes: Vec::new(),
-            is_timed_out: false,
-            ended_ms: None,
-        };
-        Ok((id, case))
-    }
-
-    fn terms(&self, category: Category, namespace: &str) -> Result<Terms, CaseError> {
-        let rung = match category.level() {
-            Level::H0 => Rung::H0,
-            Level::H1 => Rung::H1,
-            Level::H2 => Rung::H2,
-            Level::H3 => Rung::H3,
-        };
-        let found = self.constitution.rule_for(rung, category.code(), namespace);
-        let (rule, article) = found.ok_or(CaseError::NoRule { category: category.code() })?;
-        if !rule.measure.notice {
-            return Err(CaseError::NoRule { category: category.code() });
-        }
-        Ok(Terms {
-            rule: rule.id.clone(),
-            article: article.id.clone(),
-            version: self.constitution.version(),
-            strikes: rule.measure.strikes,
-            suspend_hours: rule.measure.suspend_hours,
-            appeal_days: rule.measure.appeal_days,
-        })
-    }
-}
-
-/// What the namespace must do about H2 for this to have become of the content.
-fn h2_of(action: Action) -> H2Action {
-    match action {
-        Action::Block | Action::Seal => H2Action::Block,
-        Action::Limit => H2Action::Limit,
-        _ => H2Action::Label,
-    }
-}
-
-/// Shows what is kept from senders on each node that has a copy of their cases.
-#[derive(Debug)]
-pub(crate) struct Watch {
-    standings: Standings,
-    shards: std::collections::HashMap<u8, Docket>,
-}
-
-impl Watch {
-    pub(crate) fn new(standings: Standings) -> Self {
-        Self { standings, shards: std::collections::HashMap::new() }
-    }
-}
-
-impl ReplicaView for Watch {
-    type State = Docket;
-
-    /// What was shown stays until it is read again: who is suspended is not let in by a copy that is renewed.
-    async fn clear(&mut self) {
-        self.shards.clear();
-    }
-
-    async fn restored(&mut self, key: &str, _seq: u64, docket: &Docket) {
-        let Ok(shard) = key.parse() else { return };
-        self.standings.show(shard, docket.senders());
-        self.shards.insert(shard, docket.clone());
-    }
-
-    async fn applied(&mut self, key: &str, seq: u64, event: CaseEvent) {
-        let Ok(shard) = key.parse() else { return };
-        if seq > 1 && !self.shards.contains_key(&shard) {
-            return;
-        }
-        let docket = self.shards.entry(shard).or_default();
-        docket.apply(&event);
-        self.standings.show(shard, docket.senders());
     }
 }

@@ -9,7 +9,7 @@ use aivillage_runtime::Principal;
 use serde_json::json;
 
 use super::case::{Case, CaseId, Phase};
-use super::docket::CaseError;
+use super::error::CaseError;
 use crate::tlog::{Checkpoint, Decision, Event, Home, Payload, Place};
 
 /// The log of this node, once there is one. Clones see the same.

@@ -4,10 +4,11 @@ use aivillage_runtime::{Addr, CallError, Village};
 use futures::future::try_join_all;
 
 use super::actor::CaseActor;
-use super::case::{CaseId, CaseView, Choice, Grounds, SHARDS, Sender};
+use super::case::{CaseId, Choice, Grounds, SHARDS, Sender};
 use super::message::{CasesMsg, NewCase};
 use super::notice::Notice;
 use super::report::{Quarter, Tally};
+use super::view::CaseView;
 use crate::moderation::{Stage, Verdict};
 
 /// The cases of a village. Who asks is the principal of the message that is being handled.

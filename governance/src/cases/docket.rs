@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use aivillage_runtime::{AppError, CallError, Durable};
+use aivillage_runtime::Durable;
 use serde::{Deserialize, Serialize};
 
 use super::case::{Appeal, Case, CaseId, Choice, DAY_MS, Grounds, Phase, REFER_MS, Rereview, Sender, Vote};
+use super::error::{CaseError, WORDS};
+use super::event::CaseEvent;
 use super::jury::{JURORS, Juror, MAJORITY};
 use super::report::{Quarter, Tally};
 use super::standing::{CONFIRMED_MS, Kept, Mark, Restriction, Standing};
 use crate::moderation::{Action, Level};
 
-/// Longest words of an appeal or a vote, bytes.
-pub const WORDS: usize = 4 * 1024;
 /// Cases of one shard; beyond that the oldest ended ones go early.
 const CASES: usize = 4_096;
 /// How long a case that has ended is kept: an appeal is possible for 30 days, a report is for a quarter.
@@ -21,136 +21,6 @@ const KEEP_MS: u64 = 400 * DAY_MS;
 const OPEN: usize = 20;
 /// Quarters whose counts are kept: ten years.
 const QUARTERS: usize = 40;
-
-/// Why a case does not go on as somebody wants.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CaseError {
-    /// There is none, or it is nobody's business.
-    #[error("there is no such case")]
-    NotFound,
-    /// A verdict that lets the content pass as it is makes no case.
-    #[error("the verdict restricts nobody, so there is nothing to open a case about")]
-    NotActing,
-    /// The constitution has no rule for the verdict's category.
-    #[error("the constitution has no rule that restricts `{category}`")]
-    NoRule {
-        /// The category.
-        category: &'static str,
-    },
-    /// Only the sender may do this.
-    #[error("only who sent the content may do this")]
-    NotSender,
-    /// The case is elsewhere on its way.
-    #[error("the case is {}, which does not allow this", phase.name())]
-    WrongPhase {
-        /// Where it is.
-        phase: Phase,
-    },
-    /// The time for it has passed.
-    #[error("the time for this ended at {at}")]
-    Late {
-        /// When, RFC 3339.
-        at: String,
-    },
-    /// The juror has voted.
-    #[error("a juror votes once, and this one has")]
-    VotedAlready,
-    /// A vote or appeal without words.
-    #[error("say why, in words")]
-    NoReason,
-    /// Too many words.
-    #[error("{bytes} bytes of words; at most {WORDS} are kept")]
-    TooLong {
-        /// How many.
-        bytes: usize,
-    },
-    /// No more cases fit, and none has ended.
-    #[error("the docket is full of cases that have not ended")]
-    Full,
-    /// What happens cannot be logged, so it does not happen.
-    #[error("nothing is done that cannot be logged: {0}")]
-    Unlogged(String),
-}
-
-impl CaseError {
-    /// Its stable code.
-    #[must_use]
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::NotFound => "not_found",
-            Self::NotActing | Self::NoRule { .. } | Self::NoReason => "payload_invalid",
-            Self::NotSender => "forbidden",
-            Self::WrongPhase { .. } | Self::VotedAlready => "conflict",
-            Self::Late { .. } => "gone",
-            Self::TooLong { .. } => "payload_too_large",
-            Self::Full => "overloaded",
-            Self::Unlogged(_) => "governance_unavailable",
-        }
-    }
-}
-
-impl From<CaseError> for CallError {
-    fn from(error: CaseError) -> Self {
-        AppError::new(error.code(), error.to_string()).into()
-    }
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum CaseEvent {
-    /// A verdict restricted somebody.
-    Opened(CaseId, Box<Case>),
-    /// The same came again.
-    Repeated(CaseId, u64),
-    /// The sender appealed; it is decided by the deadline.
-    Appealed {
-        /// Which case.
-        case: CaseId,
-        /// The appeal.
-        appeal: Appeal,
-        /// When silence decides, Unix milliseconds.
-        deadline_ms: u64,
-    },
-    /// Another model looked.
-    Rereviewed {
-        /// Which case.
-        case: CaseId,
-        /// What came of it.
-        look: Rereview,
-        /// What is kept from the sender from now on, if that changes.
-        restriction: Option<Restriction>,
-    },
-    /// A jury was drawn.
-    JuryDrawn {
-        /// Which case.
-        case: CaseId,
-        /// Root of the checkpoint that seeded the draw, hex.
-        root: String,
-        /// Digest of those who were drawn from, hex.
-        pool: String,
-        /// The jury.
-        jurors: Vec<Juror>,
-    },
-    /// A juror voted.
-    Voted(CaseId, Vote),
-    /// The jury agrees with the verdict; the community may be asked.
-    JuryUpheld(CaseId, u64),
-    /// The community is asked.
-    Referred(CaseId, u64),
-    /// The case ended.
-    Ended {
-        /// Which case.
-        case: CaseId,
-        /// How.
-        phase: Phase,
-        /// Whether a deadline passed.
-        is_timed_out: bool,
-        /// When, Unix milliseconds.
-        at_ms: u64,
-    },
-    /// Cases that ended long ago were removed.
-    Forgotten(Vec<CaseId>),
-}
 
 /// The cases of a shard, what is known of their senders, and how many there were.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -4,9 +4,10 @@
 use aivillage_runtime::Reply;
 use serde::{Deserialize, Serialize};
 
-use super::case::{CaseId, CaseView, Choice, Grounds, Sender, Tier};
+use super::case::{CaseId, Choice, Grounds, Sender, Tier};
 use super::notice::Notice;
 use super::report::{Quarter, Tally};
+use super::view::CaseView;
 use crate::moderation::{Stage, Verdict};
 
 /// A verdict that a case is to be opened about.

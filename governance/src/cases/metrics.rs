@@ -7,7 +7,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 use super::case::Phase;
-use super::docket::{CaseEvent, Docket};
+use super::docket::Docket;
+use super::event::CaseEvent;
 use crate::moderation::Level;
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]

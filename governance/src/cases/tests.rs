@@ -8,9 +8,10 @@ use aivillage_runtime::{ActorCx, Durable, MsgCx, Principal, PrincipalKind, Villa
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::actor::{Court, Watch};
-use super::case::{Case, CaseId, CaseView, DAY_MS, HOUR_MS, Judged, REFER_MS, Rereview, Terms, Vote};
+use super::case::{Case, CaseId, DAY_MS, HOUR_MS, Judged, REFER_MS, Rereview, Terms, Vote};
+use super::court::Court;
 use super::report::Quarter;
+use super::watch::Watch;
 use super::*;
 use crate::constitution::{DEFAULT_TOML, document::Document};
 use crate::moderation::hashes::HashList;
@@ -194,8 +195,8 @@ fn only_jurors_vote_and_only_once_and_with_a_reason() {
     assert_eq!(story.vote(id, 0, Choice::Uphold, 3), Err(CaseError::VotedAlready));
     let silent = Vote { juror: juror(1), choice: Choice::Uphold, reason: " ".into(), at_ms: 3 };
     assert_eq!(story.docket.vote(id, silent.clone()), Err(CaseError::NoReason));
-    let long = Vote { reason: "x".repeat(docket::WORDS + 1), ..silent };
-    assert_eq!(story.docket.vote(id, long), Err(CaseError::TooLong { bytes: docket::WORDS + 1 }));
+    let long = Vote { reason: "x".repeat(error::WORDS + 1), ..silent };
+    assert_eq!(story.docket.vote(id, long), Err(CaseError::TooLong { bytes: error::WORDS + 1 }));
     assert!(matches!(story.vote(id, 1, Choice::Uphold, u64::MAX), Err(CaseError::Late { .. })));
     assert!(matches!(story.jury(id), Err(CaseError::WrongPhase { phase: Phase::Jury })));
 }
