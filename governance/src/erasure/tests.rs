@@ -53,7 +53,7 @@ async fn village(left: u64, is_broken: bool) -> (Village, CertificateSigner) {
 }
 
 async fn erase(village: &Village) -> Result<Erased, CallError> {
-    let ask = |reply| ErasureMsg::Erase { subject: "ada".into(), basis: "gdpr-17".into(), reply };
+    let ask = |reply| ErasureMsg::Erase { subject: "ada.lovelace".into(), basis: "gdpr-17".into(), reply };
     village.addr::<Erasure>("local").ask(ask).await
 }
 
@@ -61,8 +61,8 @@ async fn erase(village: &Village) -> Result<Erased, CallError> {
 async fn the_erased_have_no_keys_no_items_and_a_certificate() {
     let (village, signer) = village(0, false).await;
     let personal = Personal::new(&village, "local", "memory").unwrap();
-    let kept = personal.seal("ada", b"r", &"canary".to_owned()).await.unwrap();
-    let export = |reply| ErasureMsg::Export("ada".into(), reply);
+    let kept = personal.seal("ada.lovelace", b"r", &"canary".to_owned()).await.unwrap();
+    let export = |reply| ErasureMsg::Export("ada.lovelace".into(), reply);
     let exported = village.addr::<Erasure>("local").ask(export).await.unwrap();
     assert_eq!(exported, [("shelf".to_owned(), serde_bytes::ByteBuf::from("[3]"))]);
 
@@ -74,9 +74,9 @@ async fn the_erased_have_no_keys_no_items_and_a_certificate() {
     let store = &certificate.stores[0];
     assert_eq!((store.owner.as_str(), store.enumerated, store.erased, store.remaining), ("shelf", 3, 3, 0));
     assert_eq!(personal.open::<String>(b"r", &kept).await, Ok(None));
-    assert!(personal.seal("ada", b"r", &"again".to_owned()).await.is_err());
+    assert!(personal.seal("ada.lovelace", b"r", &"again".to_owned()).await.is_err());
     let text = String::from_utf8(erased.certificate.to_vec()).unwrap();
-    assert!(!text.contains("ada"), "{text}");
+    assert!(!text.contains("lovelace"), "{text}");
 
     // A flipped byte anywhere is seen, unless it is one of those that JSON does not care about.
     for at in 0..text.len() {
@@ -101,7 +101,7 @@ async fn what_is_not_all_gone_gets_no_certificate() {
     assert!(matches!(erase(&broken).await, Err(CallError::Panicked)));
     // The keys are gone in either case: nothing is half erased that could still be read.
     let personal = Personal::new(&broken, "local", "memory").unwrap();
-    assert!(personal.seal("ada", b"r", &1_u8).await.is_err());
+    assert!(personal.seal("ada.lovelace", b"r", &1_u8).await.is_err());
 }
 
 #[tokio::test]
@@ -113,8 +113,8 @@ async fn bad_requests_destroy_nothing() {
         addr.ask(move |reply| ErasureMsg::Erase { subject, basis, reply })
     };
     assert_eq!(ask("", "gdpr-17").await.unwrap_err().code(), "bad_request");
-    assert_eq!(ask("ada", &"x".repeat(65)).await.unwrap_err().code(), "bad_request");
+    assert_eq!(ask("ada.lovelace", &"x".repeat(65)).await.unwrap_err().code(), "bad_request");
     let personal = Personal::new(&village, "local", "memory").unwrap();
-    personal.seal("ada", b"r", &1_u8).await.unwrap();
-    assert!(!format!("{:?}", Subject { tenant: "local".into(), name: "ada".into() }).contains("ada"));
+    personal.seal("ada.lovelace", b"r", &1_u8).await.unwrap();
+    assert!(!format!("{:?}", Subject { tenant: "local".into(), name: "ada.lovelace".into() }).contains("lovelace"));
 }
