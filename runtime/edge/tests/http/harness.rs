@@ -136,8 +136,9 @@ impl Door {
         let dir = tempfile::tempdir().unwrap();
         let clock = aivillage_runtime::clock::unix_ms;
         let home = Home::open(&dir.path().join("governance"), "node", TlogConfig::default(), clock).unwrap();
-        let listen = "node.listen = '127.0.0.1:0'".parse().unwrap();
-        let build = |builder: VillageBuilder| home.install(builder.config(listen).clustered());
+        // One principal tries every route.
+        let config = "node.listen = '127.0.0.1:0'\ngovernance.defence.principal = '1000000/s'".parse().unwrap();
+        let build = |builder: VillageBuilder| home.install(builder.config(config).clustered());
         (Self::start(dir, Some(home.clone()), build, |_| {}).await, home)
     }
 
