@@ -3,7 +3,7 @@
 //! | look for | in |
 //! |---|---|
 //! | `[governance]` of `cluster.toml` | [`GovernanceConfig`] |
-//! | figures of this machine beside their targets | [`bench`] |
+//! | figures of this machine beside their targets | [`bench`](mod@bench) |
 //! | what follows a verdict: notices, appeals, juries | [`cases`] |
 //! | the rules that bind everybody, signed | [`constitution`] |
 //! | personal and secret data in text: found, masked | [`dlp`] |

@@ -1,6 +1,6 @@
 //! `gov.census`: what this node still has of a person.
 //!
-//! Key: any, usually [`HERE`](crate::HERE). Placement: one per node, each asked by its id. Durable: no. Lost in a crash: the mail in
+//! Key: any, usually [`HERE`]. Placement: one per node, each asked by its id. Durable: no. Lost in a crash: the mail in
 //! hand.
 
 use aivillage_runtime::{
