@@ -16,6 +16,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 use crate::answer::Answer;
 use crate::config::AgentsConfig;
@@ -67,6 +68,10 @@ pub struct AskRequest {
     /// Agents that the request has passed.
     #[serde(default)]
     pub depth: u32,
+    /// Names the turn: one that is run again, because nobody knows what became of it, keeps what was said once.
+    #[serde(default)]
+    #[schemars(skip)]
+    pub turn: Option<Uuid>,
 }
 
 /// A call of a tool.

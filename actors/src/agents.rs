@@ -6,6 +6,7 @@ use aivillage_runtime::{CallError, Village, VillageBuilder};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::agent::{self, Agent, AgentMsg, AskRequest, Shared, ToolRequest, agent_key};
 use crate::answer::Answer;
@@ -128,7 +129,7 @@ impl Agents {
     /// # Errors
     /// As [`aivillage_runtime::Addr::ask`].
     pub async fn list(&self) -> Result<Vec<AgentCard>, CallError> {
-        self.village.addr::<RosterActor>("").ask(RosterMsg::List).await
+        self.village.addr::<RosterActor>("").call().repeatable().ask(RosterMsg::List).await
     }
 
     /// The card of one agent.
@@ -136,7 +137,12 @@ impl Agents {
     /// # Errors
     /// `agent_unknown` names the nearest ids.
     pub async fn card(&self, id: &str) -> Result<AgentCard, CallError> {
-        self.village.addr::<RosterActor>("").ask(|reply| RosterMsg::Card(id.to_owned(), reply)).await
+        self.village
+            .addr::<RosterActor>("")
+            .call()
+            .repeatable()
+            .ask(|reply| RosterMsg::Card(id.to_owned(), reply))
+            .await
     }
 
     /// Asks an agent. Without a deadline of the caller the time limit of a turn holds.
@@ -144,11 +150,13 @@ impl Agents {
     /// # Errors
     /// `agent_unknown`, `overloaded`, `bad_request`, `payload_too_large`, `model_not_found`, `model_unavailable`, and those of
     /// [`aivillage_runtime::Addr::ask`].
-    pub async fn ask(&self, id: &str, request: AskRequest) -> Result<Answer, CallError> {
+    pub async fn ask(&self, id: &str, mut request: AskRequest) -> Result<Answer, CallError> {
         let addr = self.village.addr::<Agent>(self.known(id).await?);
         // A little longer than the turn itself, so that a turn that runs out of time can still say so.
         let limit = self.config().turn.timeout.get() + std::time::Duration::from_secs(5);
-        addr.call().deadline(limit).ask(|reply| AgentMsg::Ask(request, reply)).await
+        // Named, so that it can be sent again when its node dies.
+        request.turn.get_or_insert_with(Uuid::now_v7);
+        addr.call().deadline(limit).repeatable().ask(|reply| AgentMsg::Ask(request, reply)).await
     }
 
     /// Calls one of an agent's tools.
@@ -167,7 +175,7 @@ impl Agents {
     /// As [`aivillage_runtime::Addr::ask`].
     pub async fn history(&self, conversation: &str, limit: u32) -> Result<Vec<Message>, CallError> {
         let addr = self.village.addr::<Conversation>(agent_key(&self.tenant, conversation));
-        addr.ask(|reply| ConversationMsg::History(HistoryQuery { limit }, reply)).await
+        addr.call().repeatable().ask(|reply| ConversationMsg::History(HistoryQuery { limit }, reply)).await
     }
 
     /// The providers an ask may name.

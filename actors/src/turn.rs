@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use aivillage_governance::gate::Gate;
-use aivillage_runtime::{AppError, CallError, MsgCx, Topic, Village, clock};
+use aivillage_runtime::{AppError, CallError, Idem, MsgCx, Topic, Village, clock};
 use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -99,7 +99,7 @@ impl Turn {
         let Home { shared, village, config, metrics } = home;
         Self {
             topic: request.stream_to.as_ref().map(|name| village.topic(name)),
-            id: Uuid::now_v7().to_string(),
+            id: request.turn.unwrap_or_else(Uuid::now_v7).to_string(),
             started: Instant::now(),
             steps: Vec::new(),
             evidence: Vec::new(),
@@ -263,7 +263,8 @@ impl Turn {
         if self.request.depth > 0 {
             return Ok(String::new());
         }
-        let id = self.request.conversation.clone().unwrap_or_else(|| Uuid::now_v7().to_string());
+        // Run again it goes on in the same conversation.
+        let id = self.request.conversation.clone().unwrap_or_else(|| self.id.clone());
         let message = |role, text: &str| Message {
             role,
             agent: self.spec.id.clone(),
@@ -272,7 +273,8 @@ impl Turn {
         };
         let said = vec![message(Role::User, &self.request.input), message(Role::Agent, answer)];
         let addr = self.village.addr::<Conversation>(format!("{}:{id}", self.tenant));
-        addr.ask(|reply| ConversationMsg::Append(said, reply)).await?;
+        let append = addr.call().idem(Idem::of(&[self.id.as_bytes(), b"said"]));
+        append.ask(|reply| ConversationMsg::Append(said, reply)).await?;
         Ok(id)
     }
 

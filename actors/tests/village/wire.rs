@@ -12,6 +12,7 @@ use aivillage_actors::wire::openai::{
 use aivillage_actors::{AgentCard, Answer, AskRequest, Citation, Finish, Step};
 use aivillage_runtime::testing::{asked, sent};
 use serde_json::json;
+use uuid::Uuid;
 
 /// Asks with a message that carries `sent`, or nothing, and checks it and the answer.
 macro_rules! check {
@@ -58,6 +59,7 @@ fn messages_of_an_agent() {
         stream_to: None,
         provider: Some("openai:main".into()),
         depth: u32::MAX,
+        turn: Some(Uuid::from_u128(1)),
     };
     let citation = Citation {
         n: 1,

@@ -133,6 +133,13 @@ impl<K: Kind> Call<'_, K> {
         self
     }
 
+    /// Says that it does no harm when it is handled twice, such as a question: it is sent again also when nobody knows whether it
+    /// was handled, because its node has died meanwhile.
+    pub fn repeatable(mut self) -> Self {
+        self.cx.more_mut().repeatable = true;
+        self
+    }
+
     /// Says on whose behalf.
     pub fn principal(mut self, principal: impl Into<Arc<Principal>>) -> Self {
         self.cx.more_mut().principal = Some(principal.into());

@@ -97,6 +97,8 @@ pub(crate) struct More {
     pub(crate) idem: Option<Idem>,
     pub(crate) principal: Option<Arc<Principal>>,
     pub(crate) taint: bool,
+    /// Handled twice it does no harm. Its sender's business alone: it is not on the wire.
+    pub(crate) repeatable: bool,
 }
 
 thread_local! {
@@ -162,8 +164,9 @@ impl MsgCx {
     /// The context of a message sent while this one is handled: all but the idempotency key.
     #[inline]
     pub(crate) fn inherited(mut self) -> Self {
-        if self.idem().is_some() {
-            self.more_mut().idem = None;
+        if self.idem().is_some() || self.is_repeatable() {
+            let more = self.more_mut();
+            (more.idem, more.repeatable) = (None, false);
         }
         self
     }
@@ -200,6 +203,10 @@ impl MsgCx {
     #[must_use]
     pub fn idem(&self) -> Option<Idem> {
         self.more.as_ref().and_then(|more| more.idem)
+    }
+
+    pub(crate) fn is_repeatable(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.repeatable)
     }
 
     /// On whose behalf the message was sent.

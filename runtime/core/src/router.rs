@@ -399,7 +399,8 @@ impl Router {
     }
 
     fn may_repeat(to: Destination<'_>, message: &Message, failure: &Failure, is_sent: bool) -> bool {
-        let repeatable = to.route.durable && message.cx.idem().is_some();
+        let keyed = to.route.durable && message.cx.idem().is_some();
+        let repeatable = keyed || message.cx.is_repeatable();
         // What a handler passes on says nothing of what it has done before.
         let unhandled = !failure.is_handled || repeatable;
         match failure.error {
@@ -409,10 +410,9 @@ impl Router {
             CallError::Overloaded { .. } => to.route.waits && unhandled,
             // This node itself knows nobody: a leader is elected, or it has just come or is no longer alone.
             CallError::NoQuorum { .. } if !is_sent => true,
-            CallError::NoQuorum { .. }
-            | CallError::Unreachable { sent: true, .. }
-            | CallError::NoReply
-            | CallError::Panicked => repeatable,
+            CallError::NoQuorum { .. } | CallError::Unreachable { sent: true, .. } => repeatable,
+            // What made its handler fail may do so again.
+            CallError::NoReply | CallError::Panicked => keyed,
             _ => false,
         }
     }
