@@ -14,8 +14,10 @@ use crate::HERE;
 /// What a [`Census`] understands.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum CensusMsg {
-    /// Where each store has items about the subject on this node.
-    Find(Subject, Reply<Vec<(String, Places)>>),
+    /// How far this node's copies are.
+    Applied(Reply<Vec<u64>>),
+    /// Where each store has items about the subject on this node, once its copies are so far.
+    Find(Subject, Vec<u64>, Reply<Vec<(String, Places)>>),
 }
 
 /// The behaviour.
@@ -54,10 +56,19 @@ impl Actor for Census {
         mail: Self::Msg,
         cx: &mut ActorCx,
     ) -> Result<(), ActorProcessingErr> {
-        let CensusMsg::Find(subject, reply) = mail.body;
         let (village, owners) = (cx.village().clone(), self.0.clone());
-        let work = async move { reply.complete(find(&village, &owners, &subject).await) };
-        cx.village().task("erasure.count", work).detach();
+        match mail.body {
+            CensusMsg::Applied(reply) => reply.send(village.applied()),
+            CensusMsg::Find(subject, applied, mut reply) => {
+                let work = async move {
+                    tokio::select! {
+                        () = village.shows(&applied) => reply.complete(find(&village, &owners, &subject).await),
+                        () = reply.closed() => {}
+                    }
+                };
+                cx.village().task("erasure.count", work).detach();
+            }
+        }
         Ok(())
     }
 }
@@ -84,15 +95,25 @@ impl Has {
     }
 }
 
-/// What every member has, also those that are away: they answer or it is an error.
+/// What every member has of what was acknowledged when this was called. Also those that are away or behind: they answer when they
+/// know, or it is an error.
 pub(super) async fn find_everywhere(village: &Village, subject: &Subject) -> Result<Vec<Has>, CallError> {
-    let nodes = match village.cluster() {
+    let nodes: Vec<NodeId> = match village.cluster() {
         Some(cluster) => cluster.members().iter().map(|member| member.record.id).collect(),
         None => vec![village.node_id()],
     };
+    let mut newest: Vec<u64> = Vec::new();
+    for node in &nodes {
+        let applied = village.ask_on::<Census, _>(*node, HERE, CensusMsg::Applied).await?;
+        newest.resize(newest.len().max(applied.len()), 0);
+        for (newest, applied) in newest.iter_mut().zip(applied) {
+            *newest = applied.max(*newest);
+        }
+    }
     let mut all = Vec::new();
     for node in nodes {
-        let found = village.ask_on::<Census, _>(node, HERE, |reply| CensusMsg::Find(subject.clone(), reply)).await?;
+        let find = |reply| CensusMsg::Find(subject.clone(), newest.clone(), reply);
+        let found = village.ask_on::<Census, _>(node, HERE, find).await?;
         all.extend(found.into_iter().map(|(owner, places)| Has { node, owner, places }));
     }
     Ok(all)

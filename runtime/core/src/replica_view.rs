@@ -388,6 +388,24 @@ mod tests {
         assert_eq!(told[told.len() - 3..], [restored("b", 1, 1), restored("a", 2, 12), applied("b", 2, 2)]);
     }
 
+    #[tokio::test]
+    async fn what_is_to_be_told_is_waited_for() {
+        let bench = Bench::new();
+        let mut machine = bench.machine();
+        bench.feeds.shown().await;
+        bench.feeds.shown().await;
+        bench.apply(&mut machine, 1, event("a", 1, 5).await).await;
+        bench.apply(&mut machine, 2, event("a", 2, 6).await).await;
+        let mut shown = std::pin::pin!(bench.feeds.shown());
+        assert!(futures::poll!(&mut shown).is_pending());
+        bench.witness.leave.add_permits(1);
+        bench.witness.wait_for(&applied("a", 1, 5)).await;
+        assert!(futures::poll!(&mut shown).is_pending(), "one of two");
+        bench.witness.leave.add_permits(1);
+        shown.await;
+        assert_eq!(bench.witness.told.lock().last(), Some(&applied("a", 2, 6)));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_view_that_panics_is_made_anew() {
         let bench = Bench::new();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use crate::durable;
 use crate::raft::StateView;
@@ -48,6 +48,12 @@ struct Waiting {
     fill: bool,
     events: VecDeque<Seen>,
     bytes: usize,
+    /// Things to do so far, those the view has begun, and those it has done.
+    told: u64,
+    begun: u64,
+    done: u64,
+    /// Who waits for so many to be done.
+    marks: Vec<(u64, oneshot::Sender<()>)>,
 }
 
 impl Waiting {
@@ -55,6 +61,16 @@ impl Waiting {
         self.fill = self.state.is_some();
         self.events.clear();
         self.bytes = 0;
+        self.told += u64::from(self.fill);
+    }
+
+    /// The view comes for more: what it had begun is done.
+    fn done(&mut self) {
+        self.done = self.begun;
+        for (_, mark) in self.marks.extract_if(.., |(at, _)| *at <= self.done) {
+            // Whoever is gone waits no more.
+            let _ = mark.send(());
+        }
     }
 }
 
@@ -86,6 +102,7 @@ impl Feed {
         }
         waiting.bytes += seen.stored.len();
         waiting.events.push_back(seen);
+        waiting.told += 1;
         if waiting.events.len() > QUEUE || waiting.bytes > QUEUE_BYTES {
             tracing::debug!(kind = self.kind, "a replica view is far behind");
             waiting.fill();
@@ -96,12 +113,32 @@ impl Feed {
 
     fn take(&self) -> Option<Next> {
         let mut waiting = self.waiting.lock();
+        waiting.done();
         if std::mem::take(&mut waiting.fill) {
+            // The events before it were dropped, those after it are still to come.
+            waiting.begun = waiting.told;
             return waiting.state.clone().map(Next::Fill);
         }
         let seen = waiting.events.pop_front()?;
         waiting.bytes -= seen.stored.len();
+        waiting.begun = waiting.told - waiting.events.len() as u64;
         Some(Next::Event(seen))
+    }
+
+    /// Completes once the view has done all that it is to do by now.
+    pub(crate) async fn shown(&self) {
+        let shown = {
+            let mut waiting = self.waiting.lock();
+            if waiting.done >= waiting.told {
+                return;
+            }
+            let (mark, shown) = oneshot::channel();
+            let at = waiting.told;
+            waiting.marks.push((at, mark));
+            shown
+        };
+        // The sender goes with the feed.
+        let _ = shown.await;
     }
 
     /// Waits for what is to be done.
@@ -132,6 +169,13 @@ impl Feeds {
     /// The state was opened, or another one took its place.
     pub(crate) fn reset(&self, state: &StateView) {
         self.0.iter().for_each(|feed| feed.reset(state));
+    }
+
+    /// Completes once all views have done what they are to do by now.
+    pub(crate) async fn shown(&self) {
+        for feed in self.0.iter() {
+            feed.shown().await;
+        }
     }
 
     /// Has all views filled anew.

@@ -16,7 +16,8 @@ use tokio::sync::RwLock;
 
 use super::feed::{Feeds, Told};
 use super::machine::{Command, Outcome, key_of, write};
-use crate::raft::{Group, MAX_COMMAND, ProposeError, Role, StateView, Writes};
+use crate::node_id::NodeId;
+use crate::raft::{Group, MAX_COMMAND, ProposeError, Role, StateView, Status, Writes};
 use crate::store::{Batch, Level, Lsn, MAX_BATCH, Store, StoreError, StoreStats, TreeId};
 
 /// Bytes of a command beyond its writes: the term and how many they are.
@@ -46,6 +47,21 @@ impl Shard {
 
     pub(crate) fn group(&self) -> Option<&Group> {
         self.group.as_ref()
+    }
+
+    /// Index of the last entry that this node's copy has applied; 0 where there is no log.
+    pub(crate) fn applied(&self) -> u64 {
+        self.group.as_ref().and_then(|group| group.status().applied).unwrap_or(0)
+    }
+
+    /// Completes once this node's copy, if it has one, has applied the entry `until`, and its replica views show it.
+    pub(crate) async fn shows(&self, me: NodeId, until: u64) {
+        if let Some(group) = &self.group {
+            let is_ours = |status: &Status| status.voters.contains(&me) || status.learners.contains(&me);
+            let behind = |status: &Status| is_ours(status) && status.applied.unwrap_or(0) < until;
+            group.watch().wait_for(|status| !behind(status)).await;
+        }
+        self.feeds.shown().await;
     }
 
     /// Ends direct commits, those under way included: the group is about to be founded.
