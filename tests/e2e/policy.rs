@@ -134,7 +134,7 @@ async fn new_policies_work_at_once_and_wrong_or_late_ones_change_nothing() -> Re
     place.write("policies/stop.cedar", STOP)?;
     place.write("broken/own.cedar", "permit (")?;
     let node = place.up().await?;
-    node.ask("sage", "when does the ferry leave?").await?;
+    node.ask("sage", "who lives there?").await?;
     typed(&place, "village policy status", 0, &["from the program"]).await?;
     typed(&place, "village policy apply broken", 1, &["own.cedar:1:"]).await?;
     typed(&place, "village policy apply policies", 0, &["at work", "version 1"]).await?;

@@ -119,6 +119,15 @@ pub struct Signals {
     pub support: bool,
     /// The models are not of one mind.
     pub is_disputed: bool,
+    /// Categories, a bit each by [`Category::index`], for which too little speaks to restrict anybody: few words or little
+    /// certainty, and no rule.
+    pub thin: u32,
+}
+
+impl Signals {
+    fn is_thin(self, category: Category) -> bool {
+        self.thin & (1 << category.index()) != 0
+    }
 }
 
 /// What becomes of a content.
@@ -141,7 +150,7 @@ pub fn decide(scores: &Actionable, signals: Signals, thresholds: &Heads<Threshol
         if signals.support && is_about_oneself(category) {
             continue;
         }
-        if p >= threshold.hi {
+        if p >= threshold.hi && !signals.is_thin(category) {
             let found = (policy.action(category), p, category);
             if best.is_none_or(|(action, most, _)| (found.0, p) > (action, most)) {
                 best = Some(found);
@@ -225,6 +234,14 @@ mod tests {
         // Who also threatens others is not let through for it.
         let threatens = decide_on(&[(Category::ViolentThreat, 0.99)], risk, &Policy::default());
         assert_eq!(threatens.action, Action::Seal);
+    }
+
+    #[test]
+    fn where_little_speaks_nobody_is_restricted_and_somebody_may_look() {
+        let thin = Signals { thin: 1 << Category::Extortion.index(), ..Signals::default() };
+        let both = [(Category::Extortion, 0.99), (Category::Spam, 0.99)];
+        assert_eq!(decide_on(&both[..1], thin, &Policy::default()).action, Action::Monitor);
+        assert_eq!(decide_on(&both, thin, &Policy::default()).category, Some(Category::Spam));
     }
 
     #[test]

@@ -13,13 +13,17 @@ use super::mask::{Mask, MaskError};
 use super::model::{Format, Model};
 use super::norm::{VIEW_BYTES, View, ViewKind, views};
 use super::rules::{Effect, Rules, RulesError};
-use super::taxonomy::{ACTIONABLE, CATEGORIES, Category};
+use super::taxonomy::{ACTIONABLE, CATEGORIES, Category, Level};
 use super::texts::Texts;
 use super::verdict::{CheckError, CheckRequest, Evidence, Score, TEXT_BYTES, Verdict};
 use super::words::Words;
 
 /// From this difference in probability on models A and B are not of one mind.
 const DISPUTE: f32 = 0.4;
+/// Words that the models alone need: out of fewer they take "send it to me" for harm.
+const LEAST_WORDS: usize = 8;
+/// Log-odds that they alone need for what is grave, H0 and H1: 80 % sure.
+const LEAST_SURE: f32 = 1.386;
 /// Bytes that a piece of a long text has in common with the one before.
 const PIECE_OVERLAP: usize = 1024;
 /// Words on each side of a rule's hit that are scored with it alone: in a whole window a short phrase drowns.
@@ -96,6 +100,8 @@ impl Voice {
 #[derive(Debug)]
 struct Findings {
     logits: Heads<f32>,
+    /// The same of what is enough to restrict somebody.
+    backed: Heads<f32>,
     /// Where each head is highest: view and words.
     peaks: Heads<(usize, Range<usize>)>,
     /// The largest difference of the models, and for which actionable head.
@@ -237,7 +243,8 @@ impl Engine {
         let hit = |n: &(usize, Range<usize>)| rules.get(n.0);
         let hard = findings.hits.iter().filter_map(hit).filter(|rule| rule.hard).map(|rule| rule.category).min();
         let support = findings.hits.iter().filter_map(hit).any(|rule| rule.effect == Effect::Support);
-        let signals = Signals { hard, support, is_disputed: findings.dispute > DISPUTE };
+        let thin = self.thin(&findings);
+        let signals = Signals { hard, support, is_disputed: findings.dispute > DISPUTE, thin };
         let decision = decide(&scores.actionable, signals, &self.thresholds, policy);
         let p_of = |category: Category| scores.actionable.0.get(category.index()).copied().unwrap_or_default();
         let mut verdict = Verdict {
@@ -268,9 +275,17 @@ impl Engine {
         verdict
     }
 
+    /// Categories that the models alone speak for, out of few words or not surely: of those they err.
+    fn thin(&self, findings: &Findings) -> u32 {
+        let all = Category::ALL.iter().take(ACTIONABLE).zip(&findings.backed).zip(&self.thresholds);
+        let thin = all.filter(|((_, backed), threshold)| probability(**backed) < threshold.hi);
+        thin.map(|((category, _), _)| 1 << category.index()).sum()
+    }
+
     fn find(&self, text: &str, voice: Voice) -> Findings {
         let mut findings = Findings {
             logits: [f32::MIN; CATEGORIES],
+            backed: [f32::MIN; CATEGORIES],
             peaks: std::array::from_fn(|_| (0, 0..0)),
             dispute: 0.0,
             hits: self.rules.raw_hits(text).map(|hit| (hit.rule, hit.range)).collect(),
@@ -326,6 +341,9 @@ impl Engine {
         for (logit, added) in findings.logits.iter_mut().zip(added) {
             *logit = logit.max(UNHEARD + added);
         }
+        for (backed, added) in findings.backed.iter_mut().zip(added) {
+            *backed = backed.max(UNHEARD + added);
+        }
         for window in all {
             let features = Features::of(words, window.clone());
             let (a, b) = self.model_logits(&features);
@@ -336,6 +354,10 @@ impl Engine {
                     findings.dispute = findings.dispute.max(if is_noticed { (p_a - p_b).abs() } else { 0.0 });
                 }
                 let logit = voice.of(a, b) + added[head];
+                let is_sure = logit >= LEAST_SURE || !is_grave(head);
+                if added[head] > 0.0 || (window.len() >= LEAST_WORDS && is_sure) {
+                    findings.backed[head] = findings.backed[head].max(logit);
+                }
                 if logit > findings.logits[head] {
                     findings.logits[head] = logit;
                     findings.peaks[head] = (view, window.clone());
@@ -401,6 +423,11 @@ fn listed(text: &str, policy: &Policy, verdict: Verdict) -> Verdict {
 fn place(range: &Range<usize>, by: &str) -> Evidence {
     let at = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
     Evidence { start: at(range.start), end: at(range.end), by: by.to_owned() }
+}
+
+/// Whether a head is of H0 or H1.
+fn is_grave(head: usize) -> bool {
+    Category::ALL.get(head).is_some_and(|category| matches!(category.level(), Level::H0 | Level::H1))
 }
 
 fn probability(logit: f32) -> f32 {
