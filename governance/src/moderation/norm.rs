@@ -12,6 +12,7 @@ pub mod views;
 use std::ops::Range;
 
 use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::compose;
 use unicode_segmentation::UnicodeSegmentation;
 
 pub use views::{View, ViewKind, views};
@@ -97,9 +98,23 @@ fn visible(text: &str) -> (Vec<Cell>, String) {
         let plain = cluster.chars().filter(|ch| !chars::is_invisible(*ch)).nfkd();
         // A compatibility form may decompose into what is dropped.
         let kept = plain.filter(|ch| !chars::is_invisible(*ch) && !chars::is_diacritic(*ch)).map(chars::plain);
-        cells.extend(kept.nfc().map(|ch| Cell { ch, start, end }));
+        for ch in kept.nfc() {
+            push(&mut cells, Cell { ch, start, end });
+        }
     }
     (cells, hidden)
+}
+
+/// What an invisible character held apart belongs together once it is gone.
+fn push(cells: &mut Vec<Cell>, cell: Cell) {
+    if let Some(last) = cells.last_mut()
+        && last.end <= cell.start
+        && let Some(ch) = compose(last.ch, cell.ch)
+    {
+        (last.ch, last.end) = (ch, cell.end);
+        return;
+    }
+    cells.push(cell);
 }
 
 /// Offsets are below [`VIEW_BYTES`].
@@ -115,6 +130,13 @@ mod tests {
 
     fn folded(text: &str) -> String {
         Folded::of(text).text().to_owned()
+    }
+
+    #[test]
+    fn what_a_joiner_parted_is_one_letter() {
+        let once = Folded::of("\u{1100}\u{200d}\u{1161}\u{200d}\u{11a8}");
+        assert_eq!((once.text(), once.origin(0..3)), ("\u{ac01}", 0..15));
+        assert_eq!(folded(once.text()), once.text());
     }
 
     #[test]
