@@ -33,7 +33,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use aivillage_runtime::{Principal, Village};
+use aivillage_runtime::{MsgCx, Principal, Village};
 use tracing::{Instrument, debug_span};
 use uuid::Uuid;
 
@@ -42,11 +42,12 @@ pub use config::{DefenceConfig, DlpStages, Treatment};
 pub use judge::{Judge, Moderation, Unavailable};
 pub use stream::{OutputGuard, Released};
 
+use crate::cases::{Cases, Sender};
 use crate::constitution::chain::Chain;
 use crate::install::HERE;
 use crate::limits::{Exceeded, Limits};
 use crate::moderation::rules::RulesError;
-use crate::moderation::{Policy, Stage};
+use crate::moderation::{Policy, Stage, Verdict};
 use crate::policy::{Decision, Pdp, PdpHandle, PdpMsg, Request, Resource, Snapshot};
 use crate::tlog::Home;
 use clean::{Cleaned, Cleaner};
@@ -60,6 +61,8 @@ use refuse::exceeded;
 pub const RECHECK: Duration = Duration::from_mins(1);
 /// Between two tries while it cannot.
 const RETRY: Duration = Duration::from_secs(20);
+/// Longest wait for a case to be opened; who was refused waits for it.
+const OPENING: Duration = Duration::from_secs(2);
 /// The article that protected data is protected by.
 const DATA_ARTICLE: &str = "A4.1";
 /// Contents longer than this are judged on a thread of their own, bytes: they take milliseconds.
@@ -99,6 +102,7 @@ struct Shared {
     constitution: Arc<Chain>,
     clock: fn() -> u64,
     log: OnceLock<Home>,
+    village: OnceLock<Village>,
     metrics: OnceLock<Arc<GateMetrics>>,
     rechecks: Rechecks,
 }
@@ -125,6 +129,7 @@ impl Gate {
             constitution: parts.constitution,
             clock: parts.clock,
             log: OnceLock::new(),
+            village: OnceLock::new(),
             metrics: OnceLock::new(),
             rechecks: Rechecks::default(),
         })))
@@ -140,6 +145,7 @@ impl Gate {
 
     fn begin(&self, village: &Village) {
         let mut is_new = false;
+        self.0.village.get_or_init(|| village.clone());
         self.0.metrics.get_or_init(|| {
             is_new = true;
             village.metrics()
@@ -383,7 +389,9 @@ impl Gate {
         }
         let Some(judged) = judged else { return Err(Box::new(self.barred(id, stage, &cleaned.barred))) };
         if !judged.verdict.action.passes() {
-            return Err(Box::new(self.moderated(id, stage, &judged.verdict)));
+            let mut denied = self.moderated(id, stage, &judged.verdict);
+            denied.notice.case = self.case(&subject, judged.verdict, cleaned.content).await;
+            return Err(Box::new(denied));
         }
         let Cleaned { content, is_redacted, found, .. } = cleaned;
         let mut admission =
@@ -403,6 +411,26 @@ impl Gate {
         }
         admission.unchecked = true;
         Ok(admission)
+    }
+
+    /// Opens the case by which the sender can appeal. What is denied stays denied when there is none: the notice says so.
+    async fn case(&self, subject: &Subject<'_>, verdict: Verdict, content: String) -> Option<String> {
+        let (village, principal) = (self.0.village.get()?, &subject.cx.principal);
+        if !subject.stage.is_senders() || subject.cx.is_program() {
+            return None;
+        }
+        let sender = Sender::new(&*principal.tenant, &*principal.subject);
+        let (cases, stage) = (Cases::new(village), subject.stage);
+        // In the village's own name: nobody opens cases about somebody.
+        let open = MsgCx::request(Some(tokio::time::Instant::now() + OPENING), subject.cx.trace, None)
+            .scope(async move { cases.open(verdict, sender, stage, content).await });
+        match open.await {
+            Ok(notice) => Some(notice.case),
+            Err(error) => {
+                tracing::error!(%error, "no case was opened about what was withheld");
+                None
+            }
+        }
     }
 
     /// Logs; what passes only logged does not pass when that fails, and what is denied stays denied.

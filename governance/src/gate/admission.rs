@@ -104,6 +104,11 @@ impl Ctx {
         self
     }
 
+    /// Whether the program itself sends it, which embeds the village: it has nobody to appeal to.
+    pub(super) fn is_program(&self) -> bool {
+        self.principal.subject == PROGRAM && self.principal.kind == PrincipalKind::Service
+    }
+
     /// What the policies are asked; none where nothing is to be decided.
     #[must_use]
     pub fn asked(&self) -> Option<Request> {
@@ -198,6 +203,9 @@ pub struct Notice {
     /// The article's title.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
+    /// The case that the sender can appeal in, if one could be opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub case: Option<String>,
     /// Until when an appeal is possible, Unix milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub appeal_until: Option<u64>,
@@ -266,6 +274,7 @@ impl Notice {
             rule: None,
             article: None,
             title: None,
+            case: None,
             appeal_until: None,
             policies: Vec::new(),
             articles: Vec::new(),

@@ -59,6 +59,12 @@ impl Stage {
         }
     }
 
+    /// Whether the content is of whoever sends it, and not what a tool or an agent says to them.
+    #[must_use]
+    pub const fn is_senders(self) -> bool {
+        matches!(self, Self::UserInput | Self::MemoryWrite | Self::FogSubmit | Self::Proposal | Self::PublicPost)
+    }
+
     /// Whether content does not go there before it is judged: what is kept, sent off or published stays.
     #[must_use]
     pub const fn must_be_judged(self) -> bool {

@@ -27,6 +27,9 @@ async fn grave_harm_is_451_with_article_and_notice_on_every_surface() {
     assert!(body["article"].as_str().unwrap().starts_with("A1"), "{body}");
     assert_eq!(body["notice"]["stage"], "user_input");
     assert!(body["notice"]["appeal_until"].is_u64() && body["notice"]["rule"].is_string(), "{body}");
+    let case = format!("/v1/cases/{}", body["notice"]["case"].as_str().unwrap());
+    let view: Value = door.get(&case).await.json().await.unwrap();
+    assert_eq!((&view["level"], &view["article"]), (&body["notice"]["level"], &body["article"]), "{view}");
 
     let chat = json!({ "model": "sage", "messages": [{ "role": "user", "content": THREAT }] });
     let response = door.post("/v1/chat/completions", &chat).await;
