@@ -129,7 +129,7 @@ impl Agents {
     /// # Errors
     /// As [`aivillage_runtime::Addr::ask`].
     pub async fn list(&self) -> Result<Vec<AgentCard>, CallError> {
-        self.village.addr::<RosterActor>("").call().repeatable().ask(RosterMsg::List).await
+        self.village.addr::<RosterActor>("").query(RosterMsg::List).await
     }
 
     /// The card of one agent.
@@ -137,12 +137,7 @@ impl Agents {
     /// # Errors
     /// `agent_unknown` names the nearest ids.
     pub async fn card(&self, id: &str) -> Result<AgentCard, CallError> {
-        self.village
-            .addr::<RosterActor>("")
-            .call()
-            .repeatable()
-            .ask(|reply| RosterMsg::Card(id.to_owned(), reply))
-            .await
+        self.village.addr::<RosterActor>("").query(|reply| RosterMsg::Card(id.to_owned(), reply)).await
     }
 
     /// Asks an agent. Without a deadline of the caller the time limit of a turn holds.
@@ -175,7 +170,7 @@ impl Agents {
     /// As [`aivillage_runtime::Addr::ask`].
     pub async fn history(&self, conversation: &str, limit: u32) -> Result<Vec<Message>, CallError> {
         let addr = self.village.addr::<Conversation>(agent_key(&self.tenant, conversation));
-        addr.call().repeatable().ask(|reply| ConversationMsg::History(HistoryQuery { limit }, reply)).await
+        addr.query(|reply| ConversationMsg::History(HistoryQuery { limit }, reply)).await
     }
 
     /// The providers an ask may name.

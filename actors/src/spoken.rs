@@ -110,7 +110,7 @@ impl DataOwner for ConversationData {
             let (tag, mut said) = (subject.tag()?, Vec::new());
             for key in places.keys() {
                 let addr = village.addr::<Conversation>(key);
-                let messages = addr.ask(|reply| ConversationMsg::Of(tag, reply)).await?;
+                let messages = addr.query(|reply| ConversationMsg::Of(tag, reply)).await?;
                 let conversation = key.split_once(':').map_or(key.as_str(), |(_, id)| id);
                 said.push(json!({ "conversation": conversation, "messages": messages }));
             }

@@ -62,7 +62,7 @@ impl Memory {
     /// # Errors
     /// `unsupported_media_type`, `bad_pdf`, `bad_encoding`, `bad_syntax`, `payload_too_large` and the like.
     pub async fn parse(&self, raw: RawDocument) -> Result<Vec<Document>, CallError> {
-        self.village.addr::<Ingest>("").call().repeatable().ask(|reply| IngestMsg::Parse(raw, reply)).await
+        self.village.addr::<Ingest>("").query(|reply| IngestMsg::Parse(raw, reply)).await
     }
 
     /// Gives a stored document, in its current or an older version.
@@ -72,7 +72,7 @@ impl Memory {
     pub async fn get(&self, collection: &str, id: &str, version: Option<u32>) -> Result<DocumentView, CallError> {
         self.existing(collection).await?;
         let wanted = GetDocument { id: id.to_owned(), version };
-        self.shard(collection)?.call().repeatable().ask(|reply| ShardMsg::Get(wanted, reply)).await
+        self.shard(collection)?.query(|reply| ShardMsg::Get(wanted, reply)).await
     }
 
     /// Deletes documents with all their versions; no query finds them from then on.
@@ -92,7 +92,7 @@ impl Memory {
     pub async fn stats(&self, collection: Option<&str>) -> Result<Vec<CollectionStats>, CallError> {
         let names = self.resolve(collection.map(str::to_owned).into_iter().collect()).await?;
         let shards: Vec<Addr<Shard>> = names.iter().map(|name| self.shard(name)).collect::<Result<_, _>>()?;
-        try_join_all(shards.iter().map(|shard| shard.call().repeatable().ask(ShardMsg::Stats))).await
+        try_join_all(shards.iter().map(|shard| shard.query(ShardMsg::Stats))).await
     }
 
     /// Finds passages for a question, and judges whether they answer it.
@@ -100,12 +100,7 @@ impl Memory {
     /// # Errors
     /// `collection_not_found`, `memory_empty` for a question without words, `payload_too_large`.
     pub async fn query(&self, query: Query) -> Result<Context, CallError> {
-        self.village
-            .addr::<Retriever>(&self.tenant)
-            .call()
-            .repeatable()
-            .ask(|reply| RetrieverMsg::Query(query, reply))
-            .await
+        self.village.addr::<Retriever>(&self.tenant).query(|reply| RetrieverMsg::Query(query, reply)).await
     }
 
     /// Names of the collections.
@@ -113,7 +108,7 @@ impl Memory {
     /// # Errors
     /// When the registry cannot be read.
     pub async fn collections(&self) -> Result<Vec<String>, CallError> {
-        self.village.addr::<Registry>(&self.tenant).call().repeatable().ask(RegistryMsg::List).await
+        self.village.addr::<Registry>(&self.tenant).query(RegistryMsg::List).await
     }
 
     async fn existing(&self, collection: &str) -> Result<(), CallError> {
@@ -121,12 +116,7 @@ impl Memory {
     }
 
     async fn resolve(&self, names: Vec<String>) -> Result<Vec<String>, CallError> {
-        self.village
-            .addr::<Registry>(&self.tenant)
-            .call()
-            .repeatable()
-            .ask(|reply| RegistryMsg::Resolve(names, reply))
-            .await
+        self.village.addr::<Registry>(&self.tenant).query(|reply| RegistryMsg::Resolve(names, reply)).await
     }
 
     fn shard(&self, collection: &str) -> Result<Addr<Shard>, CallError> {

@@ -105,8 +105,7 @@ impl Searching {
             return Err(MemoryError::Empty { name: "the question".to_owned() }.into());
         }
         let registry = self.village.addr::<Registry>(&self.tenant);
-        let collections =
-            registry.call().repeatable().ask(|reply| RegistryMsg::Resolve(query.collections.clone(), reply)).await?;
+        let collections = registry.query(|reply| RegistryMsg::Resolve(query.collections.clone(), reply)).await?;
         let search = SearchShard { question, limit: query.k + SURPLUS };
         let answers = join_all(collections.iter().map(|collection| self.search(collection, search.clone()))).await;
         let mut coverage = Coverage { asked: u32::try_from(answers.len()).unwrap_or(u32::MAX), ..Coverage::default() };
@@ -141,7 +140,7 @@ impl Searching {
 
     async fn search(&self, collection: &str, search: SearchShard) -> Result<crate::shard::read::Found, CallError> {
         let name = ShardName::new(&self.tenant, collection)?;
-        self.village.addr::<Shard>(name.key()).call().repeatable().ask(|reply| ShardMsg::Search(search, reply)).await
+        self.village.addr::<Shard>(name.key()).query(|reply| ShardMsg::Search(search, reply)).await
     }
 
     fn check(&self, query: &Query) -> Result<(), MemoryError> {

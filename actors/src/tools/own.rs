@@ -93,7 +93,7 @@ impl Tool for Recall {
     async fn call(cx: ToolCx, args: RecallArgs) -> Result<RecallOut, ToolError> {
         let addr = cx.village.addr::<Agent>(agent_key(&cx.tenant, &cx.agent.id));
         let query = RecallQuery { text: args.text, limit: args.limit.unwrap_or(DEFAULT_LIMIT) };
-        let notes = addr.ask(|reply| AgentMsg::Recall(query, reply)).await?;
+        let notes = addr.query(|reply| AgentMsg::Recall(query, reply)).await?;
         Ok(RecallOut { notes })
     }
 

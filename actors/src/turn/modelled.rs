@@ -76,11 +76,7 @@ impl Turn {
         if let Some(id) = &self.request.conversation {
             let addr = self.village.addr::<Conversation>(format!("{}:{id}", self.tenant));
             // A conversation that cannot be read costs context, not the answer.
-            let said = addr
-                .call()
-                .repeatable()
-                .ask(|reply| ConversationMsg::History(HistoryQuery { limit: HISTORY }, reply))
-                .await;
+            let said = addr.query(|reply| ConversationMsg::History(HistoryQuery { limit: HISTORY }, reply)).await;
             let said = said.unwrap_or_default();
             // What an agent said may repeat a tool or a stranger of an earlier turn.
             self.tainted |= said.iter().any(|message| message.role == Role::Agent);

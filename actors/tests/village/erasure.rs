@@ -103,6 +103,7 @@ async fn an_erased_person_is_in_no_file_and_the_certificate_says_so() {
     let nodes = [first, node(&dirs[1], Some(&join)).await, node(&dirs[2], Some(&join)).await];
     let villages: Vec<&Village> = nodes.iter().map(|node| &node.village).collect();
     // A node that has no copies of a group yet has nothing to count.
+    let cluster = villages[0].cluster().unwrap();
     let is_well = || Some(cluster.status()).filter(|it| it.health == "healthy" && it.members.len() == 3);
     until_ok(async || is_well().ok_or("not yet")).await;
 

@@ -85,7 +85,7 @@ impl Cases {
     /// # Errors
     /// Code `not_found`, also for who has no part in it; any other [`CallError`].
     pub async fn get(&self, case: CaseId) -> Result<CaseView, CallError> {
-        self.of(case).ask(|reply| CasesMsg::Get(case, reply)).await
+        self.of(case).query(|reply| CasesMsg::Get(case, reply)).await
     }
 
     /// The newest cases that the caller has a part in, of all shards.
@@ -93,7 +93,7 @@ impl Cases {
     /// # Errors
     /// Any [`CallError`].
     pub async fn list(&self, before: Option<CaseId>, limit: usize) -> Result<Vec<CaseView>, CallError> {
-        let list = async |shard| self.shard(shard).ask(|reply| CasesMsg::List { before, limit, reply }).await;
+        let list = async |shard| self.shard(shard).query(|reply| CasesMsg::List { before, limit, reply }).await;
         let mut all: Vec<CaseView> = try_join_all((0..SHARDS).map(list)).await?.into_iter().flatten().collect();
         // The text of a `UUIDv7` has the order of its bytes.
         all.sort_unstable_by(|one, other| other.case.cmp(&one.case));

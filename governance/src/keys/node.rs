@@ -286,7 +286,7 @@ impl KeysNode {
                 }
             }
             if looks.is_multiple_of(WAKE)
-                && let Err(error) = village.addr::<RootKeeper>(KEY).ask(RootMsg::Status).await
+                && let Err(error) = village.addr::<RootKeeper>(KEY).query(RootMsg::Status).await
             {
                 tracing::debug!(%error, "the keeper of the epochs does not answer");
             }

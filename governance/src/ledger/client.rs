@@ -120,7 +120,7 @@ impl LedgerClient {
     /// # Errors
     /// [`LedgerError::Call`].
     pub async fn balance(&self, account: AccountId) -> Result<Option<Account>, LedgerError> {
-        let found = self.0.ask(|reply| LedgerMsg::Balance(vec![account], reply)).await?;
+        let found = self.0.query(|reply| LedgerMsg::Balance(vec![account], reply)).await?;
         Ok(found.into_iter().next().flatten())
     }
 }

@@ -99,6 +99,17 @@ impl<K: Kind> Addr<K> {
         self.call().ask(body)
     }
 
+    /// Asks for what may be handled twice, such as all that only reads: see [`Call::repeatable`].
+    ///
+    /// # Errors
+    /// As [`Addr::ask`].
+    pub fn query<T: Send + 'static>(
+        &self,
+        body: impl FnOnce(Reply<T>) -> K::Body,
+    ) -> impl Future<Output = Result<T, CallError>> {
+        self.call().repeatable().ask(body)
+    }
+
     /// Starts a message with a deadline, a principal, a trace or an idempotency key of its own.
     pub fn call(&self) -> Call<'_, K> {
         Call { addr: self, cx: MsgCx::current().inherited() }

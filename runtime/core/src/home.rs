@@ -27,6 +27,8 @@ pub(crate) struct View {
     alone: AtomicBool,
     /// Boot time in milliseconds until which this node may act as an owner.
     lease_until: AtomicU64,
+    /// Boot time in milliseconds at which it was last known to be among a majority.
+    in_touch: AtomicU64,
     /// Every node that may act has applied this membership epoch.
     settled: AtomicU64,
     /// Number of shard groups; fixed when the cluster was founded.
@@ -41,6 +43,7 @@ impl View {
             me,
             alone: AtomicBool::new(true),
             lease_until: AtomicU64::new(0),
+            in_touch: AtomicU64::new(0),
             settled: AtomicU64::new(0),
             groups: AtomicUsize::new(1),
             leaders: [const { AtomicU64::new(0) }; MAX_GROUPS],
@@ -62,6 +65,15 @@ impl View {
 
     pub(crate) fn extend_lease(&self, until: u64) {
         self.lease_until.fetch_max(until, Ordering::AcqRel);
+    }
+
+    /// When this node was last known to be among a majority, boot time in milliseconds.
+    pub(crate) fn in_touch(&self) -> u64 {
+        self.in_touch.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn touch(&self, at: u64) {
+        self.in_touch.fetch_max(at, Ordering::AcqRel);
     }
 
     pub(crate) fn settle(&self, epoch: u64) {

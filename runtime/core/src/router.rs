@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use crate::clock;
 use crate::cluster::control::Replica;
 use crate::error::{CallError, Failure};
 use crate::home::{Home, View};
@@ -30,6 +31,8 @@ use crate::wire::{Codec, Scratch, WirePort};
 
 /// How long a message waits for somebody who can take it, such as a new leader. Then its sender should know.
 const NOBODY: Duration = Duration::from_millis(2800);
+/// The same for a node that is still among a majority, which elects a leader, if slowly.
+const ELECTION: Duration = Duration::from_secs(8);
 /// Pause before a message is sent again, if nothing that was learnt meanwhile calls for it earlier.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
 /// Actors whose full mailbox is remembered.
@@ -322,7 +325,7 @@ impl Router {
                 Err(failure) if Self::may_repeat(to, message, &failure, is_sent) => failure.error,
                 result => return result.map_err(CallError::from),
             };
-            let give_up = if is_nobody(&error, to) { deadline.min(started + NOBODY) } else { deadline };
+            let give_up = if is_nobody(&error, to) { deadline.min(self.patience(to, started)) } else { deadline };
             let wait = error.retry_after().filter(|_| matches!(error, CallError::Overloaded { .. })).unwrap_or(pause);
             let again = (Instant::now() + wait).min(give_up);
             // Of news that come after this at least `news` hears, of those before it `seen`.
@@ -338,6 +341,16 @@ impl Router {
             }
             pause = (pause * 2).min(PAUSE.1);
         }
+    }
+
+    /// Until when a message waits for somebody: where a leader is needed, as long as this node was among a majority lately.
+    fn patience(&self, to: Destination<'_>, started: Instant) -> Instant {
+        if !to.home.follows_leader() {
+            return started + NOBODY;
+        }
+        let ago = Duration::from_millis(clock::boot_ms().saturating_sub(self.view.in_touch()));
+        let touched = Instant::now().checked_sub(ago).map_or(started, |touched| touched.max(started));
+        (touched + NOBODY).min(started + ELECTION)
     }
 
     async fn send_to(&self, node: NodeId, to: Destination<'_>, message: &Message, ask: bool) -> Result<Bytes, Failure> {

@@ -213,7 +213,7 @@ impl Topic {
     /// # Errors
     /// Any [`CallError`] of an ask.
     pub async fn newest(&self) -> Result<EventId, CallError> {
-        self.addr.ask(TopicMsg::Newest).await
+        self.addr.query(TopicMsg::Newest).await
     }
 
     /// The events after `from` in order, or those from now on. Ends with the first error; dropping it unsubscribes.
@@ -229,7 +229,7 @@ impl Topic {
                 }
                 let read = async {
                     if at.is_none() {
-                        at = Some(addr.ask(TopicMsg::Newest).await?);
+                        at = Some(addr.query(TopicMsg::Newest).await?);
                     }
                     addr.call().deadline(WAIT).ask(|reply| TopicMsg::Read(at, reply)).await
                 };

@@ -100,7 +100,7 @@ impl Vault {
     /// # Errors
     /// When it cannot start: its state is damaged, or its epoch was destroyed.
     pub async fn load(&self, tenant: TenantId) -> Result<(), VaultError> {
-        self.addr(tenant).call().repeatable().ask(KeyVaultMsg::Status).await?;
+        self.addr(tenant).query(KeyVaultMsg::Status).await?;
         Ok(())
     }
 
@@ -110,7 +110,7 @@ impl Vault {
     /// [`CryptError::Shredded`], [`CryptError::Full`], or what kept the key from being stored.
     pub async fn prepare(&self, scope: &Scope) -> Result<(), VaultError> {
         let ask = |reply| KeyVaultMsg::Prepare(scope.subject, scope.purpose.clone(), reply);
-        self.addr(scope.tenant).call().repeatable().ask(ask).await??;
+        self.addr(scope.tenant).query(ask).await??;
         Ok(())
     }
 
@@ -130,7 +130,7 @@ impl Vault {
             plain: Plain::new(plain),
             reply,
         };
-        Ok(self.addr(scope.tenant).call().repeatable().ask(ask).await??.into_vec())
+        Ok(self.addr(scope.tenant).query(ask).await??.into_vec())
     }
 
     /// Opens a value that was sealed into the record `record`.
@@ -149,7 +149,7 @@ impl Vault {
             sealed: ByteBuf::from(sealed),
             reply,
         };
-        Ok(self.addr(scope.tenant).call().repeatable().ask(ask).await??.into_vec())
+        Ok(self.addr(scope.tenant).query(ask).await??.into_vec())
     }
 
     /// Makes a new key for a scope; what older ones sealed still opens.
@@ -158,7 +158,7 @@ impl Vault {
     /// As [`Vault::prepare`].
     pub async fn rotate(&self, scope: &Scope) -> Result<(), VaultError> {
         let ask = |reply| KeyVaultMsg::Rotate(scope.subject, scope.purpose.clone(), reply);
-        self.addr(scope.tenant).call().repeatable().ask(ask).await??;
+        self.addr(scope.tenant).query(ask).await??;
         Ok(())
     }
 
@@ -167,7 +167,7 @@ impl Vault {
     /// # Errors
     /// When it could not be stored; the keys may be there then.
     pub async fn shred(&self, tenant: TenantId, subject: SubjectTag) -> Result<Shredding, VaultError> {
-        Ok(self.addr(tenant).call().repeatable().ask(|reply| KeyVaultMsg::Shred(subject, reply)).await??)
+        Ok(self.addr(tenant).query(|reply| KeyVaultMsg::Shred(subject, reply)).await??)
     }
 
     /// Begins the next epoch, moves the keys of every tenant into it, then destroys the epochs that nobody needs. To be called
@@ -181,8 +181,7 @@ impl Vault {
         let (mut moved, mut behind) = (Vec::new(), Vec::new());
         for some in register.tenants()?.chunks(AT_ONCE) {
             let asked = some.iter().map(|tenant| async {
-                let asked =
-                    self.addr(*tenant).call().repeatable().ask(|reply| KeyVaultMsg::AdvanceEpoch(current, reply)).await;
+                let asked = self.addr(*tenant).query(|reply| KeyVaultMsg::AdvanceEpoch(current, reply)).await;
                 (*tenant, asked.map_err(VaultError::from).and_then(|moved| Ok(moved?)))
             });
             for (tenant, outcome) in join_all(asked).await {

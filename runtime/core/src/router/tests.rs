@@ -9,7 +9,7 @@ use super::*;
 use crate::actor_cx::ActorCx;
 use crate::error::AppError;
 use crate::hosted_kind::CallOptions;
-use crate::kind::{KindOptions, Overflow};
+use crate::kind::{Durability, KindOptions, Overflow};
 use crate::link::lane;
 use crate::link::record::{Hello, PROTO};
 use crate::mail::Reply;
@@ -245,6 +245,45 @@ async fn node_without_lease_acts_for_nothing() {
     let answer = call.call().deadline(Duration::from_secs(3)).ask(|r| Msg::Add(1, r)).await;
     assert!(matches!(answer, Err(CallError::SlotUnavailable { .. } | CallError::Timeout)), "{answer:?}");
     assert!(started.elapsed() <= 2 * NOBODY + Duration::from_secs(1));
+}
+
+/// Where the leader of its group is.
+struct Kept;
+
+impl Kind for Kept {
+    const NAME: &'static str = "test.kept";
+    type Body = Msg;
+    fn options() -> KindOptions {
+        KindOptions::default().durable(Durability::Replicated)
+    }
+}
+
+impl Actor for Kept {
+    type Msg = Mail<Msg>;
+    type State = ();
+    type Arguments = ActorCx;
+
+    async fn pre_start(&self, _: ActorRef<Mail<Msg>>, _: ActorCx) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_node_among_a_majority_waits_long_for_a_leader() {
+    let village = Village::builder().host(|_: &ActorCx| Kept).start().await.unwrap();
+    let view = &village.router().view;
+    view.set_alone(false);
+    let waits = async || {
+        let started = Instant::now();
+        let answer = village.addr::<Kept>("k").query(|r| Msg::Add(1, r)).await;
+        assert!(matches!(answer, Err(CallError::NoQuorum { .. })), "{answer:?}");
+        started.elapsed()
+    };
+    let about = |waited: Duration, limit| waited >= limit && waited < limit + Duration::from_millis(500);
+    assert!(about(waits().await, NOBODY));
+    // The clock of leases is not paused: this stays true.
+    view.touch(clock::boot_ms());
+    assert!(about(waits().await, ELECTION));
 }
 
 #[tokio::test(start_paused = true)]

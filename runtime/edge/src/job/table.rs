@@ -61,13 +61,14 @@ impl Actor for JobTable {
 /// Names first, so that only the records of the page travel.
 async fn list(village: &Village, tenant: &str, before: Option<Uuid>, limit: usize) -> Result<Vec<Job>, CallError> {
     let addr = |shard| village.addr::<JobActor>(shard_key(tenant, shard));
-    let newest = (0..SHARDS).map(async |shard| addr(shard).ask(|reply| JobMsg::Newest { before, limit, reply }).await);
+    let newest =
+        (0..SHARDS).map(async |shard| addr(shard).query(|reply| JobMsg::Newest { before, limit, reply }).await);
     let mut ids: Vec<Uuid> = try_join_all(newest).await?.into_iter().flatten().collect();
     ids.sort_unstable_by_key(|id| Reverse(*id));
     ids.truncate(limit);
     let read = |shard| {
         let ids: Vec<Uuid> = ids.iter().copied().filter(|id| shard_of(*id) == shard).collect();
-        (!ids.is_empty()).then_some(async move { addr(shard).ask(|reply| JobMsg::Read(ids, reply)).await })
+        (!ids.is_empty()).then_some(async move { addr(shard).query(|reply| JobMsg::Read(ids, reply)).await })
     };
     let mut jobs: Vec<Job> = try_join_all((0..SHARDS).filter_map(read)).await?.into_iter().flatten().collect();
     // The text of a `UUIDv7` has the order of its bytes.

@@ -375,7 +375,8 @@ pub(crate) async fn me(State(door): State<Arc<Door>>, Extension(caller): Extensi
     };
     if let Some(verified) = &caller.verified {
         let whom = principal.subject.clone();
-        let found = door.village.addr::<Identity>(caller.tenant()).ask(|reply| IdentityMsg::Find(whom, reply)).await?;
+        let found =
+            door.village.addr::<Identity>(caller.tenant()).query(|reply| IdentityMsg::Find(whom, reply)).await?;
         view.name = found.map(|account| account.name);
         view.waiting.clone_from(&verified.waiting);
         view.amr = verified.amr.iter().map(|amr| amr_name(*amr).to_owned()).collect();

@@ -36,7 +36,7 @@ pub(crate) async fn list(
     let limit = page.limit + 1;
     // One more than asked for tells whether there is another page.
     let list = |reply| JobTableMsg::List { before, limit, reply };
-    let mut data = door.village.addr::<JobTable>(&tenant).ask(list).await?;
+    let mut data = door.village.addr::<JobTable>(&tenant).query(list).await?;
     let more = data.len() > page.limit;
     data.truncate(page.limit);
     let next_cursor = data.last().filter(|_| more).map(|job| door.cursors.issue(&filter, &job.id));
@@ -49,7 +49,7 @@ fn record(door: &Door, caller: &Caller, id: Uuid) -> Addr<JobActor> {
 }
 
 async fn find(door: &Door, caller: &Caller, id: Uuid) -> Answer<Job> {
-    Ok(record(door, caller, id).ask(|reply| JobMsg::Get(id, reply)).await?)
+    Ok(record(door, caller, id).query(|reply| JobMsg::Get(id, reply)).await?)
 }
 
 fn canonical(id: &str) -> Answer<Uuid> {
@@ -78,7 +78,7 @@ pub(crate) async fn cancel(
     Path(id): Path<String>,
 ) -> Answer<Response> {
     let id = canonical(&id)?;
-    Ok(ok(record(&door, &caller, id).ask(|reply| JobMsg::Cancel(id, reply)).await?))
+    Ok(ok(record(&door, &caller, id).query(|reply| JobMsg::Cancel(id, reply)).await?))
 }
 
 /// The job's events: `progress`, then `result` or `error`; each carries the job. The first tells the present state.

@@ -105,7 +105,7 @@ pub(crate) async fn list(
     };
     let after = page.after.as_deref().map(token).transpose()?;
     let part = Part { after, limit: u16::try_from(page.limit + 1).unwrap_or(u16::MAX) };
-    let mut keys = desk(&door, &caller).ask(|reply| IdentityMsg::ListKeys(owner, part, reply)).await?;
+    let mut keys = desk(&door, &caller).query(|reply| IdentityMsg::ListKeys(owner, part, reply)).await?;
     // One more than asked for tells whether there is another page.
     let more = keys.len() > page.limit;
     keys.truncate(page.limit);
@@ -176,5 +176,5 @@ pub(crate) async fn revoke(
 
 async fn keys_of(door: &Door, caller: &Caller, owner: SubjectId) -> Answer<Vec<KeyInfo>> {
     let all = Part { after: None, limit: OWN_MAX };
-    Ok(desk(door, caller).ask(|reply| IdentityMsg::ListKeys(Some(owner), all, reply)).await?)
+    Ok(desk(door, caller).query(|reply| IdentityMsg::ListKeys(Some(owner), all, reply)).await?)
 }

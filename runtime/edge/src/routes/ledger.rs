@@ -212,7 +212,7 @@ fn some_segments() -> u32 {
 pub(crate) async fn accounts(State(door): State<Arc<Door>>, Query(query): Query<AccountsQuery>) -> Answer<Response> {
     let after = query.after.as_deref().map(account).transpose()?;
     let limit = query.limit.clamp(1, 1_000);
-    let found = ledger(&door).ask(|reply| LedgerMsg::Accounts { after, limit, reply }).await?;
+    let found = ledger(&door).query(|reply| LedgerMsg::Accounts { after, limit, reply }).await?;
     let next = found.last().filter(|_| found.len() == limit as usize).map(|last| hex(last.of.id.0));
     Ok(ok(LedgerAccounts { data: found.iter().map(LedgerAccount::from).collect(), next }))
 }
@@ -223,7 +223,7 @@ pub(crate) async fn accounts(State(door): State<Arc<Door>>, Query(query): Query<
         (status = 404, description = "No such account", body = ref("#/components/schemas/Problem"))))]
 pub(crate) async fn show(State(door): State<Arc<Door>>, Path(id): Path<String>) -> Answer<Response> {
     let asked = account(&id)?;
-    let found = ledger(&door).ask(|reply| LedgerMsg::Balance(vec![asked], reply)).await?;
+    let found = ledger(&door).query(|reply| LedgerMsg::Balance(vec![asked], reply)).await?;
     let found = found.into_iter().next().flatten().ok_or_else(|| ApiError::not_found(format!("account {id}")))?;
     Ok(ok(LedgerAccount::from(&found)))
 }
@@ -235,7 +235,7 @@ pub(crate) async fn show(State(door): State<Arc<Door>>, Path(id): Path<String>) 
     responses((status = 200, description = "Transfers", body = ref("#/components/schemas/LedgerTransfers"))))]
 pub(crate) async fn transfers(State(door): State<Arc<Door>>, Query(query): Query<TransfersQuery>) -> Answer<Response> {
     let (from, limit) = (query.from, query.limit.clamp(1, 64));
-    let segments = ledger(&door).ask(|reply| LedgerMsg::Journal { from, limit, reply }).await?;
+    let segments = ledger(&door).query(|reply| LedgerMsg::Journal { from, limit, reply }).await?;
     Ok(ok(LedgerTransfers::from(segments)))
 }
 

@@ -55,7 +55,7 @@ pub(crate) struct BundleBody {
 #[utoipa::path(get, path = "/v1/policy", tag = "governance",
     responses((status = 200, description = "Which policies are at work", body = ref("#/components/schemas/PolicyStatus"))))]
 pub(crate) async fn status(State(door): State<Arc<Door>>) -> Answer<Response> {
-    Ok(ok(door.village.addr::<Pdp>(HERE).ask(PdpMsg::Epoch).await?))
+    Ok(ok(door.village.addr::<Pdp>(HERE).query(PdpMsg::Epoch).await?))
 }
 
 /// Makes these the policies of all nodes, in place of those there are. They are validated first; when anything is wrong with

@@ -48,7 +48,7 @@ pub(crate) struct VaultView {
 
 async fn view(door: &Door, tenant: &str, epochs: EpochStatus) -> Answer<Response> {
     let vault = door.village.addr::<KeyVault>(TenantId::of(tenant).to_string());
-    let VaultStatus { keys, shredded, refused, .. } = vault.ask(KeyVaultMsg::Status).await?;
+    let VaultStatus { keys, shredded, refused, .. } = vault.query(KeyVaultMsg::Status).await?;
     let EpochStatus { current, first, since_ms, next_ms, tenants, behind } = epochs;
     let signer = door.village.provided::<CertificateSigner>();
     let certificate_key = signer.and_then(|signer| signer.public_key()).map(|key| key.to_string());
@@ -72,7 +72,7 @@ async fn view(door: &Door, tenant: &str, epochs: EpochStatus) -> Answer<Response
     responses((status = 200, description = "Epochs and keys", body = ref("#/components/schemas/Vault")),
         (status = 503, description = "The root key is not there yet", body = ref("#/components/schemas/Problem"))))]
 pub(crate) async fn vault(State(door): State<Arc<Door>>, Extension(caller): Extension<Caller>) -> Answer<Response> {
-    let epochs = door.village.addr::<RootKeeper>(KEY).ask(RootMsg::Status).await?;
+    let epochs = door.village.addr::<RootKeeper>(KEY).query(RootMsg::Status).await?;
     view(&door, &caller.principal.tenant, epochs).await
 }
 
@@ -96,7 +96,7 @@ pub(crate) async fn export(
     Path(subject): Path<String>,
 ) -> Answer<Response> {
     let erasure = door.village.addr::<Erasure>(&caller.principal.tenant);
-    let stores = erasure.ask(|reply| ErasureMsg::Export(subject, reply)).await?;
+    let stores = erasure.query(|reply| ErasureMsg::Export(subject, reply)).await?;
     let read = |(owner, json): (String, serde_bytes::ByteBuf)| Some((owner, serde_json::from_slice(&json).ok()?));
     Ok(ok(stores.into_iter().filter_map(read).collect::<BTreeMap<String, Value>>()))
 }
@@ -162,6 +162,6 @@ pub(crate) async fn erasure(
     let missing = || ApiError::not_found(format_args!("an erasure `{}`", id.chars().take(64).collect::<String>()));
     let known = id.parse::<Uuid>().map_err(|_| missing())?;
     let erasure = door.village.addr::<Erasure>(&caller.principal.tenant);
-    let found = erasure.ask(|reply| ErasureMsg::Get(known, reply)).await?;
+    let found = erasure.query(|reply| ErasureMsg::Get(known, reply)).await?;
     Ok(ok(ErasureView::of(&found.ok_or_else(missing)?)?))
 }

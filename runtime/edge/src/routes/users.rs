@@ -111,14 +111,14 @@ pub(crate) async fn list(
     Query(UsersQuery { name, limit, cursor }): Query<UsersQuery>,
 ) -> Answer<Response> {
     if let Some(name) = name {
-        let found = desk(&door, &caller).ask(|reply| IdentityMsg::Find(name, reply)).await?;
+        let found = desk(&door, &caller).query(|reply| IdentityMsg::Find(name, reply)).await?;
         return Ok(ok(PageOf { data: found.into_iter().map(UserView::from).collect(), next_cursor: None }));
     }
     let filter = format!("users/{}", caller.tenant());
     let page = door.cursors.page(&filter, PageQuery::new(limit, cursor))?;
     let after = page.after.as_deref().map(subject).transpose()?;
     let part = Part { after, limit: u16::try_from(page.limit + 1).unwrap_or(u16::MAX) };
-    let mut users = desk(&door, &caller).ask(|reply| IdentityMsg::ListUsers(part, reply)).await?;
+    let mut users = desk(&door, &caller).query(|reply| IdentityMsg::ListUsers(part, reply)).await?;
     // One more than asked for tells whether there is another page.
     let more = users.len() > page.limit;
     users.truncate(page.limit);
@@ -175,7 +175,7 @@ pub(crate) async fn create(
 }
 
 async fn show(door: &Door, caller: &Caller, id: SubjectId) -> Answer<UserView> {
-    let found = desk(door, caller).ask(|reply| IdentityMsg::Find(id.to_string(), reply)).await?;
+    let found = desk(door, caller).query(|reply| IdentityMsg::Find(id.to_string(), reply)).await?;
     found.map(UserView::from).ok_or_else(|| ApiError::not_found("this account"))
 }
 
