@@ -21,7 +21,7 @@ use super::words::Words;
 /// From this difference in probability on models A and B are not of one mind.
 const DISPUTE: f32 = 0.4;
 /// Words that the models alone need: out of fewer they take "send it to me" for harm.
-const LEAST_WORDS: usize = 8;
+const LEAST_WORDS: usize = 6;
 /// Log-odds that they alone need for what is grave, H0 and H1: 80 % sure.
 const LEAST_SURE: f32 = 1.386;
 /// Bytes that a piece of a long text has in common with the one before.

@@ -15,7 +15,7 @@ use aivillage_governance::moderation::train::GRAMMAR;
 use aivillage_governance::moderation::train::evaluate::{auroc, average_precision};
 use aivillage_governance::moderation::train::grammar::Grammar;
 use aivillage_governance::moderation::words::Words;
-use aivillage_governance::moderation::{Action, Category, Engine, Level, StreamScanner, Verdict};
+use aivillage_governance::moderation::{Action, Category, Engine, Level, Policy, StreamScanner, Verdict};
 
 use suite::{engine, functions, held_out_harmful, held_out_harmless, look_alikes, strict};
 
@@ -113,6 +113,8 @@ fn held_out_lines_are_told_apart() {
     assert!(harmless.len() >= 500 && harmful.len() >= 200);
     let blocked: Vec<_> = harmless.iter().filter(|line| is_acted_on(&judge(&engine, line))).collect();
     println!("{} of {} harmless lines acted on", blocked.len(), harmless.len());
+    let refused: Vec<_> = harmless.iter().filter(|line| !passes(&engine, line)).collect();
+    println!("{} of them blocked where H2 is labelled, as it is unless configured", refused.len());
     let mut levels: BTreeMap<Level, [usize; 3]> = BTreeMap::new();
     let mut scores: Vec<(f64, bool)> = harmless.iter().map(|line| (most(&engine, line), false)).collect();
     for (code, line) in &harmful {
@@ -129,8 +131,33 @@ fn held_out_lines_are_told_apart() {
     }
     println!("AUROC {:.3}, average precision {:.3}", auroc(&scores), average_precision(&scores));
     let recall = |level| levels.get(&level).map_or(0, |[all, acted, _]| acted * 100 / all);
-    assert!(blocked.len() * 100 <= harmless.len() * 3, "{blocked:?}");
-    assert!(recall(Level::H0) >= 50 && recall(Level::H1) >= 65 && recall(Level::H2) >= 70, "{levels:?}");
+    assert!(refused.len() * 200 <= harmless.len(), "{refused:?}");
+    assert!(blocked.len() * 100 <= harmless.len() * 2, "{blocked:?}");
+    assert!(recall(Level::H0) >= 45 && recall(Level::H1) >= 55 && recall(Level::H2) >= 60, "{levels:?}");
+}
+
+/// Whether a text passes by the policy of a village that configures nothing.
+fn passes(engine: &Engine, text: &str) -> bool {
+    engine.judge(text, &Policy::default()).expect("the texts are short").action.passes()
+}
+
+#[test]
+fn small_talk_passes() {
+    let engine = engine();
+    for text in [
+        "who lives there?",
+        "The bridge is old.",
+        "Send it to me",
+        "Call me later",
+        "Where are you?",
+        "Are you alone?",
+        "I know where he is.",
+        "Give it to me now",
+        "You look tired today",
+        "She is at home.",
+    ] {
+        assert!(!is_acted_on(&judge(&engine, text)), "{text}");
+    }
 }
 
 /// The highest score of a category that can lead to an action.

@@ -110,6 +110,8 @@ pub enum Kind {
     Found,
     /// Drawn from the grammar.
     Drawn,
+    /// Drawn from the sets of the grammar with what people say on any day.
+    Everyday,
     /// Harmless, and written to look like harm.
     LookAlike,
 }
@@ -136,6 +138,8 @@ pub struct Row {
     pub weight: f32,
     /// Rows that must not be parted; empty for one that stands alone.
     pub family: String,
+    /// How it came about.
+    pub kind: Kind,
 }
 
 impl Corpus {
@@ -152,8 +156,7 @@ impl Corpus {
             if masked.words().is_empty() || !self.seen.insert(xxh3_64(masked.text().as_bytes())) {
                 continue;
             }
-            let (family, kind) =
-                if row.family.is_empty() { (masked.text(), Kind::Found) } else { (row.family.as_str(), Kind::Drawn) };
+            let family = if row.family.is_empty() { masked.text() } else { row.family.as_str() };
             let split = Split::of(family, row.truth.is_benign());
             self.families.entry(xxh3_64(family.as_bytes())).or_default().push(self.examples.len());
             self.examples.push(Example {
@@ -162,7 +165,7 @@ impl Corpus {
                 weight: row.weight,
                 split,
                 source,
-                kind,
+                kind: row.kind,
                 share: 1.0,
             });
         }
@@ -224,7 +227,8 @@ mod tests {
     #[test]
     fn texts_that_look_the_same_are_taken_once_and_families_stay_together() {
         let mask = Mask::parse(include_str!("../../../data/viewpoints.toml")).unwrap();
-        let row = |text: &str| Row { text: text.into(), truth: Truth::BENIGN, weight: 1.0, family: "one".into() };
+        let (truth, kind) = (Truth::BENIGN, Kind::Drawn);
+        let row = |text: &str| Row { text: text.into(), truth, weight: 1.0, family: "one".into(), kind };
         let mut corpus = Corpus::default();
         corpus.add("own", "MIT", vec![row("Women sing"), row("Men SING"), row("birds sing"), row("  ")], &mask);
         assert_eq!(corpus.examples.len(), 2);

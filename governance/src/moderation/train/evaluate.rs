@@ -92,7 +92,7 @@ pub fn measure(engine: &Engine, corpus: &Corpus) -> BTreeMap<String, f64> {
     metrics.insert("ece".to_owned(), calibration_error(&all_pairs));
     for (level, ..) in LIMITS {
         let heads: Vec<Category> = Category::ALL.into_iter().filter(|category| category.level() == level).collect();
-        for (kind, name) in [(Kind::Found, ""), (Kind::Drawn, ".drawn")] {
+        for (kind, name) in [(Kind::Found, ""), (Kind::Drawn, ".drawn"), (Kind::Everyday, ".everyday")] {
             let harmless =
                 test.iter().zip(&scores).filter(|(example, _)| example.truth.is_benign() && example.kind == kind);
             let (mut wrong, mut all) = (0.0, 0.0);

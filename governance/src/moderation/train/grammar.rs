@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 use serde::Deserialize;
 
 use super::TrainError;
-use super::corpus::{Row, Truth};
+use super::corpus::{Kind, Row, Truth};
 use crate::moderation::taxonomy::Category;
 
 /// How deep slots may be in slots.
@@ -38,6 +38,9 @@ struct Set {
     count: u32,
     #[serde(default = "one")]
     weight: f32,
+    /// Is what people say on any day: most of its lines are not about harm at all.
+    #[serde(default)]
+    everyday: bool,
     lines: Vec<String>,
 }
 
@@ -81,6 +84,7 @@ impl Grammar {
         let mut rows = Vec::new();
         for set in &self.sets {
             let truth = Truth::only(&set.labels).except(&set.unknown);
+            let kind = if set.everyday { Kind::Everyday } else { Kind::Drawn };
             let wanted = scaled(set.count, scale);
             let mut seen = HashSet::new();
             for n in 0..wanted * DRAWS {
@@ -91,7 +95,7 @@ impl Grammar {
                 let text = self.surround(text, &mut rng);
                 if seen.insert(text.clone()) {
                     let family = format!("{}: {line}", set.name);
-                    rows.push(Row { text, truth, weight: set.weight, family });
+                    rows.push(Row { text, truth, weight: set.weight, family, kind });
                 }
             }
         }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::corpus::{Corpus, Row, Truth};
+use super::corpus::{Corpus, Kind, Row, Truth};
 use super::grammar::Grammar;
 use super::{Options, TrainError};
 use crate::moderation::mask::Mask;
@@ -97,7 +97,7 @@ pub(super) fn row(text: impl Into<String>, truth: Truth, weight: f32) -> Row {
     if let Some((at, _)) = text.char_indices().nth(TEXT_CHARS) {
         text.truncate(at);
     }
-    Row { text, truth, weight, family: String::new() }
+    Row { text, truth, weight, family: String::new(), kind: Kind::Found }
 }
 
 /// The text of a file; what is not UTF-8 in it is replaced.

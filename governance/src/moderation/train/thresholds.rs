@@ -8,13 +8,14 @@ use crate::moderation::manifest::Threshold;
 use crate::moderation::taxonomy::{ACTIONABLE, Category, Level};
 
 /// Share of harmless texts that all heads of a level together may call harmful, and the least upper threshold of a
-/// head, however well it parts the tuning texts.
+/// head: who is more likely harmless than not is not restricted. Together they allow 0.5 %.
 pub(super) const LIMITS: [(Level, f64, f32); 3] =
-    [(Level::H0, 0.000_5, 0.5), (Level::H1, 0.002, 0.3), (Level::H2, 0.01, 0.3)];
+    [(Level::H0, 0.000_5, 0.5), (Level::H1, 0.001_5, 0.5), (Level::H2, 0.003, 0.5)];
 /// What a level's limit is multiplied by on each kind of harmless text. Lines that look like harm were written to be
 /// hard, and what is kept to on them here is exceeded on others like them. Most templates of the grammar are denials and
 /// reports of harm, which are rare elsewhere: with 5 for them violent threats had a threshold of 0.94 and a recall of 0.11.
-const KINDS: [(Kind, f64); 3] = [(Kind::Found, 1.0), (Kind::LookAlike, 0.4), (Kind::Drawn, 20.0)];
+const KINDS: [(Kind, f64); 4] =
+    [(Kind::Found, 1.0), (Kind::Everyday, 1.0), (Kind::LookAlike, 0.4), (Kind::Drawn, 20.0)];
 /// No head needs more than this: probabilities end below 1.
 const MOST: f32 = 0.998;
 /// The largest share of a level's limit that a head may use up alone is looked for in steps of a twentieth.
