@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aivillage_governance::gate::{Ctx, Gate};
+use aivillage_governance::keys::{Personal, SubjectTag};
 use aivillage_governance::moderation::Stage;
 use aivillage_runtime::{
     Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, CallError, Durability, Entity, Expose, Kind, KindOptions,
@@ -21,7 +22,7 @@ use uuid::Uuid;
 use crate::answer::Answer;
 use crate::config::AgentsConfig;
 use crate::metrics::AgentMetrics;
-use crate::personal::{Note, NoteEvent, Notes};
+use crate::personal::{self, Entry, Note, NoteEvent, Notes, PURPOSE};
 use crate::planner::rule::RulePlanner;
 use crate::spec::{AgentCard, AgentSpec, Roster};
 use crate::tools::ToolSet;
@@ -49,6 +50,12 @@ pub enum AgentMsg {
     Recall(RecallQuery, Reply<Vec<Note>>),
     /// Deletes a note by its number; tells whether it was there.
     Forget(u64, Reply<bool>),
+    /// The notes that one person told, who is erased or wants to see them.
+    #[schemars(skip)]
+    NotesOf(SubjectTag, Reply<Vec<Note>>),
+    /// Deletes the notes that one person told, and tells how many.
+    #[schemars(skip)]
+    ForgetOf(SubjectTag, Reply<u64>),
 }
 
 /// A request in natural language.
@@ -155,6 +162,7 @@ pub struct AgentState {
     spec: Option<Arc<AgentSpec>>,
     config: Arc<AgentsConfig>,
     notes: Entity<Notes>,
+    personal: Personal,
     /// One permit for each turn that runs or waits.
     admitted: Arc<Semaphore>,
     /// One permit for each turn that runs.
@@ -175,6 +183,7 @@ impl Actor for Agent {
             id: id.to_owned(),
             spec: self.shared.roster.get(id).cloned(),
             notes: cx.recover().await?,
+            personal: Personal::new(cx.village(), tenant, PURPOSE)?,
             admitted: Arc::new(Semaphore::new(config.max_turns.saturating_add(config.max_waiting))),
             running: Arc::new(Semaphore::new(config.max_turns)),
             metrics: cx.village().metrics(),
@@ -189,19 +198,19 @@ impl Actor for Agent {
         mail: Self::Msg,
         state: &mut AgentState,
     ) -> Result<(), ActorProcessingErr> {
-        let Some(spec) = state.spec.clone() else {
-            refuse(mail.body, &self.shared.unknown_agent(&state.id));
-            return Ok(());
-        };
-        match mail.body {
-            AgentMsg::Ask(request, reply) => state.ask(self.shared.clone(), spec, request, reply),
-            AgentMsg::CallTool(request, reply) => state.call_tool(self.shared.clone(), spec, request, reply),
-            AgentMsg::Describe(reply) => reply.send(spec.card()),
-            AgentMsg::Remember(note, reply) => reply.complete(state.remember(&mail.cx, note).await),
-            AgentMsg::Recall(query, reply) => {
-                reply.send(state.notes.recall(&query.text, query.limit.min(MAX_RECALL) as usize));
+        match (mail.body, state.spec.clone()) {
+            // What was told stays somebody's when the agent is gone.
+            (AgentMsg::NotesOf(subject, reply), _) => reply.complete(state.open(state.notes.of(subject)).await),
+            (AgentMsg::ForgetOf(subject, reply), _) => reply.complete(state.forget_of(subject).await),
+            (body, None) => refuse(body, &self.shared.unknown_agent(&state.id)),
+            (AgentMsg::Ask(request, reply), Some(spec)) => state.ask(self.shared.clone(), spec, request, reply),
+            (AgentMsg::CallTool(request, reply), Some(spec)) => {
+                state.call_tool(self.shared.clone(), spec, request, reply);
             }
-            AgentMsg::Forget(id, reply) => reply.complete(state.forget(id).await),
+            (AgentMsg::Describe(reply), Some(spec)) => reply.send(spec.card()),
+            (AgentMsg::Remember(note, reply), _) => reply.complete(state.remember(&mail.cx, note).await),
+            (AgentMsg::Recall(query, reply), _) => reply.complete(state.recall(&query).await),
+            (AgentMsg::Forget(id, reply), _) => reply.complete(state.forget(id).await),
         }
         Ok(())
     }
@@ -217,6 +226,8 @@ fn refuse(body: AgentMsg, error: &AppError) {
         AgentMsg::Remember(_, reply) => reply.fail(error),
         AgentMsg::Recall(_, reply) => reply.fail(error),
         AgentMsg::Forget(_, reply) => reply.fail(error),
+        AgentMsg::NotesOf(_, reply) => reply.fail(error),
+        AgentMsg::ForgetOf(_, reply) => reply.fail(error),
     }
 }
 
@@ -281,10 +292,40 @@ impl AgentState {
             None => text.to_owned(),
         };
         let keep = u32::try_from(self.config.memory.max_entries).unwrap_or(u32::MAX);
+        let text = self.personal.seal(Personal::subject_of(cx), self.record(), &text).await?;
         let event = NoteEvent::Remembered { at_ms: clock::unix_ms(), text, keep };
+        // The answer that a repetition gets is stored beside it, so it is the sealed one.
         let newest = |notes: &Notes| notes.newest().cloned();
         let kept = self.notes.commit_once(cx.idem(), event, newest).await?;
-        kept.ok_or_else(|| AppError::new("memory_full", "agents.memory.max_entries keeps no note").into())
+        let full = || AppError::new("memory_full", "agents.memory.max_entries keeps no note");
+        let told = kept.ok_or_else(full)?.open(&self.personal, self.record()).await?;
+        told.ok_or_else(|| AppError::new("not_found", "whoever told this note was erased").into())
+    }
+
+    /// What a note is sealed for: it does not open for another agent.
+    fn record(&self) -> &[u8] {
+        self.cx.key().as_bytes()
+    }
+
+    async fn open(&self, some: impl Iterator<Item = &Entry>) -> Result<Vec<Note>, CallError> {
+        let mut opened = Vec::new();
+        for entry in some {
+            opened.extend(entry.open(&self.personal, self.record()).await?);
+        }
+        Ok(opened)
+    }
+
+    async fn recall(&self, query: &RecallQuery) -> Result<Vec<Note>, CallError> {
+        let all = self.open(self.notes.newest_first()).await?;
+        Ok(personal::recall(all, &query.text, query.limit.min(MAX_RECALL) as usize))
+    }
+
+    async fn forget_of(&mut self, subject: SubjectTag) -> Result<u64, CallError> {
+        let told = self.notes.of(subject).count() as u64;
+        if told > 0 {
+            self.notes.commit(NoteEvent::Erased(subject)).await?;
+        }
+        Ok(told)
     }
 
     async fn forget(&mut self, id: u64) -> Result<bool, CallError> {

@@ -135,14 +135,16 @@ impl Durable for Dialogue {
 
     fn upgrade(from: u16, bytes: &[u8]) -> Result<DialogueEvent, StoreError> {
         Ok(match read_clear(from, bytes)? {
-            ClearEvent::Said(messages) => DialogueEvent::Said(messages.iter().map(clear).collect()),
+            ClearEvent::Said(messages) => {
+                DialogueEvent::Said(messages.iter().map(Kept::clear).collect::<Result<_, _>>()?)
+            }
             ClearEvent::Erased => DialogueEvent::Erased,
         })
     }
 
     fn upgrade_snapshot(from: u16, bytes: &[u8]) -> Result<Self, StoreError> {
         let (messages, total): (Vec<Message>, u64) = read_clear(from, bytes)?;
-        Ok(Self { messages: messages.iter().map(clear).collect(), total })
+        Ok(Self { messages: messages.iter().map(Kept::clear).collect::<Result<_, _>>()?, total })
     }
 }
 
@@ -159,11 +161,6 @@ fn read_clear<T: DeserializeOwned>(from: u16, bytes: &[u8]) -> Result<T, StoreEr
     }
     let bad = |error: postcard::Error| StoreError::Decode { what: "conversation", detail: error.to_string() };
     postcard::from_bytes(bytes).map_err(bad)
-}
-
-fn clear(message: &Message) -> Kept {
-    // Strings and numbers always can be written.
-    Kept::Clear(postcard::to_allocvec(message).unwrap_or_default().into())
 }
 
 /// A conversation at work.
@@ -274,10 +271,10 @@ mod tests {
         let message = Message { role: Role::User, agent: "sage".into(), text: "hello".into(), at_ms: 1 };
         let event = postcard::to_allocvec(&ClearEvent::Said(vec![message.clone()])).unwrap();
         let DialogueEvent::Said(kept) = Dialogue::upgrade(1, &event).unwrap() else { panic!("another event") };
-        assert_eq!(kept, [clear(&message)]);
+        assert_eq!(kept, [Kept::clear(&message).unwrap()]);
         let snapshot = postcard::to_allocvec(&(vec![message.clone()], 4_u64)).unwrap();
         let said = Dialogue::upgrade_snapshot(1, &snapshot).unwrap();
-        assert_eq!((said.messages, said.total), ([clear(&message)].into(), 4));
+        assert_eq!((said.messages, said.total), ([Kept::clear(&message).unwrap()].into(), 4));
         assert!(matches!(Dialogue::upgrade(3, &event), Err(StoreError::Schema { found: 3, known: 2 })));
         assert!(matches!(Dialogue::upgrade_snapshot(1, b"\xff"), Err(StoreError::Decode { .. })));
     }

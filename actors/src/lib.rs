@@ -13,7 +13,7 @@
 //! | what it does next | [`planner`] |
 //! | who writes the answer | [`provider`] |
 //! | answers, citations, events | [`answer`] |
-//! | whose words are in which conversation | [`ConversationData`] |
+//! | whose words are in which conversation, whose notes with which agent | [`ConversationData`], [`NoteData`] |
 //! | words, sentences, ranking | [`text`], [`rank`] |
 
 pub mod agent;
@@ -40,5 +40,6 @@ pub use agent::AskRequest;
 pub use agents::{Agents, ModelInfo, Setup, install};
 pub use answer::{Answer, Citation, Evidence, Finish, Step, TurnEvent};
 pub use config::AgentsConfig;
+pub use personal::NoteData;
 pub use spec::{AgentCard, SpecError};
 pub use spoken::{ConversationData, Spoken};

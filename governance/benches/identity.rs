@@ -12,6 +12,7 @@ use aivillage_governance::identity::jwt::Claims;
 use aivillage_governance::identity::password::{Argon2Config, Hasher};
 use aivillage_governance::identity::ring::SigningKey;
 use aivillage_governance::identity::{IdentityConfig, Pepper, SealKey, Secret, TenantView, VerifierHandle};
+use aivillage_governance::keys::Kept;
 use aivillage_runtime::{Durable, PrincipalKind};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
@@ -52,7 +53,9 @@ impl Village {
         let lives = IdentityConfig::default().lives();
         let ring = [1, 2].map(|seed| SigningKey::new(TENANT, &[seed; 32], &seal).unwrap());
         let root = SubjectId(Uuid::from_u128(0));
-        take(accounts.found((root, "root"), ring, 0).unwrap(), &mut accounts);
+        // Stands for a name or a label that is sealed.
+        let kept = Kept::Clear(vec![7; 64].into());
+        take(accounts.found((root, "root", kept.clone()), ring, 0).unwrap(), &mut accounts);
         let (tag, shown) = (TenantTag::of(TENANT), Shown { amr: BTreeSet::from([Amr::Pwd]), auth_ms: 0 });
         let mint = |kind, n| Bearer::mint(kind, tag, &random(n));
         let (mut key, mut session) = (None, None);
@@ -61,11 +64,11 @@ impl Village {
             let id = SubjectId(Uuid::from_u128(u128::from(n / 100)));
             if n % 100 == 0 && n > 0 {
                 let new = NewSubject { kind: PrincipalKind::User, name: n.to_string(), roles: BTreeSet::new() };
-                take(accounts.create_subject(id, new, 0).unwrap(), &mut accounts);
+                take(accounts.create_subject(id, new, kept.clone(), 0).unwrap(), &mut accounts);
             }
             let minted = mint(BearerKind::ApiKey, n);
             let new = NewKey { subject: id, label: String::new(), scopes: Vec::new(), expires_ms: None };
-            take(accounts.create_key(new, &minted, 0).unwrap(), &mut accounts);
+            take(accounts.create_key(new, kept.clone(), &minted, 0).unwrap(), &mut accounts);
             key = Some(minted.secret);
             let minted = mint(BearerKind::Session, n);
             take(accounts.open_session(id, &minted, shown.clone(), &lives, 0).unwrap(), &mut accounts);

@@ -14,6 +14,7 @@ use jsonwebtoken::DecodingKey;
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::cases::Standings;
 use crate::constitution::chain::Chain;
 use crate::dlp;
 use crate::gate::{Ctx, DefenceConfig, DlpStages, Gate, Moderation, Parts};
@@ -125,6 +126,7 @@ pub async fn gate(dir: &Path) -> Result<Vec<Figure>, Failed> {
         defence: DefenceConfig::default(),
         dlp: DlpStages::default(),
         constitution: Arc::new(Chain::embedded().map_err(|e| fail(&e))?),
+        standings: Standings::default(),
         clock: clock::unix_ms,
     });
     let gate = gate.map_err(|e| fail(&e))?;

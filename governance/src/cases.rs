@@ -19,6 +19,7 @@
 //! | [`notice`], [`excerpt`] | what the sender is told, and what is shown of the text |
 //! | [`report`], `metrics` | counts for the public, and for who watches the village |
 //! | [`actor`], `court`, `watch` | `gov.cases`, what its shards share, what other nodes show of it |
+//! | `words`, `data` | what is said in a case, sealed for its sender; exporting and erasing it |
 //! | `clerk`, [`client`] | entries in the transparency log, the short way to all shards |
 
 pub mod actor;
@@ -26,6 +27,7 @@ pub mod case;
 mod clerk;
 pub mod client;
 mod court;
+mod data;
 pub mod docket;
 mod error;
 mod event;
@@ -38,15 +40,18 @@ pub mod report;
 mod roll;
 pub mod standing;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
 mod watch;
+mod words;
 
 pub use actor::CaseActor;
+pub(crate) use case::rfc3339;
 pub use case::{Case, CaseId, Choice, Grounds, Phase, Sender, Tier};
 pub use clerk::CaseLog;
 pub use client::Cases;
 pub use court::Court;
+pub use data::CaseData;
 pub use docket::Docket;
 pub use error::CaseError;
 pub use event::CaseEvent;
@@ -55,6 +60,6 @@ pub use message::{CasesMsg, NewCase};
 pub use notice::Notice;
 pub use report::{Quarter, Report, Tally};
 pub(crate) use roll::Roll;
-pub use standing::{Kept, Restriction, Standings};
+pub use standing::{Kept, Mark, Restriction, Standings};
 pub use view::{CaseView, VoteView};
 pub(crate) use watch::Watch;

@@ -18,7 +18,8 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use aivillage_runtime::{ActorCx, CallError, Village, VillageBuilder};
+use aivillage_runtime::{ActorCx, CallError, MsgCx, Village, VillageBuilder};
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
@@ -72,6 +73,16 @@ pub trait DataOwner: Debug + Send + Sync + 'static {
         places: &'a Places,
     ) -> BoxFuture<'a, Result<Vec<Value>, CallError>>;
 
+    /// Why the items at these places have to be kept for now, if they have to: nothing is erased then, and whoever asked is told.
+    fn hold<'a>(
+        &'a self,
+        _village: &'a Village,
+        _subject: &'a Subject,
+        _places: &'a Places,
+    ) -> BoxFuture<'a, Result<Option<String>, CallError>> {
+        std::future::ready(Ok(None)).boxed()
+    }
+
     /// Removes the items at these places on all nodes. Their keys are gone already.
     fn erase<'a>(
         &'a self,
@@ -79,6 +90,12 @@ pub trait DataOwner: Debug + Send + Sync + 'static {
         subject: &'a Subject,
         places: &'a Places,
     ) -> BoxFuture<'a, Result<(), CallError>>;
+}
+
+/// Does what only the village itself may do, in its own name; the deadline stays that of the message in hand.
+pub(crate) async fn as_village<T>(work: impl Future<Output = T>) -> T {
+    let current = MsgCx::current();
+    MsgCx::request(current.deadline(), current.trace(), None).scope(work).await
 }
 
 /// Places in a store, and how many items about a subject each has.

@@ -1,7 +1,7 @@
 //! The gate: one call that everything passes which comes in, goes on or goes out.
 //!
 //! ```text
-//! admit(stage, who, content) = rate limit -> policies -> data loss -> moderation -> log
+//! admit(stage, who, content) = rate limit -> policies -> suspension -> data loss -> moderation -> log
 //! ```
 //!
 //! | look for | in |
@@ -11,6 +11,9 @@
 //! | personal and secret data by stage | [`DlpStages`] |
 //! | how often somebody may ask | [`DefenceConfig`] |
 //! | a stream of which only judged text goes out | [`OutputGuard`] |
+//!
+//! Who is suspended sends nothing at the stages that are the sender's ([`Stage::is_senders`]). Reading goes on, and so does the way
+//! to an appeal: neither passes here.
 //!
 //! What cannot answer, denies: policies and log by [`Why::GovernanceUnavailable`]. Where moderation cannot judge, its hard rules
 //! still do; what is to be kept, sent off or published is denied, the rest passes `unchecked` and is judged within [`RECHECK`].
@@ -42,7 +45,7 @@ pub use config::{DefenceConfig, DlpStages, Treatment};
 pub use judge::{Judge, Moderation, Unavailable};
 pub use stream::{OutputGuard, Released};
 
-use crate::cases::{Cases, Sender};
+use crate::cases::{Cases, Sender, Standings};
 use crate::constitution::chain::Chain;
 use crate::install::HERE;
 use crate::limits::{Exceeded, Limits};
@@ -83,6 +86,8 @@ pub struct Parts {
     pub dlp: DlpStages,
     /// What denials cite.
     pub constitution: Arc<Chain>,
+    /// Who is suspended.
+    pub standings: Standings,
     /// Unix milliseconds.
     pub clock: fn() -> u64,
 }
@@ -100,6 +105,7 @@ struct Shared {
     limits: Limits,
     exempt: HashSet<String>,
     constitution: Arc<Chain>,
+    standings: Standings,
     clock: fn() -> u64,
     log: OnceLock<Home>,
     village: OnceLock<Village>,
@@ -127,6 +133,7 @@ impl Gate {
             limits: Limits::new(&parts.defence.limits()),
             exempt: parts.defence.exempt.into_iter().collect(),
             constitution: parts.constitution,
+            standings: parts.standings,
             clock: parts.clock,
             log: OnceLock::new(),
             village: OnceLock::new(),
@@ -289,13 +296,39 @@ impl Gate {
         if let Some(refuses) = self.0.log.get().and_then(|home| home.log().refuses()) {
             return Err(unavailable(&refuses));
         }
-        let entered = self.entered(id, stage, cx);
-        let (Some(home), Some(act)) = (self.0.log.get(), &cx.act) else { return entered };
         let subject = Subject { id, stage, cx };
+        let entered = self.decided(&subject, self.entered(id, stage, cx)).await?;
+        let Some(suspended) = self.suspension(&subject) else { return Ok(entered) };
+        if let Some(home) = self.0.log.get()
+            && let Err(error) = append(home, subject.suspension(home, &suspended), false).await
+        {
+            tracing::error!(%error, "a denial is not in the transparency log");
+        }
+        Err(Box::new(suspended))
+    }
+
+    /// Why a sender may send nothing now.
+    fn suspension(&self, subject: &Subject<'_>) -> Option<Denied> {
+        let Principal { tenant, subject: name, .. } = &subject.cx.principal;
+        if !subject.stage.is_senders() || subject.cx.is_program() {
+            return None;
+        }
+        let mark = self.0.standings.suspended(&Sender::new(&**tenant, &**name), (self.0.clock)())?;
+        Some(self.suspended(subject.id, subject.stage, &mark))
+    }
+
+    /// Logs what the policies have decided.
+    async fn decided(
+        &self,
+        subject: &Subject<'_>,
+        entered: Result<Option<Arc<Decision>>, Box<Denied>>,
+    ) -> Result<Option<Arc<Decision>>, Box<Denied>> {
+        let (Some(home), Some(act)) = (self.0.log.get(), &subject.cx.act) else { return entered };
         match &entered {
             Ok(Some(decision)) if self.is_privileged(&act.action) => {
                 // What is privileged is on the disk before it is done.
-                append(home, subject.decision(home, act, decision), true).await.map_err(|error| unavailable(&error))?;
+                let unavailable = |error| Box::new(Denied::unavailable(subject.id, subject.stage, &error));
+                append(home, subject.decision(home, act, decision), true).await.map_err(unavailable)?;
             }
             Err(denied) if denied.why == Why::Forbidden => {
                 let decided = Decision {

@@ -12,8 +12,9 @@
 //! | second factors | [`totp`] |
 //! | access tokens, the keys that sign them | [`jwt`], [`ring`] |
 //! | roles, separation of duties | [`role`] |
+//! | names, in memory only; erasing a person | `names`, [`AccountData`] |
 //!
-//! Stored of a credential is its hash only. What must be read again (TOTP secrets, signing keys) is sealed with a key that is
+//! Stored of a credential is its hash only, of a name or a label what is sealed for its owner. What must be read again (TOTP secrets, signing keys) is sealed with a key that is
 //! not in the store. Outside, all refusals are one, and cost the same.
 
 pub mod accounts;
@@ -21,11 +22,13 @@ mod actor;
 pub mod bearer;
 mod config;
 mod credentials;
+mod data;
 mod error;
 mod hashing;
 pub mod jwt;
 pub mod lockout;
 mod message;
+mod names;
 pub mod password;
 pub mod ring;
 pub mod role;
@@ -37,6 +40,7 @@ mod verifier;
 pub use actor::{Desk, Identity, IdentityNode, install};
 pub use config::{IdentityConfig, Lives};
 pub use credentials::{CheckError, Credentials};
+pub use data::AccountData;
 pub use error::IdentityError;
 pub use message::{
     Answer, CreatedKey, Delegate, IdentityMsg, Introspection, KeyInfo, LoggedIn, Login, Page, SecondFactor,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use aivillage_runtime::config::{ConfigError, section};
 use aivillage_runtime::{ActorCx, Village, VillageBuilder, clock};
 
-use crate::cases::{CaseActor, CaseLog, Cases, Court, Juror, JurorPool, Roll, Standings, Watch};
+use crate::cases::{CaseActor, CaseData, CaseLog, Cases, Court, Juror, JurorPool, Roll, Standings, Watch};
 use crate::config::GovernanceConfig;
 use crate::constitution::Constitution;
 use crate::constitution::chain::{Chain, ConstitutionError};
@@ -15,7 +15,7 @@ use crate::constitution::folder::{self, FolderError};
 use crate::constitution::note::NoteKey;
 use crate::erasure::{self, Owners};
 use crate::gate::{Gate, Moderation, Parts};
-use crate::identity::{self, Identity, IdentityError, IdentityNode, TenantMachine, VerifierHandle};
+use crate::identity::{self, AccountData, Identity, IdentityError, IdentityNode, TenantMachine, VerifierHandle};
 use crate::keys::{self, KeysNode, SecretKeeper, VillageSecret, share};
 use crate::ledger::Ledger;
 use crate::moderation::rules::RulesError;
@@ -97,7 +97,8 @@ pub fn install(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), 
     let rules = chain.current().clone();
     let pdp = PdpHandle::new(config.policy.cache);
     let moderator = config.moderation.load()?;
-    let gate = gate(&config, &pdp, &moderator, chain.clone())?;
+    let standings = Standings::default();
+    let gate = gate(&config, &pdp, (&moderator, &standings), chain.clone())?;
     let (constitution, keeper) = (Constitution::new(chain, &roots, secret.clone()), SecretKeeper::new(secret.clone()));
     let jurors = config.moderation.jurors.iter().filter_map(|juror| Juror::parse(juror));
     let governance = Governance {
@@ -106,12 +107,14 @@ pub fn install(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), 
         verifier,
         secret,
         moderator,
-        standings: Standings::default(),
+        standings,
         jurors: JurorPool::new(jurors),
         case_log: CaseLog::default(),
         keys: KeysNode::new(config.keys.clone()),
         owners: Owners::default(),
     };
+    governance.owners.add(AccountData);
+    governance.owners.add(CaseData);
     let builder = keys::install(builder, &governance.keys);
     let builder = erasure::install(builder, &governance.owners, governance.secret.clone());
     let builder = moderation(builder, &governance, rules);
@@ -148,7 +151,7 @@ fn moderation(builder: VillageBuilder, governance: &Governance, rules: Document)
 fn gate(
     config: &GovernanceConfig,
     pdp: &PdpHandle,
-    moderator: &ModeratorHandle,
+    (moderator, standings): (&ModeratorHandle, &Standings),
     constitution: Arc<Chain>,
 ) -> Result<Gate, RulesError> {
     let policy = Policy { h2: config.moderation.h2_default, ..Policy::default() };
@@ -159,6 +162,7 @@ fn gate(
         defence: config.defence.clone(),
         dlp: config.dlp.clone(),
         constitution,
+        standings: standings.clone(),
         clock: clock::unix_ms,
     })
 }

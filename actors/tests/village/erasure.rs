@@ -1,20 +1,31 @@
-//! What an erased person said: on three nodes, in no file, and certified.
+//! What an erased person said and had remembered: on three nodes, in no file, and certified.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aivillage_actors::agent::{Agent, AgentMsg, NoteText, RecallQuery};
 use aivillage_actors::conversation::{Conversation, ConversationMsg, HistoryQuery, Message, Role};
-use aivillage_actors::{ConversationData, install};
+use aivillage_actors::{ConversationData, NoteData, install};
 use aivillage_governance::Governance;
+use aivillage_governance::cases::{Cases, Sender};
 use aivillage_governance::erasure::{CertificateSigner, Erased, Erasure, ErasureMsg};
+use aivillage_governance::identity::accounts::{NewKey, NewSubject};
+use aivillage_governance::identity::role::Role;
+use aivillage_governance::identity::{Identity, IdentityMsg};
 use aivillage_governance::keys::SignedCertificate;
-use aivillage_runtime::{Batch, CallError, Level, MsgCx, Principal, PrincipalKind, TreeId, Village};
+use aivillage_governance::moderation::{Action, Category, Stage, Verdict};
+use aivillage_runtime::{Batch, CallError, Idem, Level, MsgCx, Principal, PrincipalKind, TreeId, Village};
 
 const CANARY: &str = "the canary sings in the attic at dawn";
 /// In the clear, so that the test knows that it would find one.
 const DECOY: &str = "a decoy that nobody has sealed at all";
+const NOTED: &str = "the canary keeps its key under the mat";
+const NAME: &str = "ada.lovelace@example.org";
+const LABEL: &str = "the laptop in the attic of Ada";
+const SPAM: &str = "buy the canary now and sing for ever";
 const KEY: &str = "local:c-1";
+const AGENT: &str = "local:sage";
 
 struct Node {
     village: Village,
@@ -29,6 +40,7 @@ async fn node(dir: &Path, join: Option<&(String, String)>) -> Node {
     let builder = Village::builder().config(config).data_dir(dir).clustered();
     let (builder, governance) = aivillage_governance::install(builder).unwrap();
     governance.owners.add(ConversationData);
+    governance.owners.add(NoteData);
     let builder = install(aivillage_memory::install(builder)).unwrap();
     let village = builder.start().await.unwrap();
     governance.begin(&village).await;
@@ -72,6 +84,45 @@ async fn history(village: &Village) -> Result<Vec<String>, CallError> {
     Ok(messages.into_iter().map(|message| message.text).collect())
 }
 
+/// An account of this name with a key; its subject.
+async fn account(village: &Village, name: &str) -> String {
+    let desk = village.addr::<Identity>("local");
+    let new = || NewSubject { kind: PrincipalKind::User, name: name.into(), roles: [Role::User].into() };
+    let made = async || match desk.ask(|reply| IdentityMsg::CreateUser(new(), reply)).await {
+        Ok(made) => made.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    let subject = until_ok(made).await;
+    let key = || NewKey { subject, label: LABEL.into(), scopes: Vec::new(), expires_ms: None };
+    until_ok(async || desk.ask(|reply| IdentityMsg::CreateKey(key(), reply)).await).await.unwrap();
+    subject.to_string()
+}
+
+/// A case about something mild that somebody sent.
+async fn accuse(village: &Village, subject: &str) {
+    let verdict = || Verdict { action: Action::Label, category: Some(Category::Spam), ..Verdict::default() };
+    let sender = || Sender::new("local", subject);
+    let cases = Cases::new(village);
+    until_ok(async || cases.open(verdict(), sender(), Stage::UserInput, SPAM.into()).await).await;
+}
+
+async fn remember(village: &Village, subject: &str, text: &str) {
+    let addr = village.addr::<Agent>(AGENT);
+    let idem = Idem::of(&[subject.as_bytes()]);
+    let note = || NoteText { text: text.into() };
+    // A repetition gets the answer that was stored.
+    for _ in 0..2 {
+        let noted = async || addr.call().idem(idem).ask(|reply| AgentMsg::Remember(note(), reply)).await;
+        assert_eq!(by(subject, until_ok(noted)).await.text, text);
+    }
+}
+
+async fn recall(village: &Village) -> Result<Vec<String>, CallError> {
+    let query = RecallQuery { text: String::new(), limit: 100 };
+    let notes = village.addr::<Agent>(AGENT).ask(|reply| AgentMsg::Recall(query, reply)).await?;
+    Ok(notes.into_iter().map(|note| note.text).collect())
+}
+
 /// The files below a folder that hold these bytes.
 fn files_with(dir: &Path, text: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -107,46 +158,59 @@ async fn an_erased_person_is_in_no_file_and_the_certificate_says_so() {
     let is_well = || Some(cluster.status()).filter(|it| it.health == "healthy" && it.members.len() == 3);
     until_ok(async || is_well().ok_or("not yet")).await;
 
-    say(villages[1], "ada", CANARY).await;
+    let ada = account(villages[0], NAME).await;
+    let ada = ada.as_str();
+    accuse(villages[1], ada).await;
+    say(villages[1], ada, CANARY).await;
     say(villages[2], "bob", "bob was here and stays").await;
+    remember(villages[2], ada, NOTED).await;
+    remember(villages[0], "bob", "bob left his hat here").await;
     let decoy = Batch::new().put(TreeId(60_000), "decoy", DECOY);
     villages[0].store().commit(decoy, Level::Disk).await.unwrap();
     for village in &villages {
         let said = until_ok(async || history(village).await).await;
         assert_eq!(said, [CANARY, "bob was here and stays"]);
+        assert_eq!(until_ok(async || recall(village).await).await, ["bob left his hat here", NOTED]);
     }
-    let ask = |reply| ErasureMsg::Export("ada".into(), reply);
+    let ask = |reply| ErasureMsg::Export(ada.into(), reply);
     let exported = until_ok(async || villages[2].addr::<Erasure>("local").ask(ask).await).await;
-    let (owner, exported) = (&exported[0].0, String::from_utf8(exported[0].1.to_vec()).unwrap());
-    assert!(owner == "conversations" && exported.contains(CANARY) && !exported.contains("bob"), "{exported}");
+    for (owner, canary) in [("conversations", CANARY), ("notes", NOTED), ("accounts", NAME), ("cases", SPAM)] {
+        let items = exported.iter().find(|(name, _)| name == owner).unwrap();
+        let items = String::from_utf8(items.1.to_vec()).unwrap();
+        assert!(items.contains(canary) && !items.contains("bob"), "{items}");
+    }
 
-    let erased = until_ok(async || erase(villages[0], "ada").await).await;
+    let erased = until_ok(async || erase(villages[0], ada).await).await;
     let certificate = erased.certificate().unwrap();
     let signer = villages[1].provided::<CertificateSigner>().unwrap();
     // Each node has the village's secret in its own time.
     let key = until_ok(async || signer.public_key().ok_or("not there yet")).await;
     certificate.verify(key).unwrap();
     let stores = &certificate.certificate.stores;
-    assert_eq!(stores.len(), 3, "each node counted");
-    assert!(
-        stores.iter().all(|store| store.enumerated == 1 && store.erased == 1 && store.remaining == 0),
-        "{stores:?}"
-    );
-    assert_eq!(certificate.certificate.keys.len(), 1);
+    assert_eq!(stores.len(), 12, "each node counted each of the four");
+    for store in stores {
+        // A case leaves a mark on its sender's standing, and an account has a key.
+        let items = if ["cases", "accounts"].contains(&store.owner.as_str()) { 2 } else { 1 };
+        assert_eq!((store.enumerated, store.erased, store.remaining), (items, items, 0), "{store:?}");
+    }
+    assert_eq!(certificate.certificate.keys.len(), 4, "one for each purpose");
     let flipped = String::from_utf8(erased.certificate.to_vec()).unwrap().replacen("gdpr-17", "gdpr-16", 1);
     assert!(SignedCertificate::from_json(flipped.as_bytes()).unwrap().verify(key).is_err());
 
     for village in &villages {
         assert_eq!(until_ok(async || history(village).await).await, ["bob was here and stays"]);
+        assert_eq!(until_ok(async || recall(village).await).await, ["bob left his hat here"]);
     }
     let again = async {
         let message = Message { role: Role::User, agent: "sage".into(), text: CANARY.into(), at_ms: 1 };
         villages[0].addr::<Conversation>(KEY).ask(|reply| ConversationMsg::Append(vec![message], reply)).await
     };
-    assert_eq!(by("ada", again).await.unwrap_err().code(), "crypt_shredded");
+    assert_eq!(by(ada, again).await.unwrap_err().code(), "crypt_shredded");
     for node in nodes {
         node.village.shutdown().await.unwrap();
     }
-    assert_eq!(files_with(dir.path(), CANARY), Vec::<PathBuf>::new());
+    for canary in [CANARY, NOTED, NAME, LABEL, SPAM] {
+        assert_eq!(files_with(dir.path(), canary), Vec::<PathBuf>::new());
+    }
     assert!(!files_with(dir.path(), DECOY).is_empty());
 }

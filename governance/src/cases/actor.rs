@@ -12,7 +12,7 @@ use aivillage_runtime::{
     StoreError, clock,
 };
 
-use super::case::{Case, CaseId, Phase, Rereview, Vote};
+use super::case::{Case, CaseId, Phase, Rereview, Sender, Vote, rfc3339};
 use super::court::{Court, agrees};
 use super::docket::Docket;
 use super::error::CaseError;
@@ -22,6 +22,8 @@ use super::message::{CasesMsg, NewCase};
 use super::metrics::CaseMetrics;
 use super::notice::Notice;
 use super::view::CaseView;
+use super::words::{self, Words};
+use crate::keys::{CryptError, VaultError};
 use crate::moderation::{Action, CheckRequest, H2Action, Level, Policy, Verdict};
 
 /// How often deadlines are looked at while there are any.
@@ -71,7 +73,7 @@ pub struct Bench {
 #[derive(Debug)]
 enum Failed {
     Told(CaseError),
-    Store(StoreError),
+    Call(CallError),
 }
 
 impl From<CaseError> for Failed {
@@ -82,7 +84,19 @@ impl From<CaseError> for Failed {
 
 impl From<StoreError> for Failed {
     fn from(error: StoreError) -> Self {
-        Self::Store(error)
+        Self::Call(error.into())
+    }
+}
+
+impl From<VaultError> for Failed {
+    fn from(error: VaultError) -> Self {
+        Self::Call(error.into())
+    }
+}
+
+impl From<CryptError> for Failed {
+    fn from(error: CryptError) -> Self {
+        Self::Call(error.into())
     }
 }
 
@@ -90,7 +104,7 @@ impl From<Failed> for CallError {
     fn from(failed: Failed) -> Self {
         match failed {
             Failed::Told(error) => error.into(),
-            Failed::Store(error) => error.into(),
+            Failed::Call(error) => error,
         }
     }
 }
@@ -108,7 +122,7 @@ impl Actor for CaseActor {
         let metrics = cx.village().metrics::<CaseMetrics>();
         let mut bench = Bench { cx, me, court: self.0.clone(), shard, docket, metrics, is_ticking: false };
         bench.court.standings.show(shard, bench.docket.senders());
-        bench.resume();
+        bench.resume().await;
         bench.tick_later();
         Ok(bench)
     }
@@ -131,11 +145,14 @@ impl Actor for CaseActor {
             CasesMsg::Refer(case, reply) => reply.complete(bench.refer(case, by).await),
             CasesMsg::Community(case, overturns, reply) => reply.complete(bench.community(case, overturns, by).await),
             CasesMsg::Get(case, reply) => reply.complete(bench.get(case, by).await),
-            CasesMsg::List { before, limit, reply } => reply.send(bench.list(before, limit, by)),
+            CasesMsg::List { before, limit, reply } => reply.complete(bench.list(before, limit, by).await),
             CasesMsg::Tally(quarter, reply) => reply.send(bench.docket.tally(quarter)),
             // Nobody from outside says what a model has found.
             CasesMsg::Rereviewed(case, verdict) if by.is_none() => bench.rereviewed(case, &verdict).await,
-            CasesMsg::Rereviewed(..) => {}
+            CasesMsg::Of(sender, reply) if by.is_none() => reply.complete(bench.of(&sender).await),
+            CasesMsg::Held(sender, reply) if by.is_none() => reply.send(bench.held(&sender)),
+            CasesMsg::Erase(sender, reply) if by.is_none() => reply.complete(bench.erase(&sender).await),
+            CasesMsg::Rereviewed(..) | CasesMsg::Of(..) | CasesMsg::Held(..) | CasesMsg::Erase(..) => {}
             CasesMsg::Tick => {
                 bench.is_ticking = false;
                 bench.tick().await;
@@ -194,14 +211,24 @@ impl Bench {
     async fn open(&mut self, new: NewCase, by: Option<&Principal>) -> Outcome<Notice> {
         let content = new.content.clone();
         let (asked, case) = self.court.fill_in(new, clock::unix_ms())?;
-        let (id, events) = self.docket.open(asked, case)?;
+        let sealed = Words::of(self.cx.village(), asked, &case.sender)?.seal_case(case).await?;
+        let (id, events) = self.docket.open(asked, sealed)?;
         let is_new = events.iter().any(|event| matches!(event, CaseEvent::Opened(..)));
         self.commit(if is_new { "open" } else { "repeat" }, by, id, events).await?;
-        let case = self.docket.case(id)?;
+        let case = self.read(id).await?;
         if is_new && case.judged.level() == Level::H0 {
             self.look_anew(id, content, case.judged.h2);
         }
-        Ok(Notice::of(id, case))
+        Ok(Notice::of(id, &case))
+    }
+
+    fn words(&self, id: CaseId) -> Outcome<Words> {
+        Ok(Words::of(self.cx.village(), id, &self.docket.case(id)?.sender)?)
+    }
+
+    /// A case with its words.
+    async fn read(&self, id: CaseId) -> Outcome<Case<String>> {
+        Ok(self.words(id)?.open_case(self.docket.case(id)?).await?)
     }
 
     /// A case that the caller has this part in.
@@ -211,8 +238,8 @@ impl Bench {
         Ok(part(self.docket.case(id)?, by).ok_or(CaseError::NotFound)?)
     }
 
-    fn view(&self, id: CaseId, part: Part) -> Outcome<CaseView> {
-        Ok(self.docket.case(id)?.view(id, part == Part::Juror))
+    async fn view(&self, id: CaseId, part: Part) -> Outcome<CaseView> {
+        Ok(self.read(id).await?.view(id, part == Part::Juror))
     }
 
     async fn appeal(
@@ -225,10 +252,11 @@ impl Bench {
         if part != Part::Sender {
             return Err(CaseError::NotSender.into());
         }
-        let events = self.docket.appeal(id, grounds, text, clock::unix_ms())?;
+        let sealed = self.words(id)?.seal(words::Part::Appeal, text).await?;
+        let events = self.docket.appeal(id, grounds, (text, sealed), clock::unix_ms())?;
         self.commit("appeal", by, id, events).await?;
-        self.resume_one(id);
-        self.view(id, part)
+        self.resume_one(id).await;
+        self.view(id, part).await
     }
 
     async fn vote(
@@ -240,10 +268,11 @@ impl Bench {
         self.mine(id, by).await?;
         let by = by.ok_or(CaseError::NotFound)?;
         let juror = Juror { tenant: by.tenant.clone(), subject: by.subject.clone() };
-        let vote = Vote { juror, choice, reason, at_ms: clock::unix_ms() };
-        let events = self.docket.vote(id, vote)?;
+        let sealed = self.words(id)?.seal(words::Part::Reason, &reason).await?;
+        let vote = Vote { juror, choice, reason: sealed, at_ms: clock::unix_ms() };
+        let events = self.docket.vote(id, vote, &reason)?;
         self.commit("vote", Some(by), id, events).await?;
-        self.view(id, Part::Juror)
+        self.view(id, Part::Juror).await
     }
 
     async fn refer(&mut self, id: CaseId, by: Option<&Principal>) -> Outcome<CaseView> {
@@ -253,7 +282,7 @@ impl Bench {
         }
         let events = self.docket.refer(id, clock::unix_ms())?;
         self.commit("refer", by, id, events).await?;
-        self.view(id, part)
+        self.view(id, part).await
     }
 
     async fn community(&mut self, id: CaseId, overturns: bool, by: Option<&Principal>) -> Outcome<CaseView> {
@@ -265,33 +294,69 @@ impl Bench {
         }
         let events = self.docket.community(id, overturns, clock::unix_ms())?;
         self.commit("community", by, id, events).await?;
-        self.view(id, Part::Moderator)
+        self.view(id, Part::Moderator).await
     }
 
     async fn get(&mut self, id: CaseId, by: Option<&Principal>) -> Outcome<CaseView> {
         let part = self.mine(id, by).await?;
-        self.view(id, part)
+        self.view(id, part).await
     }
 
-    fn list(&self, before: Option<CaseId>, limit: usize, by: Option<&Principal>) -> Vec<CaseView> {
+    async fn list(
+        &self,
+        before: Option<CaseId>,
+        limit: usize,
+        by: Option<&Principal>,
+    ) -> Result<Vec<CaseView>, CallError> {
         let older = self.docket.cases().filter(|(id, _)| before.is_none_or(|before| *id < before));
-        let seen = older.filter_map(|(id, case)| Some(case.view(id, part(case, by)? == Part::Juror)));
-        // The text is for who looks at one case.
-        seen.take(limit.min(PAGE)).map(|view| CaseView { content: None, ..view }).collect()
+        let seen = older.filter_map(|(id, case)| Some((id, part(case, by)?))).take(limit.min(PAGE));
+        let mut views = Vec::new();
+        for (id, part) in seen {
+            // The text is for who looks at one case.
+            views.push(CaseView { content: None, ..self.view(id, part).await? });
+        }
+        Ok(views)
+    }
+
+    async fn of(&self, sender: &Sender) -> Result<Vec<CaseView>, CallError> {
+        let mut views = Vec::new();
+        for (id, _) in self.docket.cases().filter(|(_, case)| case.sender == *sender) {
+            // The text is the sender's own; of H0 also they see an excerpt only.
+            views.push(self.view(id, Part::Juror).await?);
+        }
+        Ok(views)
+    }
+
+    fn held(&self, sender: &Sender) -> Option<String> {
+        let (id, until_ms) = self.docket.held(sender, clock::unix_ms())?;
+        Some(format!("case {id} is evidence of a grave harm, kept until {}", rfc3339(until_ms)))
+    }
+
+    async fn erase(&mut self, sender: &Sender) -> Result<u64, CallError> {
+        let subject = sender.tag()?;
+        let items = self.docket.items(subject);
+        if items > 0 {
+            self.docket.commit(CaseEvent::Erased(subject)).await?;
+            self.court.standings.show(self.shard, self.docket.senders());
+        }
+        Ok(items)
     }
 
     /// What waits for another model is shown to it again.
-    fn resume(&self) {
+    async fn resume(&self) {
         let waiting: Vec<CaseId> = self.docket.awaiting_rereview().map(|(id, _)| id).collect();
         for id in waiting {
-            self.resume_one(id);
+            self.resume_one(id).await;
         }
     }
 
-    fn resume_one(&self, id: CaseId) {
-        let Ok(case) = self.docket.case(id) else { return };
-        match (&case.content, &case.rereview) {
-            (Some(content), _) => self.look_anew(id, content.clone(), case.judged.h2),
+    async fn resume_one(&self, id: CaseId) {
+        let case = match self.read(id).await {
+            Ok(case) => case,
+            Err(failed) => return self.later("a case cannot be read", &failed),
+        };
+        match (case.content, &case.rereview) {
+            (Some(content), _) => self.look_anew(id, content, case.judged.h2),
             // Its text is not kept. Who looked when it was opened has not seen the verdict either.
             (None, look) if case.phase == Phase::Appealed => {
                 let agrees = look.as_ref().is_none_or(|look| look.agrees);
@@ -364,7 +429,7 @@ impl Bench {
     }
 
     async fn tick(&mut self) {
-        self.resume();
+        self.resume().await;
         let done = async {
             self.end_what_is_due().await?;
             self.draw_juries().await

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::jury::Juror;
 use super::standing::Restriction;
+use crate::keys::{CryptError, Kept, SubjectTag, TenantId};
 use crate::moderation::{Action, Category, H2Action, Level, Stage};
 
 /// Shards that the cases are spread over. A sender's cases are all in one.
@@ -85,6 +86,14 @@ impl Sender {
     /// Somebody of a tenant.
     pub fn new(tenant: impl Into<String>, subject: impl Into<String>) -> Self {
         Self { tenant: tenant.into(), subject: subject.into() }
+    }
+
+    /// As what is sealed for it names it.
+    ///
+    /// # Errors
+    /// [`CryptError::BadName`].
+    pub fn tag(&self) -> Result<SubjectTag, CryptError> {
+        SubjectTag::of(TenantId::of(&self.tenant), &self.subject)
     }
 
     /// The shard of all cases of this sender.
@@ -218,24 +227,24 @@ pub enum Choice {
 
 /// A juror's vote. Who cast it was authenticated; it is an entry of the signed log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Vote {
+pub struct Vote<T = Kept> {
     /// Whose.
     pub juror: Juror,
     /// For what.
     pub choice: Choice,
     /// Why.
-    pub reason: String,
+    pub reason: T,
     /// When, Unix milliseconds.
     pub at_ms: u64,
 }
 
 /// An appeal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Appeal {
+pub struct Appeal<T = Kept> {
     /// What is held against the verdict.
     pub grounds: Grounds,
     /// In the appellant's words.
-    pub text: String,
+    pub text: T,
     /// When, Unix milliseconds.
     pub at_ms: u64,
 }
@@ -289,9 +298,9 @@ pub struct Terms {
     pub appeal_days: u32,
 }
 
-/// A case.
+/// A case. Its texts are sealed for the sender, or are as they were ([`Words`](super::words::Words)).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Case {
+pub struct Case<T = Kept> {
     /// Who sent the content.
     pub sender: Sender,
     /// Where it was on its way.
@@ -305,9 +314,9 @@ pub struct Case {
     /// What followed for the sender.
     pub restriction: Restriction,
     /// A part of the text that does not repeat the harm.
-    pub excerpt: String,
+    pub excerpt: T,
     /// The text, until the case has ended; never of what abuses children.
-    pub content: Option<String>,
+    pub content: Option<T>,
     /// When, Unix milliseconds.
     pub opened_ms: u64,
     /// How often the same came again while the case was open.
@@ -317,7 +326,7 @@ pub struct Case {
     /// When the phase ends by itself, Unix milliseconds.
     pub deadline_ms: u64,
     /// The appeal, if there is one.
-    pub appeal: Option<Appeal>,
+    pub appeal: Option<Appeal<T>>,
     /// The second look, if there was one. H0 has one without appeal.
     pub rereview: Option<Rereview>,
     /// Root of the log's checkpoint that seeded the draw of the jury, hex.
@@ -327,7 +336,7 @@ pub struct Case {
     /// The jury.
     pub jurors: Vec<Juror>,
     /// Its votes.
-    pub votes: Vec<Vote>,
+    pub votes: Vec<Vote<T>>,
     /// Whether it ended because a deadline passed.
     pub is_timed_out: bool,
     /// When it ended, Unix milliseconds.
@@ -340,7 +349,38 @@ pub(crate) fn rfc3339(ms: u64) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
-impl Case {
+impl<T> Case<T> {
+    /// The same case with these texts.
+    pub(super) fn with<U>(
+        self,
+        (excerpt, content): (U, Option<U>),
+        appeal: Option<Appeal<U>>,
+        votes: Vec<Vote<U>>,
+    ) -> Case<U> {
+        Case {
+            sender: self.sender,
+            stage: self.stage,
+            tier: self.tier,
+            judged: self.judged,
+            terms: self.terms,
+            restriction: self.restriction,
+            excerpt,
+            content,
+            opened_ms: self.opened_ms,
+            repeats: self.repeats,
+            phase: self.phase,
+            deadline_ms: self.deadline_ms,
+            appeal,
+            rereview: self.rereview,
+            seed: self.seed,
+            pool: self.pool,
+            jurors: self.jurors,
+            votes,
+            is_timed_out: self.is_timed_out,
+            ended_ms: self.ended_ms,
+        }
+    }
+
     /// Whether somebody sits on the jury.
     #[must_use]
     pub fn is_juror(&self, tenant: &str, subject: &str) -> bool {

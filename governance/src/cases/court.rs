@@ -38,7 +38,7 @@ pub(super) fn agrees(level: Level, second: &Verdict) -> bool {
 
 impl Court {
     /// A case of a verdict, by the rule of the constitution for it.
-    pub(super) fn fill_in(&self, new: NewCase, now_ms: u64) -> Result<(CaseId, Case), CaseError> {
+    pub(super) fn fill_in(&self, new: NewCase, now_ms: u64) -> Result<(CaseId, Case<String>), CaseError> {
         let NewCase { id, verdict, sender, stage, content, tier, namespace } = new;
         let category = verdict.category.ok_or(CaseError::NotActing)?;
         if verdict.action < Action::Label {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aivillage_runtime::Durable;
+use aivillage_runtime::{Durable, StoreError};
 use serde::{Deserialize, Serialize};
 
 use super::case::{Appeal, Case, CaseId, Choice, DAY_MS, Grounds, Phase, REFER_MS, Rereview, Sender, Vote};
@@ -11,12 +11,16 @@ use super::event::CaseEvent;
 use super::jury::{JURORS, Juror, MAJORITY};
 use super::report::{Quarter, Tally};
 use super::standing::{CONFIRMED_MS, Kept, Mark, Restriction, Standing};
+use super::words;
+use crate::keys::{Kept as Sealed, SubjectTag};
 use crate::moderation::{Action, Level};
 
 /// Cases of one shard; beyond that the oldest ended ones go early.
 const CASES: usize = 4_096;
 /// How long a case that has ended is kept: an appeal is possible for 30 days, a report is for a quarter.
 const KEEP_MS: u64 = 400 * DAY_MS;
+/// How long evidence of H0 is kept, whatever its sender asks for.
+const EVIDENCE_MS: u64 = 180 * DAY_MS;
 /// Open cases of one sender in one category within a day; the same again is counted, and is no case of its own.
 const OPEN: usize = 20;
 /// Quarters whose counts are kept: ten years.
@@ -32,6 +36,7 @@ pub struct Docket {
 
 impl Durable for Docket {
     type Event = CaseEvent;
+    const SCHEMA: u16 = 2;
 
     fn apply(&mut self, event: &CaseEvent) {
         match event {
@@ -58,8 +63,25 @@ impl Durable for Docket {
             }
             CaseEvent::Ended { case, phase, is_timed_out, at_ms } => self.ended(*case, *phase, *is_timed_out, *at_ms),
             CaseEvent::Forgotten(cases) => self.cases.retain(|id, _| !cases.contains(id)),
+            CaseEvent::Erased(subject) => {
+                self.cases.retain(|_, case| !is_of(&case.sender, *subject));
+                self.senders.retain(|sender, _| !is_of(sender, *subject));
+            }
         }
     }
+
+    fn upgrade(from: u16, bytes: &[u8]) -> Result<CaseEvent, StoreError> {
+        words::event_before(from, bytes)
+    }
+
+    fn upgrade_snapshot(from: u16, bytes: &[u8]) -> Result<Self, StoreError> {
+        let (cases, (senders, tallies)) = words::cases_before(from, bytes)?;
+        Ok(Self { cases, senders, tallies })
+    }
+}
+
+fn is_of(sender: &Sender, subject: SubjectTag) -> bool {
+    sender.tag().is_ok_and(|tag| tag == subject)
 }
 
 impl Docket {
@@ -129,6 +151,23 @@ impl Docket {
         self.cases.iter().rev().map(|(id, case)| (*id, case))
     }
 
+    /// What there is of one sender: cases, and their standing.
+    #[must_use]
+    pub fn items(&self, subject: SubjectTag) -> u64 {
+        let cases = self.cases.values().filter(|case| is_of(&case.sender, subject)).count();
+        (cases + usize::from(self.senders.keys().any(|sender| is_of(sender, subject)))) as u64
+    }
+
+    /// The case of a sender that has to be kept longest as evidence of a grave harm, and until when, Unix milliseconds.
+    #[must_use]
+    pub fn held(&self, sender: &Sender, now_ms: u64) -> Option<(CaseId, u64)> {
+        let is_evidence = |case: &&Case| case.judged.level() == Level::H0 && case.phase != Phase::Overturned;
+        let until = |case: &Case| case.opened_ms.saturating_add(EVIDENCE_MS);
+        let of_sender = self.cases.iter().filter(|(_, case)| case.sender == *sender);
+        let held = of_sender.filter(|(_, case)| is_evidence(case) && now_ms < until(case));
+        held.map(|(id, case)| (*id, until(case))).max_by_key(|(_, until_ms)| *until_ms)
+    }
+
     /// What is known of the senders.
     #[must_use]
     pub fn senders(&self) -> &BTreeMap<Sender, Standing> {
@@ -180,17 +219,23 @@ impl Docket {
         Ok((id, events))
     }
 
-    /// The sender appeals.
+    /// The sender appeals, with words and those sealed.
     ///
     /// # Errors
     /// [`CaseError::NotFound`], [`CaseError::WrongPhase`], [`CaseError::Late`], [`CaseError::NoReason`],
     /// [`CaseError::TooLong`].
-    pub fn appeal(&self, id: CaseId, grounds: Grounds, text: &str, now_ms: u64) -> Result<Vec<CaseEvent>, CaseError> {
+    pub fn appeal(
+        &self,
+        id: CaseId,
+        grounds: Grounds,
+        (words, text): (&str, Sealed),
+        now_ms: u64,
+    ) -> Result<Vec<CaseEvent>, CaseError> {
         let case = self.in_time(id, Phase::Open, now_ms)?;
-        if grounds == Grounds::Other || !text.is_empty() {
-            check_words(text)?;
+        if grounds == Grounds::Other || !words.is_empty() {
+            check_words(words)?;
         }
-        let appeal = Appeal { grounds, text: text.to_owned(), at_ms: now_ms };
+        let appeal = Appeal { grounds, text, at_ms: now_ms };
         Ok(vec![CaseEvent::Appealed { case: id, appeal, deadline_ms: now_ms.saturating_add(case.tier.path_ms()) }])
     }
 
@@ -253,12 +298,12 @@ impl Docket {
         }
     }
 
-    /// A juror votes. Who does not sit on the jury does not learn that there is one.
+    /// A juror votes, with words that are sealed in the vote. Who does not sit on the jury does not learn that there is one.
     ///
     /// # Errors
     /// [`CaseError::NotFound`], [`CaseError::WrongPhase`], [`CaseError::Late`], [`CaseError::VotedAlready`],
     /// [`CaseError::NoReason`], [`CaseError::TooLong`].
-    pub fn vote(&self, id: CaseId, vote: Vote) -> Result<Vec<CaseEvent>, CaseError> {
+    pub fn vote(&self, id: CaseId, vote: Vote, words: &str) -> Result<Vec<CaseEvent>, CaseError> {
         let case = self.case(id)?;
         if !case.jurors.contains(&vote.juror) {
             return Err(CaseError::NotFound);
@@ -267,7 +312,7 @@ impl Docket {
             return Err(CaseError::VotedAlready);
         }
         let case = self.in_time(id, Phase::Jury, vote.at_ms)?;
-        check_words(&vote.reason)?;
+        check_words(words)?;
         let choices: Vec<Choice> = case.votes.iter().chain([&vote]).map(|vote| vote.choice).collect();
         let at_ms = vote.at_ms;
         let mut events = vec![CaseEvent::Voted(id, vote)];

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::case::{Appeal, Case, CaseId, Phase, Rereview, Vote};
 use super::jury::Juror;
 use super::standing::Restriction;
+use crate::keys::SubjectTag;
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -61,4 +62,6 @@ pub enum CaseEvent {
     },
     /// Cases that ended long ago were removed.
     Forgotten(Vec<CaseId>),
+    /// All that there was of a sender was removed.
+    Erased(SubjectTag),
 }

@@ -86,4 +86,10 @@ pub enum CasesMsg {
     Rereviewed(CaseId, Box<Verdict>),
     /// Ends what time ends, and draws juries that could not be drawn before.
     Tick,
+    /// All cases of one sender with their texts, who wants to see them; from within only.
+    Of(Sender, Reply<Vec<CaseView>>),
+    /// Why the cases of one sender have to be kept, if they have to; from within only.
+    Held(Sender, Reply<Option<String>>),
+    /// Removes all that there is of one sender, and tells how much that was; from within only.
+    Erase(Sender, Reply<u64>),
 }

@@ -62,7 +62,7 @@ pub struct Notice {
 impl Notice {
     /// The notice of a case.
     #[must_use]
-    pub fn of(id: CaseId, case: &Case) -> Self {
+    pub fn of(id: CaseId, case: &Case<String>) -> Self {
         let appeal_ms = case.opened_ms.saturating_add(u64::from(case.terms.appeal_days).saturating_mul(DAY_MS));
         let until = (case.restriction.kept > Kept::Nothing).then(|| rfc3339(case.restriction.until_ms));
         let mut notice = Self {
@@ -115,7 +115,7 @@ impl Notice {
 #[cfg(test)]
 mod unit {
     use super::*;
-    use crate::cases::tests::case;
+    use crate::cases::tests::{case, clear};
     use crate::moderation::taxonomy::ACTIONABLE;
 
     #[test]
@@ -130,13 +130,13 @@ mod unit {
     #[test]
     fn a_notice_states_facts_rule_and_remedy_and_where_to_appeal() {
         let (id, case) = case(Category::Extortion, 0);
-        let notice = Notice::of(id, &case);
+        let notice = Notice::of(id, &clear(case));
         for part in ["demand", "not passed on", "rule R-H1", "article A1.2", "appeal until 1970-01-31T00:00:00Z"] {
             assert!(notice.text.contains(part), "{part}: {}", notice.text);
         }
         assert_eq!((notice.until, notice.appeal_url), (None, format!("/v1/cases/{id}/appeal")));
         let (id, grave) = super::super::tests::case(Category::ViolentThreat, 0);
-        let notice = Notice::of(id, &grave);
+        let notice = Notice::of(id, &clear(grave));
         assert!(notice.text.contains("You may not act in the village until 1970-01-02T00:00:00Z"), "{}", notice.text);
     }
 }

@@ -67,6 +67,7 @@ impl ReplicaView for Roll {
                 let of = known.entry(id).or_insert(Standing { is_juror: false, is_suspended });
                 of.is_suspended = is_suspended;
             }
+            AccountEvent::SubjectErased(id) => drop(known.remove(&id)),
             _ => return,
         }
         self.show(tenant);
@@ -87,7 +88,7 @@ mod unit {
     fn created(n: u128, roles: &[Role]) -> AccountEvent {
         let subject = Subject {
             kind: PrincipalKind::Agent,
-            name: n.to_string(),
+            name: crate::keys::Kept::clear(&n.to_string()).unwrap(),
             roles: roles.iter().copied().collect(),
             is_suspended: false,
             made_ms: 0,

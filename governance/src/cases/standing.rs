@@ -169,11 +169,10 @@ impl Default for Standings {
 }
 
 impl Standings {
-    /// The case that suspends a sender now, and until when, Unix milliseconds.
+    /// What suspends a sender now: of several the one that does so longest.
     #[must_use]
-    pub fn suspended(&self, sender: &Sender, now_ms: u64) -> Option<(CaseId, u64)> {
+    pub fn suspended(&self, sender: &Sender, now_ms: u64) -> Option<Mark> {
         self.most(sender, now_ms, |mark| mark.restriction.kept == Kept::Suspended)
-            .map(|mark| (mark.case, mark.restriction.until_ms))
     }
 
     /// What is kept from a sender in a category now, with the case.
@@ -189,7 +188,7 @@ impl Standings {
         meant.max_by_key(|mark| (mark.restriction.kept, mark.restriction.until_ms)).cloned()
     }
 
-    pub(super) fn show(&self, shard: u8, standings: &BTreeMap<Sender, Standing>) {
+    pub(crate) fn show(&self, shard: u8, standings: &BTreeMap<Sender, Standing>) {
         if let Some(slot) = self.0.get(usize::from(shard)) {
             slot.store(Arc::new(standings.clone()));
         }
@@ -256,7 +255,7 @@ mod unit {
         suspended.restriction = Restriction::of(Kept::Suspended, 20);
         let standings = Standings::default();
         standings.show(sender.shard(), &[(sender.clone(), after([limited.clone(), suspended.clone()]))].into());
-        assert_eq!(standings.suspended(&sender, 10), Some((suspended.case, 20)));
+        assert_eq!(standings.suspended(&sender, 10), Some(suspended.clone()));
         assert_eq!(standings.kept(&sender, Category::Gore, 10).unwrap().1.kept, Kept::Suspended);
         assert_eq!(standings.suspended(&sender, 20), None);
         assert_eq!(standings.kept(&sender, Category::Spam, 20), Some((limited.case, limited.restriction)));

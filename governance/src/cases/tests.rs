@@ -54,8 +54,8 @@ fn blank(sender: Sender, category: Category, at_ms: u64) -> Case {
             appeal_days: 30,
         },
         restriction: standing::Restriction::NONE,
-        excerpt: "...".into(),
-        content: Some("text".into()),
+        excerpt: sealed("..."),
+        content: Some(sealed("text")),
         opened_ms: at_ms,
         repeats: 0,
         phase: Phase::Open,
@@ -69,6 +69,27 @@ fn blank(sender: Sender, category: Category, at_ms: u64) -> Case {
         is_timed_out: false,
         ended_ms: None,
     }
+}
+
+/// A case of a sender that is opened with this restriction.
+pub(crate) fn case_of(
+    sender: Sender,
+    id: CaseId,
+    category: Category,
+    at_ms: u64,
+    restriction: standing::Restriction,
+) -> (CaseId, Case) {
+    (id, Case { restriction, ..blank(sender, category, at_ms) })
+}
+
+/// What stands for something sealed.
+fn sealed(text: &str) -> crate::keys::Kept {
+    crate::keys::Kept::clear(text).unwrap()
+}
+
+/// A case with other words.
+pub(super) fn clear(case: Case) -> Case<String> {
+    case.with(("...".into(), Some("text".into())), None, Vec::new())
 }
 
 /// A docket and all that happened to it.
@@ -101,7 +122,7 @@ impl Story {
     }
 
     fn appeal(&mut self, id: CaseId, at_ms: u64) -> Result<(), CaseError> {
-        self.take(self.docket.appeal(id, Grounds::Context, "it is a quotation", at_ms))
+        self.take(self.docket.appeal(id, Grounds::Context, ("it is a quotation", sealed("it is a quotation")), at_ms))
     }
 
     fn look(&mut self, id: CaseId, agrees: bool, at_ms: u64) -> Result<(), CaseError> {
@@ -113,7 +134,8 @@ impl Story {
     }
 
     fn vote(&mut self, id: CaseId, n: usize, choice: Choice, at_ms: u64) -> Result<(), CaseError> {
-        self.take(self.docket.vote(id, Vote { juror: juror(n), choice, reason: "I read it so".into(), at_ms }))
+        let vote = Vote { juror: juror(n), choice, reason: sealed("I read it so"), at_ms };
+        self.take(self.docket.vote(id, vote, "I read it so"))
     }
 
     /// Up to a jury that has not voted.
@@ -193,10 +215,10 @@ fn only_jurors_vote_and_only_once_and_with_a_reason() {
     assert_eq!(story.vote(id, 7, Choice::Overturn, 3), Err(CaseError::NotFound));
     story.vote(id, 0, Choice::Overturn, 3).unwrap();
     assert_eq!(story.vote(id, 0, Choice::Uphold, 3), Err(CaseError::VotedAlready));
-    let silent = Vote { juror: juror(1), choice: Choice::Uphold, reason: " ".into(), at_ms: 3 };
-    assert_eq!(story.docket.vote(id, silent.clone()), Err(CaseError::NoReason));
-    let long = Vote { reason: "x".repeat(error::WORDS + 1), ..silent };
-    assert_eq!(story.docket.vote(id, long), Err(CaseError::TooLong { bytes: error::WORDS + 1 }));
+    let vote = Vote { juror: juror(1), choice: Choice::Uphold, reason: sealed("sealed"), at_ms: 3 };
+    assert_eq!(story.docket.vote(id, vote.clone(), " "), Err(CaseError::NoReason));
+    let long = "x".repeat(error::WORDS + 1);
+    assert_eq!(story.docket.vote(id, vote, &long), Err(CaseError::TooLong { bytes: error::WORDS + 1 }));
     assert!(matches!(story.vote(id, 1, Choice::Uphold, u64::MAX), Err(CaseError::Late { .. })));
     assert!(matches!(story.jury(id), Err(CaseError::WrongPhase { phase: Phase::Jury })));
 }
@@ -244,11 +266,12 @@ fn a_machine_suspends_for_a_day_unless_another_one_agrees() {
     let standings = Standings::default();
     let ann = Sender::new("acme", "ann");
     standings.show(ann.shard(), story.docket.senders());
-    assert_eq!(standings.suspended(&ann, DAY_MS - 1), Some((id, DAY_MS)));
+    let until = |now| standings.suspended(&ann, now).map(|mark| (mark.case, mark.restriction.until_ms));
+    assert_eq!(until(DAY_MS - 1), Some((id, DAY_MS)));
     assert_eq!(standings.suspended(&ann, DAY_MS), None);
     story.look(id, true, 1).unwrap();
     standings.show(ann.shard(), story.docket.senders());
-    assert_eq!(standings.suspended(&ann, DAY_MS), Some((id, 7 * DAY_MS)));
+    assert_eq!(until(DAY_MS), Some((id, 7 * DAY_MS)));
     // One look without an appeal, no more.
     assert!(matches!(story.look(id, true, 2), Err(CaseError::WrongPhase { phase: Phase::Open })));
 
@@ -407,6 +430,24 @@ proptest! {
         let mut overturned = story.docket.cases().filter(|(_, case)| case.phase == Phase::Overturned);
         prop_assert!(overturned.all(|(_, case)| case.restriction == standing::Restriction::NONE));
     }
+}
+
+#[test]
+fn the_erased_have_neither_cases_nor_standing_and_evidence_is_held() {
+    let (mut story, grave) = Story::opened(Category::ViolentThreat, 0);
+    let (ann, bob) = (Sender::new("acme", "ann"), Sender::new("acme", "bob"));
+    story.open(bob.clone(), Category::Spam, 1).unwrap();
+    let (held, half) = (|story: &Story, now| story.docket.held(&ann, now), 180 * DAY_MS);
+    assert_eq!((held(&story, half - 1), held(&story, half)), (Some((grave, half)), None));
+    assert_eq!(story.docket.held(&bob, 2), None, "H2 is no evidence");
+    story.appeal(grave, 3).unwrap();
+    story.look(grave, false, 4).unwrap();
+    assert_eq!((story.phase(grave), held(&story, 5)), (Phase::Overturned, None), "it was none");
+    let tag = bob.tag().unwrap();
+    assert_eq!(story.docket.items(tag), 2, "the case and the standing");
+    story.take(Ok(vec![CaseEvent::Erased(tag)])).unwrap();
+    assert_eq!((story.docket.items(tag), story.docket.items(ann.tag().unwrap())), (0, 1));
+    assert!(story.docket.senders().is_empty());
 }
 
 // The actor.
@@ -663,6 +704,7 @@ async fn verdicts_that_no_rule_restricts_open_nothing() {
 #[test]
 fn messages_are_the_same_on_another_node() {
     let (id, case) = case(Category::Extortion, 0);
+    let case = clear(case);
     let view = case.view(id, true);
     let open = |body| match body {
         CasesMsg::Vote { choice: Choice::Reduce, reply, .. } => reply,

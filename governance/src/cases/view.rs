@@ -69,7 +69,7 @@ pub struct VoteView {
     pub at: String,
 }
 
-impl Case {
+impl Case<String> {
     /// What is seen of it; the text only by its jury, and never of H0.
     #[must_use]
     pub fn view(&self, id: CaseId, is_juror: bool) -> CaseView {

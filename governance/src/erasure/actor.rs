@@ -227,7 +227,12 @@ async fn erase(
     let vault = Vault::of(village).ok_or_else(not_ready)?;
     let requested_at = Stamp(clock::unix_ms());
     // All members have to answer before anything is destroyed: nobody is told of an erasure that could not be shown.
-    find_everywhere(village, subject).await?;
+    let found = find_everywhere(village, subject).await?;
+    for owner in owners.all() {
+        if let Some(why) = owner.hold(village, subject, &places_of(&found, owner.name())).await? {
+            return Err(AppError::new("erasure_held", format!("{} may not be erased yet: {why}", owner.name())).into());
+        }
+    }
     let shredding = vault.shred(TenantId::of(&subject.tenant), subject.tag()?).await?;
     // After the keys are gone nothing is added any more.
     let before = find_everywhere(village, subject).await?;

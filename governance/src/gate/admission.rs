@@ -154,6 +154,8 @@ pub enum Why {
     RateLimited,
     /// A policy forbids it, or none permits it.
     Forbidden,
+    /// The sender is suspended; the notice says by which case and until when.
+    Suspended,
     /// It is illegal or severe: H0, H1.
     Moderated,
     /// It is legal, and against the rules of the place: H2.
@@ -171,6 +173,7 @@ impl Why {
         match self {
             Self::RateLimited => "rate_limited",
             Self::Forbidden => "forbidden",
+            Self::Suspended => "suspended",
             Self::Moderated => "moderated",
             Self::AgainstPolicy => "against_policy",
             Self::DataProtected => "data_protected",
@@ -209,6 +212,9 @@ pub struct Notice {
     /// Until when an appeal is possible, Unix milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub appeal_until: Option<u64>,
+    /// Until when the sender is suspended, Unix milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
     /// Policies that denied it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<String>,
@@ -276,6 +282,7 @@ impl Notice {
             title: None,
             case: None,
             appeal_until: None,
+            until: None,
             policies: Vec::new(),
             articles: Vec::new(),
             limit: None,

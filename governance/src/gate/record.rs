@@ -5,6 +5,7 @@
 //! | `mod.verdict` | content was blocked, labelled, limited, or help was offered; `late` where it had passed unjudged |
 //! | `policy.deny` | the policies let something not be done |
 //! | `policy.allow` | something privileged is about to be done; it waits for the disk |
+//! | `mod.suspend` | a suspended sender sent something |
 //! | `dlp.redact` | data was taken out of content, or kept content from passing |
 
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::moderation::{Action, Stage, Verdict};
 use crate::policy;
 use crate::tlog::{Ack, Decision, Event, Home, LogError, Payload};
 
-use super::admission::{Act, Ctx};
+use super::admission::{Act, Ctx, Denied, Notice};
 
 /// Longest wait for a place in the log's queue; after that nothing passes.
 const PLACE: Duration = Duration::from_secs(1);
@@ -80,6 +81,13 @@ impl Subject<'_> {
         event.action.clone_from(&act.action);
         event.object = key.pseudonym(&format!("{}/{}", act.resource.kind, act.resource.id));
         event
+    }
+
+    pub(super) fn suspension(&self, home: &Home, denied: &Denied) -> Event {
+        let Notice { article, case, category, level, until, .. } = &*denied.notice;
+        let payload = json!({ "category": category, "level": level, "until": until });
+        let event = self.event(home, "mod.suspend", Decision::Deny, article.clone(), payload);
+        Event { case: case.clone(), ..event }
     }
 
     pub(super) fn data(&self, home: &Home, kinds: &[DataKind], is_barred: bool) -> Event {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::cases::{Mark, rfc3339};
 use crate::constitution::taxonomy;
 use crate::dlp::DataKind;
 use crate::limits::{Exceeded, Limit};
@@ -37,19 +38,39 @@ impl Gate {
         notice.action = verdict.action;
         (notice.level, notice.category) = (verdict.level, verdict.category);
         notice.article.clone_from(&verdict.article);
-        let level = verdict.level.map(constitutional);
-        if let (Some(level), Some(category)) = (level, verdict.category)
-            && let Some((rule, article)) = self.0.constitution.current().rule_for(level, category.code(), "")
-        {
-            notice.rule = Some(rule.id.clone());
-            notice.article = Some(article.id.clone());
-            notice.appeal_until = appeal(rule.measure.appeal_days, (self.0.clock)());
-        }
-        notice.title = notice.article.as_deref().and_then(|article| self.title(article));
+        self.cite(&mut notice, (self.0.clock)());
         let category = verdict.category.map_or("content", |category| category.code());
         let article = notice.article.as_deref().unwrap_or("A1.2");
         let message = format!("content at stage `{}` is withheld as `{category}`, by article {article}", stage.code());
         Denied { why, message, notice: Box::new(notice), retry_after: None }
+    }
+
+    /// Names the rule for the notice's level and category, its article, and until when what came of it at `at_ms` may be appealed.
+    fn cite(&self, notice: &mut Notice, at_ms: u64) {
+        if let (Some(level), Some(category)) = (notice.level.map(constitutional), notice.category)
+            && let Some((rule, article)) = self.0.constitution.current().rule_for(level, category.code(), "")
+        {
+            notice.rule = Some(rule.id.clone());
+            notice.article = Some(article.id.clone());
+            notice.appeal_until = appeal(rule.measure.appeal_days, at_ms);
+        }
+        notice.title = notice.article.as_deref().and_then(|article| self.title(article));
+    }
+
+    pub(super) fn suspended(&self, id: Uuid, stage: Stage, mark: &Mark) -> Denied {
+        let Mark { case, category, at_ms, restriction } = mark;
+        let mut notice = Notice::new(id, stage);
+        (notice.level, notice.category) = (Some(category.level()), Some(*category));
+        notice.article = Some(category.article().to_owned());
+        (notice.case, notice.until) = (Some(case.to_string()), Some(restriction.until_ms));
+        self.cite(&mut notice, *at_ms);
+        let article = notice.article.as_deref().unwrap_or("A1.2");
+        let until = rfc3339(restriction.until_ms);
+        let message = format!(
+            "suspended until {until} by case {case}, under article {article}: nothing you send passes; an appeal does, at \
+             /v1/cases/{case}/appeal"
+        );
+        Denied { why: Why::Suspended, message, notice: Box::new(notice), retry_after: None }
     }
 
     pub(super) fn barred(&self, id: Uuid, stage: Stage, kinds: &[DataKind]) -> Denied {

@@ -2,10 +2,11 @@ use std::collections::BTreeSet;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use aivillage_runtime::{CallError, MsgCx, PrincipalKind};
+use aivillage_runtime::{CallError, Durable, MsgCx, PrincipalKind};
 use proptest::prelude::*;
 
 use super::*;
+use crate::cases::{CaseEvent, CaseId, Docket, Kept, Restriction};
 use crate::limits::Limit;
 use crate::moderation::hashes::HashList;
 use crate::moderation::{Action, Category, Engine, H2Action, Level, ModeratorHandle, StreamScanner, Verdict};
@@ -19,6 +20,11 @@ const CARD: &str = "pay with 4111 1111 1111 1111 please";
 fn engine() -> ModeratorHandle {
     static ENGINE: OnceLock<ModeratorHandle> = OnceLock::new();
     ENGINE.get_or_init(|| ModeratorHandle::new(Engine::embedded(HashList::default()).unwrap())).clone()
+}
+
+thread_local! {
+    /// The gate's time, Unix milliseconds; each test has a thread of its own.
+    static NOW_MS: std::cell::Cell<u64> = const { std::cell::Cell::new(1_000) };
 }
 
 /// A judge that can be broken.
@@ -69,6 +75,7 @@ impl Default for Setup {
 
 struct Fixture {
     gate: Gate,
+    standings: Standings,
     is_broken: Arc<AtomicBool>,
     home: Home,
     _dir: tempfile::TempDir,
@@ -89,6 +96,7 @@ impl Setup {
         let policy = Policy::all(self.h2);
         let is_broken = Arc::new(AtomicBool::new(false));
         let inner = Moderation { handle: engine(), policy: policy.clone() };
+        let standings = Standings::default();
         let gate = Gate::new(Parts {
             pdp,
             judge: Arc::new(Fragile { inner, is_broken: is_broken.clone(), panics: self.panics }),
@@ -96,11 +104,12 @@ impl Setup {
             defence: self.defence,
             dlp: self.dlp,
             constitution: Arc::new(Chain::embedded().unwrap()),
-            clock: || 1_000,
+            standings: standings.clone(),
+            clock: || NOW_MS.with(std::cell::Cell::get),
         })
         .unwrap();
         gate.log_to(home.clone());
-        Fixture { gate, is_broken, home, _dir: dir }
+        Fixture { gate, standings, is_broken, home, _dir: dir }
     }
 }
 
@@ -129,6 +138,52 @@ fn principal(subject: &str, roles: &[&str]) -> Principal {
 
 fn ann() -> Ctx {
     Ctx::of(principal("ann", &["user"]))
+}
+
+/// Stands there suspended from 500 to 2,000 by a case for extortion.
+fn suspend(fixture: &Fixture, sender: &Sender) -> CaseId {
+    let (case, mut docket) = (CaseId::new(sender), Docket::default());
+    let restriction = Restriction { kept: Kept::Suspended, until_ms: 2_000 };
+    let (id, opened) = crate::cases::tests::case_of(sender.clone(), case, Category::Extortion, 500, restriction);
+    docket.apply(&CaseEvent::Opened(id, Box::new(opened)));
+    fixture.standings.show(sender.shard(), docket.senders());
+    id
+}
+
+#[tokio::test]
+async fn a_suspended_sender_sends_nothing_until_it_is_over_or_lifted() {
+    let fixture = Setup::default().build();
+    let sender = Sender::new("acme", "ann");
+    let case = suspend(&fixture, &sender);
+    let text = "When is the kettle descaled?";
+    for stage in [Stage::UserInput, Stage::MemoryWrite, Stage::PublicPost] {
+        let denied = fixture.admit(stage, text).await.unwrap_err();
+        assert_eq!((denied.why, denied.why.code()), (Why::Suspended, "suspended"));
+        let notice = &denied.notice;
+        assert_eq!((notice.case.clone(), notice.until), (Some(case.to_string()), Some(2_000)));
+        assert_eq!((notice.article.as_deref(), notice.rule.as_deref()), (Some("A1.2"), Some("R-H1")));
+        assert!(notice.appeal_until.is_some_and(|until| until > 2_000), "{notice:?}");
+    }
+    // What is not theirs passes, and so do others and the program itself.
+    for stage in [Stage::AgentOutput, Stage::ToolResult, Stage::MemoryRead] {
+        assert!(fixture.admit(stage, text).await.is_ok(), "{stage:?}");
+    }
+    let bob = Ctx::of(principal("bob", &["user"]));
+    assert!(fixture.gate.admit(Stage::UserInput, &bob, text.into()).await.is_ok());
+    let program = Ctx::from_message(&MsgCx::request(None, None, None), "acme");
+    assert!(fixture.gate.admit(Stage::UserInput, &program, text.into()).await.is_ok());
+    // Nor is a door closed that has no content: the way to an appeal is open.
+    assert!(fixture.gate.enter(Stage::UserInput, &ann()).is_ok());
+    let (kinds, entries) = fixture.entries().await;
+    assert_eq!(kinds, ["mod.suspend"; 3]);
+    assert!(entries.contains(&case.to_string()) && !entries.contains("ann"), "{entries}");
+
+    NOW_MS.set(2_000);
+    assert!(fixture.admit(Stage::UserInput, text).await.is_ok(), "it is over");
+    NOW_MS.set(1_000);
+    assert!(fixture.admit(Stage::UserInput, text).await.is_err());
+    fixture.standings.show(sender.shard(), Docket::default().senders());
+    assert!(fixture.admit(Stage::UserInput, text).await.is_ok(), "it was lifted");
 }
 
 #[tokio::test]

@@ -2,7 +2,10 @@
 //!
 //! Commands look at the state and say which events follow, or why none do; they change nothing. Time and randomness are
 //! values. Which credentials are let in is told by what is here: what was revoked is gone.
+//!
+//! What people call themselves and their keys is sealed for them ([`Kept`](crate::keys::Kept)); it is read outside of this.
 
+mod before;
 mod event;
 mod grants;
 mod keys;
@@ -13,7 +16,7 @@ mod subjects;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use aivillage_runtime::Durable;
+use aivillage_runtime::{Durable, StoreError};
 use serde::{Deserialize, Serialize};
 
 pub use event::{AccountEvent, Touched};
@@ -23,6 +26,7 @@ pub use keys::NewKey;
 pub(super) use mfa::place;
 pub use record::{Amr, ApiKey, Challenge, Family, Session, Shown, Subject, SubjectId, TotpRecord, Wants};
 pub use subjects::NewSubject;
+pub(super) use subjects::check_name;
 
 use super::bearer::{Bearer, BearerHash, BearerKind, TenantTag, TokenId};
 use super::error::IdentityError;
@@ -39,7 +43,6 @@ pub const MAX_GRANTS: usize = 100;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accounts {
     subjects: BTreeMap<SubjectId, Subject>,
-    names: BTreeMap<String, SubjectId>,
     keys: BTreeMap<TokenId, ApiKey>,
     sessions: BTreeMap<TokenId, Session>,
     families: BTreeMap<TokenId, Family>,
@@ -59,13 +62,6 @@ impl Accounts {
     #[must_use]
     pub fn live(&self, id: SubjectId) -> Option<&Subject> {
         self.subject(id).filter(|subject| !subject.is_suspended)
-    }
-
-    /// Who logs in with this name.
-    #[must_use]
-    pub fn named(&self, name: &str) -> Option<(SubjectId, &Subject)> {
-        let id = *self.names.get(&Self::folded(name))?;
-        Some((id, self.subjects.get(&id)?))
     }
 
     /// All subjects, in the order of their making.
@@ -138,11 +134,6 @@ impl Accounts {
         }
     }
 
-    fn create(&mut self, id: SubjectId, subject: &Subject) {
-        self.names.insert(Self::folded(&subject.name), id);
-        self.subjects.insert(id, subject.clone());
-    }
-
     fn rotate(&mut self, id: TokenId, hash: BearerHash, expires_ms: u64) {
         if let Some(family) = self.families.get_mut(&id) {
             family.used.insert(family.hash.short());
@@ -159,10 +150,11 @@ fn read(text: &str, kind: BearerKind, tenant: TenantTag) -> Result<Bearer<'_>, I
 
 impl Durable for Accounts {
     type Event = AccountEvent;
+    const SCHEMA: u16 = 2;
 
     fn apply(&mut self, event: &AccountEvent) {
         match event {
-            AccountEvent::SubjectCreated(id, subject) => self.create(*id, subject),
+            AccountEvent::SubjectCreated(id, subject) => drop(self.subjects.insert(*id, (**subject).clone())),
             AccountEvent::PasswordSet(id, phc) => self.change(*id, |subject| {
                 subject.password_sets += 1;
                 subject.passwords.insert(0, phc.clone());
@@ -198,7 +190,16 @@ impl Durable for Accounts {
             AccountEvent::RingRotated { next, at_ms, overlap_ms } => {
                 self.ring.rotate(next.clone(), *at_ms, *overlap_ms);
             }
+            AccountEvent::SubjectErased(id) => drop(self.subjects.remove(id)),
         }
+    }
+
+    fn upgrade(from: u16, bytes: &[u8]) -> Result<AccountEvent, StoreError> {
+        before::event(from, bytes)
+    }
+
+    fn upgrade_snapshot(from: u16, bytes: &[u8]) -> Result<Self, StoreError> {
+        before::accounts(from, bytes)
     }
 }
 

@@ -14,13 +14,13 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use aivillage_runtime::{
-    Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Durability, Entity, Kind, KindOptions, Mail, Principal,
-    StoreError, VillageBuilder, clock,
+    Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, CallError, Durability, Entity, Kind, KindOptions, Mail,
+    Principal, StoreError, VillageBuilder, clock,
 };
 use aws_lc_rs::rand;
 use uuid::Uuid;
 
-use super::accounts::{AccountEvent, Accounts, NewKey, NewSubject, SubjectId, Touched};
+use super::accounts::{AccountEvent, Accounts, NewKey, NewSubject, SubjectId, Touched, check_name};
 use super::bearer::{Bearer, BearerKind, Minted, TenantTag, TokenId};
 use super::config::{IdentityConfig, Lives};
 use super::error::IdentityError;
@@ -28,13 +28,16 @@ use super::hashing::{Hashing, Pending, new_password};
 use super::jwt::Signer;
 use super::lockout::LockKey;
 use super::message::{Answer, CreatedKey, IdentityMsg, SetPassword};
+use super::names::{self, Names, PURPOSE};
 use super::password::Hasher;
 use super::ring::SigningKey;
 use super::role::Role;
 use super::secret::{Pepper, SealKey};
 use super::verifier::{TenantView, VerifierHandle, Watch};
-use crate::keys::VillageSecret;
+use crate::keys::{CryptError, Personal, VaultError, VillageSecret};
 
+/// What labels of keys are sealed for: they do not open as anything else of their owner.
+const LABEL: &[u8] = b"label";
 /// Ids and credentials tried before their maker gives up: two in a row are alike with a chance of 2^-50.
 const TRIES: usize = 3;
 
@@ -115,6 +118,9 @@ pub struct Desk {
     lives: Lives,
     tag: TenantTag,
     accounts: Entity<Accounts>,
+    personal: Personal,
+    /// Read when they are first needed: the keys that they are sealed with may come later than the accounts.
+    names: Option<Names>,
     /// What this tenant lets in, without the delay of a replica view.
     verifier: VerifierHandle,
     view: Arc<TenantView>,
@@ -135,8 +141,20 @@ impl Actor for Identity {
         let verifier = VerifierHandle::new(IdentityConfig { token_cache: 64, ..IdentityConfig::clone(&self.0.config) });
         let view = Arc::new(TenantView::new(cx.key(), &accounts, lives.clone()));
         verifier.show(cx.key(), Some(&view));
-        let (node, tag, pending) = (self.0.clone(), TenantTag::of(cx.key()), Pending::default());
-        Ok(Desk { cx, node, lives, tag, accounts, verifier, view, signer: None, pending, is_unsettled: false })
+        Ok(Desk {
+            node: self.0.clone(),
+            lives,
+            tag: TenantTag::of(cx.key()),
+            accounts,
+            personal: Personal::new(cx.village(), cx.key(), PURPOSE)?,
+            names: None,
+            verifier,
+            view,
+            signer: None,
+            pending: Pending::default(),
+            is_unsettled: false,
+            cx,
+        })
     }
 
     async fn handle(
@@ -173,6 +191,24 @@ impl From<StoreError> for Failed {
     }
 }
 
+impl From<VaultError> for Failed {
+    fn from(error: VaultError) -> Self {
+        match error {
+            VaultError::Crypt(CryptError::NoRoot | CryptError::NotLoaded) => Self::Told(IdentityError::NotReady),
+            other => Self::Call(other.into()),
+        }
+    }
+}
+
+impl From<Failed> for CallError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Told(error) => AppError::new("governance_unavailable", error.to_string()).into(),
+            Failed::Call(error) => error,
+        }
+    }
+}
+
 type Outcome<T> = Result<T, Failed>;
 
 fn answer<T>(reply: Answer<T>, outcome: Outcome<T>) {
@@ -196,8 +232,8 @@ impl Desk {
         match body {
             IdentityMsg::Bootstrap(name, reply) => answer(reply, self.bootstrap(&name, by).await),
             IdentityMsg::CreateUser(new, reply) => answer(reply, self.create(new, by).await),
-            IdentityMsg::SetPassword(asked, reply) => self.set_password(me, asked, by, reply),
-            IdentityMsg::Login(login, reply) => self.login(me, login, reply),
+            IdentityMsg::SetPassword(asked, reply) => self.set_password(me, asked, by, reply).await,
+            IdentityMsg::Login(login, reply) => self.login(me, login, reply).await,
             IdentityMsg::Mfa(shown, reply) => answer(reply, self.second_factor(shown).await),
             IdentityMsg::StepUp(shown, reply) => answer(reply, self.step_up(shown).await),
             IdentityMsg::OfferTotp(subject, reply) => answer(reply, self.offer_totp(subject, by).await),
@@ -208,18 +244,28 @@ impl Desk {
             IdentityMsg::Logout(secret, reply) => reply.complete(self.logout(&secret).await),
             IdentityMsg::Introspect(secret, reply) => reply.send(self.introspect(&secret).await),
             IdentityMsg::Delegate(asked, reply) => answer(reply, self.delegate(&asked, by).await),
-            IdentityMsg::CreateKey(new, reply) => answer(reply, self.create_key(&new, by).await),
+            IdentityMsg::CreateKey(new, reply) => answer(reply, self.create_key(new, by).await),
             IdentityMsg::Revoke(id, reply) => answer(reply, self.revoke(id, by).await),
-            IdentityMsg::ListKeys(subject, page, reply) => reply.send(lists::keys(&self.accounts, subject, page)),
-            IdentityMsg::ListUsers(page, reply) => reply.send(lists::users(&self.accounts, page)),
+            IdentityMsg::ListKeys(subject, page, reply) => reply.complete(self.list_keys(subject, page).await),
+            IdentityMsg::ListUsers(page, reply) => reply.complete(self.list_users(page).await),
             IdentityMsg::SetRoles(subject, roles, reply) => answer(reply, self.set_roles(subject, roles, by).await),
             IdentityMsg::Suspend(subject, is, reply) => answer(reply, self.suspend(subject, is, by).await),
-            IdentityMsg::Find(whom, reply) => reply.send(lists::find(&self.accounts, &whom)),
+            IdentityMsg::Find(whom, reply) => reply.complete(self.find(&whom).await),
             IdentityMsg::Jwks(reply) => reply.send(self.accounts.ring().jwks(clock::unix_ms())),
             IdentityMsg::RotateKeys(reply) => answer(reply, self.rotate_for(by).await),
             IdentityMsg::Seen(id) => self.seen(id).await,
             IdentityMsg::Hashed => self.hashed().await,
+            IdentityMsg::Erase(subject, reply) => answer(reply, self.erase(subject, by).await),
         }
+    }
+
+    /// What the subjects are called.
+    async fn names(&mut self) -> Outcome<&mut Names> {
+        let names = match self.names.take() {
+            Some(names) => names,
+            None => Names::read(&self.accounts, &self.personal).await?,
+        };
+        Ok(self.names.insert(names))
     }
 
     /// Makes events durable, then lets the tenant's view follow.
@@ -229,7 +275,11 @@ impl Desk {
         }
         let touched: Vec<_> = events.iter().map(AccountEvent::touches).collect();
         let was_unsettled = std::mem::replace(&mut self.is_unsettled, true);
-        self.accounts.commit_all(events).await?;
+        if let Err(error) = self.accounts.commit_all(events).await {
+            // Whether it took place is known only when the accounts are read again.
+            self.names = None;
+            return Err(error);
+        }
         self.is_unsettled = false;
         if was_unsettled {
             self.view = Arc::new(TenantView::new(self.cx.key(), &self.accounts, self.lives.clone()));
@@ -265,11 +315,18 @@ impl Desk {
         if by.is_some() {
             return Err(IdentityError::Forbidden.into());
         }
+        if self.accounts.subjects().next().is_some() {
+            return Err(IdentityError::Founded.into());
+        }
+        check_name(name)?;
         let (id, now_ms) = (SubjectId(Uuid::now_v7()), clock::unix_ms());
         let ring = [self.signing_key()?, self.signing_key()?];
-        self.commit(self.accounts.found((id, name), ring, now_ms)?).await?;
+        let (name, sealed) = (name.trim(), names::seal(&self.personal, id, name.trim()).await?);
+        self.names().await?;
+        self.commit(self.accounts.found((id, name, sealed), ring, now_ms)?).await?;
+        self.names().await?.add(id, name.to_owned());
         let key = NewKey { subject: id, label: "first".to_owned(), scopes: Vec::new(), expires_ms: None };
-        self.create_key(&key, None).await
+        self.create_key(key, None).await
     }
 
     async fn create(&mut self, new: NewSubject, by: Option<&Principal>) -> Outcome<SubjectId> {
@@ -280,8 +337,28 @@ impl Desk {
             let ring = [self.signing_key()?, self.signing_key()?];
             self.commit(Accounts::first_ring(ring, now_ms)).await?;
         }
-        self.commit(self.accounts.create_subject(id, new, now_ms)?).await?;
+        check_name(&new.name)?;
+        if self.names().await?.id(&new.name).is_some() {
+            return Err(IdentityError::Taken.into());
+        }
+        let name = new.name.trim().to_owned();
+        let sealed = names::seal(&self.personal, id, &name).await?;
+        self.commit(self.accounts.create_subject(id, new, sealed, now_ms)?).await?;
+        self.names().await?.add(id, name);
         Ok(id)
+    }
+
+    async fn erase(&mut self, id: SubjectId, by: Option<&Principal>) -> Outcome<bool> {
+        if by.is_some() {
+            return Err(IdentityError::Forbidden.into());
+        }
+        let events = self.accounts.erase(id);
+        let was_there = !events.is_empty();
+        self.commit(events).await?;
+        if let Some(names) = &mut self.names {
+            names.remove(id);
+        }
+        Ok(was_there)
     }
 
     async fn set_roles(&mut self, id: SubjectId, roles: BTreeSet<Role>, by: Option<&Principal>) -> Outcome<()> {
@@ -296,7 +373,7 @@ impl Desk {
         Ok(self.commit(self.accounts.suspend(id, is_suspended)?).await?)
     }
 
-    fn set_password(
+    async fn set_password(
         &mut self,
         me: &ActorRef<Mail<IdentityMsg>>,
         asked: SetPassword,
@@ -310,8 +387,12 @@ impl Desk {
         if self.pending.is_full() {
             return reply.fail(CallError::Overloaded { retry_after_ms: 1_000 });
         }
+        let name = match self.names().await {
+            Ok(names) => names.of(asked.subject).unwrap_or_default().to_owned(),
+            Err(failed) => return answer(reply, Err(failed)),
+        };
         let Some(subject) = self.accounts.subject(asked.subject) else { return };
-        let known = (subject.passwords.clone(), vec![subject.name.clone(), self.cx.key().to_owned()]);
+        let known = (subject.passwords.clone(), vec![name, self.cx.key().to_owned()]);
         match random().and_then(|salt| Ok((salt, self.node.hashing()?))) {
             Ok((salt, hashing)) => {
                 let work = new_password((asked, lock), known, salt, reply);
@@ -335,10 +416,15 @@ impl Desk {
         if asked.current.is_some() { self.check_lock(lock) } else { Ok(()) }
     }
 
-    async fn create_key(&mut self, new: &NewKey, by: Option<&Principal>) -> Outcome<CreatedKey> {
-        rights::check_key(by, &self.accounts, new)?;
+    async fn create_key(&mut self, new: NewKey, by: Option<&Principal>) -> Outcome<CreatedKey> {
+        rights::check_key(by, &self.accounts, &new)?;
         let now_ms = clock::unix_ms();
-        let make = |accounts: &Accounts, minted: &Minted| accounts.create_key(new.clone(), minted, now_ms);
+        if self.accounts.live(new.subject).is_none() {
+            return Err(IdentityError::NotFound { what: "subject".to_owned() }.into());
+        }
+        let label = self.personal.seal(&new.subject.to_string(), LABEL, &new.label).await?;
+        let make =
+            |accounts: &Accounts, minted: &Minted| accounts.create_key(new.clone(), label.clone(), minted, now_ms);
         let (minted, events) = self.mint(BearerKind::ApiKey, make)?;
         self.commit(events).await?;
         Ok(CreatedKey { subject: new.subject, id: minted.id, secret: minted.secret })

@@ -66,6 +66,8 @@ pub enum IdentityMsg {
     Seen(TokenId),
     /// Hashes are done; sent by itself, and to others' harm of no use.
     Hashed,
+    /// Removes a subject with all that it has, from within only; tells whether there was one.
+    Erase(SubjectId, Answer<bool>),
 }
 
 /// A login by password.

@@ -3,7 +3,7 @@
 //! So what reaches a journal, a replicated log, a snapshot or a copy on another node is sealed, whoever writes it; the text is in
 //! memory only, where it is asked for. A village without governance keeps it in the clear.
 
-use aivillage_runtime::{MsgCx, Village};
+use aivillage_runtime::{MsgCx, StoreError, Village};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -26,6 +26,15 @@ pub enum Kept {
 }
 
 impl Kept {
+    /// A value as it is: for what was stored before it was sealed.
+    ///
+    /// # Errors
+    /// [`StoreError::Decode`] for what postcard cannot write.
+    pub fn clear<T: Serialize + ?Sized>(value: &T) -> Result<Self, StoreError> {
+        let unwritable = |error: postcard::Error| StoreError::Decode { what: "value", detail: error.to_string() };
+        Ok(Self::Clear(ByteBuf::from(postcard::to_allocvec(value).map_err(unwritable)?)))
+    }
+
     /// Whom it is about, if it is sealed.
     #[must_use]
     pub fn subject(&self) -> Option<SubjectTag> {
@@ -72,10 +81,23 @@ impl Personal {
     /// # Errors
     /// [`CryptError::Shredded`] for a subject that was erased, [`CryptError::NoRoot`], and what else [`Vault::seal`] says.
     pub async fn seal<T: Serialize>(&self, subject: &str, record: &[u8], value: &T) -> Result<Kept, VaultError> {
+        self.seal_for(self.tag(subject)?, record, value).await
+    }
+
+    /// The same where only the tag of the subject is known.
+    ///
+    /// # Errors
+    /// As [`Personal::seal`].
+    pub async fn seal_for<T: Serialize>(
+        &self,
+        subject: SubjectTag,
+        record: &[u8],
+        value: &T,
+    ) -> Result<Kept, VaultError> {
         let plain = Zeroizing::new(postcard::to_allocvec(value).map_err(|_| CryptError::NotAnEnvelope)?);
         let Some(vault) = &self.vault else { return Ok(Kept::Clear(ByteBuf::from(plain.to_vec()))) };
-        let scope = self.scope(self.tag(subject)?);
-        Ok(Kept::Sealed(scope.subject, ByteBuf::from(vault.seal(&scope, record, &plain).await?)))
+        let scope = self.scope(subject);
+        Ok(Kept::Sealed(subject, ByteBuf::from(vault.seal(&scope, record, &plain).await?)))
     }
 
     /// Opens a value that was sealed for the record `record`; none if its subject was erased.

@@ -30,6 +30,7 @@ pub mod clock;
 pub mod cluster;
 pub mod config;
 pub mod control;
+mod copies;
 mod dead_letters;
 mod directory;
 pub mod durable;

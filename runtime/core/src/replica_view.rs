@@ -158,7 +158,8 @@ impl<V: ReplicaView> Shown<'_, V> {
     }
 }
 
-async fn keys(copy: &dyn Store, kind: &str) -> Result<BTreeSet<String>, StoreError> {
+/// The keys of a kind's actors in a copy.
+pub(crate) async fn keys(copy: &dyn Store, kind: &str) -> Result<BTreeSet<String>, StoreError> {
     // A commit of a village of one node may still be on its way; its event was told, or is not.
     copy.commit(Batch::new(), Level::Async).await?;
     durable::keys(copy, kind)

@@ -744,20 +744,9 @@ impl Village {
         Tasks::blocking(name, work)
     }
 
-    /// Index of the last entry that this node's copy of each replicated group has applied, from group 1 on; 0 without a copy or a
-    /// log. The most of all nodes is all that was acknowledged by then.
-    #[must_use]
-    pub fn applied(&self) -> Vec<u64> {
-        self.0.shards.iter().map(|shard| shard.applied()).collect()
-    }
-
-    /// Waits until this node's copies have applied these entries, as [`Village::applied`] of some node told them, and its
-    /// [`ReplicaView`]s show all that is applied. What this node has no copy of is not waited for.
-    pub async fn shows(&self, applied: &[u64]) {
-        let me = self.node_id();
-        for (shard, until) in self.0.shards.iter().zip(applied) {
-            shard.shows(me, *until).await;
-        }
+    /// Where the state of replicated actors is, by group from 1 on.
+    pub(crate) fn shards(&self) -> &[Arc<Shard>] {
+        &self.0.shards
     }
 
     /// This node's id.

@@ -107,6 +107,7 @@ codes! {
     MfaRequired "mfa_required" UNAUTHORIZED "A second factor is needed.";
     Csrf "csrf" FORBIDDEN "A cookie came from a page of another site.";
     Forbidden "forbidden" FORBIDDEN "The caller may not do this.";
+    Suspended "suspended" FORBIDDEN "The sender is suspended; the notice says by which case, until when, and how to appeal.";
     NotFound "not_found" NOT_FOUND "There is nothing under this name.";
     KindUnknown "actor_kind_unknown" NOT_FOUND "No such actor kind is hosted.";
     MessageUnknown "message_unknown" NOT_FOUND "The kind exposes no such message.";
@@ -129,6 +130,7 @@ codes! {
     VersionMismatch "version_mismatch" CONFLICT "The node with the actor has another version of its messages.";
     IdempotencyInProgress "idempotency_in_progress" CONFLICT "The first request with this key is still running.";
     Erased "crypt_shredded" GONE "The person was erased; nothing is kept of them any more.";
+    ErasureHeld "erasure_held" CONFLICT "Something of the person has to be kept for now; the detail says what and until when.";
     ErasureIncomplete "erasure_incomplete" CONFLICT "The keys are destroyed, but not everything is removed yet.";
     Gone "gone" GONE "It existed and was removed.";
     PayloadTooLarge "payload_too_large" PAYLOAD_TOO_LARGE "The body is larger than this route takes.";
@@ -753,6 +755,7 @@ mod tests {
         let cases = [
             (Why::RateLimited, 429),
             (Why::Forbidden, 403),
+            (Why::Suspended, 403),
             (Why::Moderated, 451),
             (Why::AgainstPolicy, 422),
             (Why::DataProtected, 422),

@@ -6,12 +6,19 @@
 //! A claim is held until it is given back, its request's deadline has passed, or the run of the node that made it has ended.
 //! Then a repetition takes it over: it runs again, and the runtime's idempotency key, which the edge derives from the same
 //! header, keeps the effect of durable actors exactly once. A key stays bound to its request also without an answer.
+//!
+//! An answer is sealed for whoever got it ([`StoredResponse`]) before it comes here, and opened where it is given again. What
+//! claims have of a person are hashes.
 
+mod data;
 mod kept;
+
+pub use data::AnswerData;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+use aivillage_governance::keys::{Kept as Sealed, SubjectTag};
 use aivillage_runtime::{
     Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, CallError, Durability, Kind, KindOptions, Mail, MsgCx,
     Reply, Run, clock,
@@ -68,6 +75,10 @@ pub enum IdemMsg {
     },
     /// Removes expired answers and claims, those from this key on; without one all.
     Sweep(Option<[u8; 32]>),
+    /// The answers that one person got, who is erased or wants to see them, each with its key.
+    Of(SubjectTag, Reply<Vec<([u8; 32], Answer)>>),
+    /// Removes the answers that one person got, and tells how many.
+    Forget(SubjectTag, Reply<u64>),
 }
 
 /// The outcome of a [`IdemMsg::Begin`].
@@ -91,6 +102,13 @@ pub enum Begun {
 pub struct Answer {
     /// SHA-256 of the request's query and body.
     pub hash: [u8; 32],
+    /// A [`StoredResponse`].
+    pub response: Sealed,
+}
+
+/// What was answered over HTTP, as it is sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredResponse {
     /// HTTP status.
     pub status: u16,
     /// Headers that belong to the answer.
@@ -99,6 +117,9 @@ pub struct Answer {
     #[serde(with = "serde_bytes")]
     pub body: Vec<u8>,
 }
+
+/// What answers are kept for, as their keys name it.
+pub(crate) const PURPOSE: &str = "answer";
 
 /// A claim on a key, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,7 +162,7 @@ pub struct Idem;
 impl Kind for Idem {
     const NAME: &'static str = "edge.idem";
     type Body = IdemMsg;
-    const VERSION: u16 = 2;
+    const VERSION: u16 = 3;
 
     fn options() -> KindOptions {
         // Longer than any request may run: the next activation would hold its claim for its full time again.
@@ -190,6 +211,8 @@ impl Actor for Idem {
             }
             IdemMsg::Abandon { key, claim } => claims.abandon(key, claim).await,
             IdemMsg::Sweep(from) => claims.sweep(&me, from).await,
+            IdemMsg::Of(subject, reply) => reply.complete(claims.kept.of(subject)),
+            IdemMsg::Forget(subject, reply) => reply.complete(claims.kept.forget(subject).await),
         }
         Ok(())
     }
@@ -287,6 +310,7 @@ impl Claims {
 
 #[cfg(test)]
 mod tests {
+    use aivillage_governance::keys::TenantId;
     use aivillage_runtime::testing::{asked, sent};
     use aivillage_runtime::{Addr, NodeId, Village};
 
@@ -297,8 +321,7 @@ mod tests {
     }
 
     fn answer(hash: u8) -> Answer {
-        let headers = vec![("etag".to_owned(), ByteBuf::from([b'"', 0xff, b'"']))];
-        Answer { hash: [hash; 32], status: 200, headers, body: (0..=255).collect() }
+        Answer { hash: [hash; 32], response: Sealed::Clear((0..=255).collect::<Vec<u8>>().into()) }
     }
 
     /// Of a node that nobody knows.
@@ -402,5 +425,17 @@ mod tests {
         assert!(matches!(abandon, IdemMsg::Abandon { key, claim } if key == [1; 32] && claim == [2; 16]));
         let sweep = sent::<Idem>(&IdemMsg::Sweep(Some([200; 32]))).unwrap();
         assert!(matches!(sweep, IdemMsg::Sweep(Some(from)) if from == [200; 32]));
+        let ada = SubjectTag::of(TenantId::of("local"), "ada").unwrap();
+        let open = |body| match body {
+            IdemMsg::Of(subject, reply) if subject == ada => reply,
+            other => panic!("{other:?}"),
+        };
+        let all = || vec![([7; 32], answer(3))];
+        assert_eq!(asked::<Idem, _>(|reply| IdemMsg::Of(ada, reply), open, all()), Ok(all()));
+        let open = |body| match body {
+            IdemMsg::Forget(subject, reply) if subject == ada => reply,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(asked::<Idem, _>(|reply| IdemMsg::Forget(ada, reply), open, 9), Ok(9));
     }
 }

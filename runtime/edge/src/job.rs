@@ -8,15 +8,20 @@
 //! the topic `jobs.{id}`. [`JobTable`] lists the jobs of all shards.
 //!
 //! When the request that opened a job is repeated after its worker was lost, the job goes on with the worker of the repetition.
+//!
+//! What came out of a job is sealed for whoever opened it ([`shelved`]); who that is, is a tag.
 
+mod data;
 mod record;
+mod shelved;
 mod table;
 mod worker;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use aivillage_runtime::store::{Batch, Level, StoreError, TreeId};
+use aivillage_governance::keys::{Personal, SubjectTag};
+use aivillage_runtime::store::StoreError;
 use aivillage_runtime::{
     Actor, ActorCx, ActorProcessingErr, ActorRef, AppError, CallError, Durability, Kind, KindOptions, Mail, Reply, Run,
     clock,
@@ -26,16 +31,15 @@ use serde_json::json;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+pub use data::JobData;
 pub use record::{Job, JobLinks, JobProblem, JobState, Outcome, Plan, Progress};
 pub use table::{JobTable, JobTableMsg};
 pub use worker::{Work, Worker, WorkerMsg};
 
-use crate::shelf::Shelf;
+use shelved::{Records, Stored};
 
 /// Activations that share the jobs of a tenant.
 pub(crate) const SHARDS: u8 = 16;
-/// Where the records are kept: shard, UUID -> JSON of [`Stored`]. `UUIDv7` keys are in the order of creation.
-const TREE: TreeId = TreeId(68);
 /// Jobs of one shard. Beyond that the oldest ended ones go early.
 const MAX_JOBS: usize = 1_000;
 /// Bytes of a record: it is one commit of the group, which takes little more.
@@ -107,13 +111,10 @@ pub enum JobMsg {
     Check,
     /// Forgets jobs that ended long ago.
     Sweep,
-}
-
-/// A record of [`TREE`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Stored {
-    job: Job,
-    worker: Run,
+    /// The jobs that one person opened, who is erased or wants to see them.
+    Of(SubjectTag, Reply<Vec<Job>>),
+    /// Forgets them, also those that run, and tells how many.
+    Forget(SubjectTag, Reply<u64>),
 }
 
 /// The shard of a job: its last bits are random.
@@ -155,7 +156,7 @@ impl Kind for JobActor {
 #[derive(Debug)]
 pub struct Jobs {
     cx: ActorCx,
-    shelf: Shelf,
+    records: Records,
     /// All jobs in the order of creation, with what changes while they run.
     known: BTreeMap<Uuid, Option<Box<Running>>>,
     /// A [`JobMsg::Check`] is on its way.
@@ -176,8 +177,8 @@ impl Actor for JobActor {
     type Arguments = ActorCx;
 
     async fn pre_start(&self, me: ActorRef<Self::Msg>, cx: ActorCx) -> Result<Jobs, ActorProcessingErr> {
-        let shelf = Shelf::open(cx.store().clone(), cx.key()).await?;
-        let mut jobs = Jobs { cx, shelf, known: BTreeMap::new(), checking: false };
+        let records = Records::open(cx.village(), cx.store().clone(), cx.key()).await?;
+        let mut jobs = Jobs { cx, records, known: BTreeMap::new(), checking: false };
         jobs.load()?;
         jobs.check(&me).await;
         jobs.sweep().await;
@@ -192,20 +193,22 @@ impl Actor for JobActor {
     ) -> Result<(), ActorProcessingErr> {
         match mail.body {
             JobMsg::Open { id, plan, worker, reply } => {
-                reply.complete(jobs.open(id, plan, worker).await);
+                reply.complete(jobs.open(id, plan, (Personal::subject_of(&mail.cx), worker)).await);
                 jobs.check_later(&me);
             }
             JobMsg::Report { id, worker, progress, reply } => reply.send(jobs.report(id, worker, progress).await),
             JobMsg::Finish { id, outcome, reply } => reply.complete(jobs.finish(id, outcome).await),
             JobMsg::Cancel(id, reply) => reply.complete(jobs.cancel(id).await),
-            JobMsg::Get(id, reply) => reply.complete(jobs.get(id)),
-            JobMsg::Read(ids, reply) => reply.complete(jobs.read(&ids)),
+            JobMsg::Get(id, reply) => reply.complete(jobs.get(id).await),
+            JobMsg::Read(ids, reply) => reply.complete(jobs.read(&ids).await),
             JobMsg::Newest { before, limit, reply } => reply.send(jobs.newest(before, limit)),
             JobMsg::Check => {
                 jobs.checking = false;
                 jobs.check(&me).await;
             }
             JobMsg::Sweep => jobs.sweep().await,
+            JobMsg::Of(subject, reply) => reply.complete(jobs.of(subject).await),
+            JobMsg::Forget(subject, reply) => reply.complete(jobs.forget_of(subject).await),
         }
         Ok(())
     }
@@ -213,20 +216,13 @@ impl Actor for JobActor {
 
 impl Jobs {
     fn load(&mut self) -> Result<(), StoreError> {
-        let mut from = Vec::new();
-        loop {
-            let page = self.shelf.page(TREE, &from, PAGE)?;
-            for (key, bytes) in &page {
-                from = [&key[..], &[0]].concat();
-                let id = Uuid::from_slice(key).map_err(|error| unreadable(&error))?;
-                let stored = read(bytes)?;
-                let running = (!stored.job.state.is_final()).then(|| Box::new(Running::new(stored)));
-                self.known.insert(id, running);
-            }
-            if page.len() < PAGE {
-                return Ok(());
-            }
+        for (id, shelved) in self.records.all()? {
+            // One that has not ended has nothing yet that would be sealed.
+            let is_final = shelved.stored.job.state.is_final();
+            let running = (!is_final).then(|| Box::new(Running::new(shelved.stored)));
+            self.known.insert(id, running);
         }
+        Ok(())
     }
 
     async fn check(&mut self, me: &ActorRef<Mail<JobMsg>>) {
@@ -244,8 +240,8 @@ impl Jobs {
         }
     }
 
-    async fn open(&mut self, id: Uuid, plan: Plan, worker: Run) -> Result<(Job, bool), CallError> {
-        if let Some(stored) = self.find(id)? {
+    async fn open(&mut self, id: Uuid, plan: Plan, (owner, worker): (&str, Run)) -> Result<(Job, bool), CallError> {
+        if let Some(stored) = self.find(id).await? {
             return self.open_again(id, stored, worker).await;
         }
         if self.known.len() >= MAX_JOBS {
@@ -253,8 +249,9 @@ impl Jobs {
             let ended = ended.ok_or(CallError::Overloaded { retry_after_ms: 10_000 })?;
             self.forget(&[ended]).await?;
         }
+        let owner = Some(self.records.owner(owner).await?);
         let tenant = self.cx.key().rsplit_once(':').map_or(self.cx.key(), |(tenant, _)| tenant);
-        let stored = Stored { job: Job::new(id, tenant, plan, &now()), worker };
+        let stored = Stored { job: Job::new(id, tenant, plan, &now()), worker, owner };
         self.save(id, stored.clone()).await?;
         Ok((stored.job, true))
     }
@@ -303,7 +300,7 @@ impl Jobs {
             job.change(JobState::Cancelled, &now())
         };
         self.end(id, end).await?;
-        self.get(id)
+        self.get(id).await
     }
 
     /// Ends a job that runs.
@@ -330,25 +327,38 @@ impl Jobs {
         (worker.node == own.node && worker != own) || running.heard.elapsed() >= LOST
     }
 
-    fn get(&self, id: Uuid) -> Result<Job, CallError> {
-        let stored = self.find(id)?;
+    async fn get(&self, id: Uuid) -> Result<Job, CallError> {
+        let stored = self.find(id).await?;
         let stored = stored.ok_or_else(|| AppError::new("not_found", "there is no such job"))?;
         Ok(stored.job)
     }
 
-    fn read(&self, ids: &[Uuid]) -> Result<Vec<Job>, StoreError> {
-        ids.iter().filter_map(|id| Some(self.find(*id).transpose()?.map(|stored| stored.job))).collect()
+    async fn read(&self, ids: &[Uuid]) -> Result<Vec<Job>, CallError> {
+        let mut jobs = Vec::with_capacity(ids.len());
+        for id in ids {
+            jobs.extend(self.find(*id).await?.map(|stored| stored.job));
+        }
+        Ok(jobs)
     }
 
-    fn find(&self, id: Uuid) -> Result<Option<Stored>, StoreError> {
+    async fn find(&self, id: Uuid) -> Result<Option<Stored>, CallError> {
         match self.known.get(&id) {
             None => Ok(None),
             Some(Some(running)) => Ok(Some(running.stored.clone())),
-            Some(None) => {
-                let bytes = self.shelf.get(TREE, &[id.as_bytes()])?.ok_or_else(|| unreadable(&"it is gone"))?;
-                read(&bytes).map(Some)
-            }
+            Some(None) => self.records.get(id).await.map(Some),
         }
+    }
+
+    async fn of(&self, subject: SubjectTag) -> Result<Vec<Job>, CallError> {
+        self.read(&self.records.of(subject)?).await
+    }
+
+    async fn forget_of(&mut self, subject: SubjectTag) -> Result<u64, CallError> {
+        let ids = self.records.of(subject)?;
+        for some in ids.chunks(PAGE) {
+            self.forget(some).await?;
+        }
+        Ok(ids.len() as u64)
     }
 
     fn newest(&self, before: Option<Uuid>, limit: usize) -> Vec<Uuid> {
@@ -358,16 +368,15 @@ impl Jobs {
 
     /// Makes a record durable, then tells it.
     async fn save(&mut self, id: Uuid, mut stored: Stored) -> Result<(), CallError> {
-        let mut bytes = write(&stored)?;
-        if bytes.len() > MAX_RECORD {
+        let mut record = self.records.seal(id, &stored).await?;
+        if record.len() > MAX_RECORD {
             let job = &mut stored.job;
-            let detail = format!("the result has {} bytes, more than the {MAX_RECORD} that are kept", bytes.len());
+            let detail = format!("the result has {} bytes, more than the {MAX_RECORD} that are kept", record.len());
             (job.state, job.result) = (JobState::Failed, None);
             job.problem = Some(JobProblem { code: "result_too_large".into(), detail });
-            bytes = write(&stored)?;
+            record = self.records.seal(id, &stored).await?;
         }
-        let batch = Batch::new().put(TREE, self.shelf.key(&[id.as_bytes()]), bytes);
-        self.shelf.commit(batch, Level::Disk).await?;
+        self.records.put(id, record).await?;
         tell(&self.cx, &stored.job).await;
         let running = (!stored.job.state.is_final()).then(|| Box::new(Running::new(stored)));
         self.known.insert(id, running);
@@ -391,8 +400,7 @@ impl Jobs {
     }
 
     async fn forget(&mut self, ids: &[Uuid]) -> Result<(), CallError> {
-        let batch = ids.iter().fold(Batch::new(), |batch, id| batch.delete(TREE, self.shelf.key(&[id.as_bytes()])));
-        self.shelf.commit(batch, Level::Async).await?;
+        self.records.remove(ids).await?;
         for id in ids {
             self.known.remove(id);
         }
@@ -417,18 +425,6 @@ fn now() -> String {
     chrono::DateTime::<chrono::Utc>::from(clock::now()).to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }
 
-fn write(stored: &Stored) -> Result<Vec<u8>, StoreError> {
-    serde_json::to_vec(stored).map_err(|error| unreadable(&error))
-}
-
-fn read(bytes: &[u8]) -> Result<Stored, StoreError> {
-    serde_json::from_slice(bytes).map_err(|error| unreadable(&error))
-}
-
-fn unreadable(error: &dyn std::fmt::Display) -> StoreError {
-    StoreError::Decode { what: "job record", detail: error.to_string() }
-}
-
 /// The least `UUIDv7` of a millisecond: its first 48 bits are the time (RFC 9562 5.7).
 fn uuid_floor(unix_ms: u64) -> Uuid {
     Uuid::from_u128(u128::from(unix_ms) << 80)
@@ -436,9 +432,11 @@ fn uuid_floor(unix_ms: u64) -> Uuid {
 
 #[cfg(test)]
 mod tests {
+    use aivillage_governance::erasure::{DataOwner, Places, Subject};
+    use aivillage_governance::keys::{self, KeysConfig, KeysNode, TenantId, Vault};
     use aivillage_memory::Document;
     use aivillage_runtime::testing::{asked, sent};
-    use aivillage_runtime::{Addr, NodeId, Principal, PrincipalKind, Village};
+    use aivillage_runtime::{Addr, MsgCx, NodeId, Principal, PrincipalKind, Village};
 
     use super::*;
 
@@ -494,6 +492,46 @@ mod tests {
         assert!(!open(&jobs, id, ELSEWHERE).await.1, "there is nothing more to do");
         let job = jobs.ask(|reply| JobMsg::Cancel(id, reply)).await.unwrap();
         assert_eq!((job.state, job.progress.done, job.problem), (JobState::Succeeded, 9, None));
+    }
+
+    #[tokio::test]
+    async fn what_came_out_of_a_job_is_sealed_for_its_owner_and_forgotten_with_them() {
+        let keys = KeysNode::new(KeysConfig::default());
+        let builder = keys::install(Village::builder(), &keys).host(|_: &ActorCx| JobActor);
+        let village = builder.start().await.unwrap();
+        let (jobs, mine, other, runs) = (jobs(&village), id(0), id(1), id(2));
+        let by = |subject: &str| {
+            let (tenant, subject) = ("local".to_owned(), subject.to_owned());
+            let owner = Principal { tenant, subject, kind: PrincipalKind::User, roles: vec![], scopes: vec![] };
+            MsgCx::request(None, None, Some(std::sync::Arc::new(owner)))
+        };
+        for (id, whose) in [(mine, "ada"), (other, "bob"), (runs, "ada")] {
+            by(whose).scope(open(&jobs, id, ELSEWHERE)).await;
+        }
+        for id in [mine, other] {
+            let outcome = Outcome::Done(json!({"errors": ["canary"]}));
+            jobs.ask(|reply| JobMsg::Finish { id, outcome, reply }).await.unwrap();
+        }
+        assert_eq!(get(&jobs, mine).await.result, Some(json!({"errors": ["canary"]})));
+        let stored = village.copy_of::<JobActor>("local:0").unwrap();
+        let stored = stored.scan(aivillage_runtime::TreeId(68), &[], 9).unwrap();
+        assert_eq!(stored.len(), 3);
+        assert!(!stored.iter().any(|(_, record)| record.windows(6).any(|bytes| bytes == b"canary")));
+        let (data, ada) = (JobData, Subject { tenant: "local".into(), name: "ada".into() });
+        let places = data.enumerate(&village, &ada).await.unwrap();
+        assert_eq!(places, [("local:0".to_owned(), 2)].into());
+        assert_eq!(data.export(&village, &ada, &places).await.unwrap().len(), 2);
+
+        let tag = ada.tag().unwrap();
+        Vault::of(&village).unwrap().shred(TenantId::of("local"), tag).await.unwrap();
+        assert_eq!(get(&jobs, mine).await.result, None, "it does not open any more");
+        let again =
+            by("ada").scope(jobs.ask(|reply| JobMsg::Open { id: id(3), plan: plan(), worker: ELSEWHERE, reply }));
+        assert_eq!(again.await.unwrap_err().code(), "crypt_shredded");
+        data.erase(&village, &ada, &places).await.unwrap();
+        assert_eq!(data.enumerate(&village, &ada).await.unwrap(), Places::new());
+        assert!(!report(&jobs, runs, ELSEWHERE, 1).await, "its worker hears that it is over");
+        assert_eq!(get(&jobs, other).await.result, Some(json!({"errors": ["canary"]})));
     }
 
     #[tokio::test]
@@ -647,6 +685,9 @@ mod tests {
         check!(JobActor, JobMsg::Read(_, reply) => reply, |reply| JobMsg::Read(vec![id; 3], reply), vec![job(); 3]);
         check!(JobActor, JobMsg::Newest { before: Some(MAX), limit: usize::MAX, reply } => reply,
             |reply| JobMsg::Newest { before: Some(id), limit: usize::MAX, reply }, vec![id; 2]);
+        let ada = SubjectTag::of(TenantId::of("local"), "ada").unwrap();
+        check!(JobActor, JobMsg::Of(_, reply) => reply, |reply| JobMsg::Of(ada, reply), vec![job()]);
+        check!(JobActor, JobMsg::Forget(_, reply) => reply, |reply| JobMsg::Forget(ada, reply), 9);
         for plain in [JobMsg::Check, JobMsg::Sweep] {
             assert_eq!(format!("{:?}", sent::<JobActor>(&plain).unwrap()), format!("{plain:?}"));
         }

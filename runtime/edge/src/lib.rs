@@ -33,11 +33,14 @@ mod turn;
 
 pub use config::EdgeConfig;
 pub use error::EdgeError;
+pub use idem::AnswerData;
+pub use job::JobData;
 pub use server::{Edge, RunningEdge};
 
 use aivillage_runtime::{ActorCx, VillageBuilder};
 
-/// Hosts the kinds that the edge owns; a village that an [`Edge`] is started on must have been built with this.
+/// Hosts the kinds that the edge owns; a village that an [`Edge`] is started on must have been built with this. What they keep
+/// about people is erased with [`AnswerData`] and [`JobData`].
 pub fn install(builder: VillageBuilder) -> VillageBuilder {
     builder
         .host(|_: &ActorCx| job::JobActor)

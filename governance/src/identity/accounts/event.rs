@@ -64,6 +64,8 @@ pub enum AccountEvent {
         /// For how long the one before verifies.
         overlap_ms: u64,
     },
+    /// A subject was erased; what it had ended before.
+    SubjectErased(SubjectId),
 }
 
 /// The record that an event changes, as far as a verifier has to know.
@@ -88,7 +90,9 @@ impl AccountEvent {
     #[must_use]
     pub fn touches(&self) -> Touched {
         match self {
-            Self::SubjectCreated(id, _) | Self::RolesSet(id, _) | Self::Suspended(id, _) => Touched::Subject(*id),
+            Self::SubjectCreated(id, _) | Self::RolesSet(id, _) | Self::Suspended(id, _) | Self::SubjectErased(id) => {
+                Touched::Subject(*id)
+            }
             Self::SessionOpened(id, _) | Self::SessionSeen(id, _) | Self::SessionClosed(id) => Touched::Session(*id),
             Self::FamilyOpened(id, _) | Self::FamilyRotated(id, ..) | Self::FamilyClosed(id) => Touched::Family(*id),
             Self::KeyCreated(id, _) | Self::KeyRevoked(id) => Touched::Key(*id),

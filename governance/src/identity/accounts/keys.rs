@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{AccountEvent, Accounts, ApiKey, MAX_GRANTS, SubjectId, TokenId};
 use crate::identity::bearer::Minted;
 use crate::identity::error::IdentityError;
+use crate::keys::Kept;
 
 /// Most scopes of a key or a family of tokens.
 const MAX_SCOPES: usize = 32;
@@ -25,12 +26,18 @@ pub struct NewKey {
 }
 
 impl Accounts {
-    /// Makes a key.
+    /// Makes a key; `label` is its label, sealed.
     ///
     /// # Errors
     /// [`IdentityError::NotFound`] without a live subject, [`IdentityError::Invalid`], [`IdentityError::TooMany`];
     /// [`IdentityError::Taken`] when the id is in use: another random one will do.
-    pub fn create_key(&self, new: NewKey, minted: &Minted, now_ms: u64) -> Result<Vec<AccountEvent>, IdentityError> {
+    pub fn create_key(
+        &self,
+        new: NewKey,
+        label: Kept,
+        minted: &Minted,
+        now_ms: u64,
+    ) -> Result<Vec<AccountEvent>, IdentityError> {
         self.live(new.subject).ok_or_else(|| IdentityError::NotFound { what: "subject".to_owned() })?;
         check_scopes(&new.scopes)?;
         if new.label.len() > MAX_TEXT {
@@ -48,7 +55,7 @@ impl Accounts {
         if valid.len() >= MAX_GRANTS {
             return Err(IdentityError::TooMany { max: MAX_GRANTS });
         }
-        let NewKey { subject, label, scopes, expires_ms } = new;
+        let NewKey { subject, scopes, expires_ms, .. } = new;
         let key = ApiKey { hash: minted.hash, subject, label, scopes, made_ms: now_ms, expires_ms };
         let mut events: Vec<_> = old.into_iter().map(|(id, _)| AccountEvent::KeyRevoked(id)).collect();
         events.push(AccountEvent::KeyCreated(minted.id, Box::new(key)));

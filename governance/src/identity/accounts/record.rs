@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::identity::bearer::BearerHash;
 use crate::identity::lockout::LockKey;
 use crate::identity::role::Role;
+use crate::keys::Kept;
 
 /// Names a subject for good, whatever it is called; a `UUIDv7`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -34,13 +35,13 @@ pub enum Amr {
     Mfa,
 }
 
-/// A person, program or agent of the tenant.
+/// A person, program or agent of the tenant. Its name is sealed for it; it was not once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Subject {
+pub struct Subject<N = Kept> {
     /// What it is.
     pub kind: PrincipalKind,
     /// What it logs in with.
-    pub name: String,
+    pub name: N,
     /// What it may be.
     pub roles: BTreeSet<Role>,
     /// It may do nothing until that is taken back.
@@ -57,7 +58,7 @@ pub struct Subject {
     pub recovery: Vec<BearerHash>,
 }
 
-impl Subject {
+impl<N> Subject<N> {
     /// Whether a login needs a second factor.
     #[must_use]
     pub fn has_mfa(&self) -> bool {
@@ -76,15 +77,15 @@ pub struct TotpRecord {
     pub last_step: u64,
 }
 
-/// A key of a program.
+/// A key of a program. Its label is sealed for its owner; it was not once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ApiKey {
+pub struct ApiKey<N = Kept> {
     /// SHA-256 of its text.
     pub hash: BearerHash,
     /// Whose it is.
     pub subject: SubjectId,
     /// What it is for, in its owner's words.
-    pub label: String,
+    pub label: N,
     /// Narrowing of the owner's roles; empty means none.
     pub scopes: Vec<String>,
     /// When it was made, Unix milliseconds.

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use aivillage_runtime::PrincipalKind;
 use serde::{Deserialize, Serialize};
-use unicode_normalization::UnicodeNormalization;
 
 use super::{AccountEvent, Accounts, MAX_SUBJECTS, Subject, SubjectId};
 use crate::identity::error::IdentityError;
 use crate::identity::ring::SigningKey;
 use crate::identity::role::{Role, check_duties};
+use crate::keys::Kept;
 
 /// Most bytes of a name.
 const MAX_NAME: usize = 128;
@@ -26,19 +26,13 @@ pub struct NewSubject {
 }
 
 impl Accounts {
-    /// What is compared of a name: those that look the same are the same.
-    #[must_use]
-    pub fn folded(name: &str) -> String {
-        name.trim().nfkc().flat_map(char::to_lowercase).collect()
-    }
-
-    /// Founds the tenant: its signing keys and its first administrator.
+    /// Founds the tenant: its signing keys and its first administrator, with its name and that sealed.
     ///
     /// # Errors
     /// [`IdentityError::Founded`] when there are accounts, [`IdentityError::Invalid`] for the name.
     pub fn found(
         &self,
-        (id, name): (SubjectId, &str),
+        (id, name, sealed): (SubjectId, &str, Kept),
         ring: [SigningKey; 2],
         now_ms: u64,
     ) -> Result<Vec<AccountEvent>, IdentityError> {
@@ -48,7 +42,7 @@ impl Accounts {
         let roles = BTreeSet::from([Role::SuperAdmin]);
         let first = NewSubject { kind: PrincipalKind::User, name: name.to_owned(), roles };
         let mut events = Self::first_ring(ring, now_ms);
-        events.extend(self.new_subject(id, first, now_ms)?);
+        events.extend(self.new_subject(id, first, sealed, now_ms)?);
         Ok(events)
     }
 
@@ -58,30 +52,37 @@ impl Accounts {
         ring.into_iter().map(|next| AccountEvent::RingRotated { next, at_ms: now_ms, overlap_ms: 0 }).collect()
     }
 
-    /// Makes a subject.
+    /// Makes a subject; `name` is its name, sealed, which nobody else may have.
     ///
     /// # Errors
-    /// [`IdentityError::Taken`], [`IdentityError::Invalid`], [`IdentityError::Sod`], [`IdentityError::TooMany`];
+    /// [`IdentityError::Taken`] for its id, [`IdentityError::Invalid`], [`IdentityError::Sod`], [`IdentityError::TooMany`];
     /// [`IdentityError::NotFound`] before the tenant is founded
     pub fn create_subject(
         &self,
         id: SubjectId,
         new: NewSubject,
+        name: Kept,
         now_ms: u64,
     ) -> Result<Vec<AccountEvent>, IdentityError> {
         if self.ring.current().is_none() {
             return Err(IdentityError::NotFound { what: "tenant".to_owned() });
         }
-        self.new_subject(id, new, now_ms)
+        self.new_subject(id, new, name, now_ms)
     }
 
-    fn new_subject(&self, id: SubjectId, new: NewSubject, now_ms: u64) -> Result<Vec<AccountEvent>, IdentityError> {
+    fn new_subject(
+        &self,
+        id: SubjectId,
+        new: NewSubject,
+        name: Kept,
+        now_ms: u64,
+    ) -> Result<Vec<AccountEvent>, IdentityError> {
         check_name(&new.name)?;
         check_duties(&new.roles)?;
         if new.kind == PrincipalKind::Node {
             return Err(invalid("kind", "is user, service or agent"));
         }
-        if self.named(&new.name).is_some() || self.subject(id).is_some() {
+        if self.subject(id).is_some() {
             return Err(IdentityError::Taken);
         }
         if self.subjects.len() >= MAX_SUBJECTS {
@@ -89,7 +90,7 @@ impl Accounts {
         }
         let subject = Subject {
             kind: new.kind,
-            name: new.name.trim().to_owned(),
+            name,
             roles: new.roles,
             is_suspended: false,
             made_ms: now_ms,
@@ -135,6 +136,29 @@ impl Accounts {
         Ok(self.end_logins(id, AccountEvent::Suspended(id, is_suspended)))
     }
 
+    /// Removes a subject with all that it has; there may be none.
+    #[must_use]
+    pub fn erase(&self, id: SubjectId) -> Vec<AccountEvent> {
+        if self.subject(id).is_none() {
+            return Vec::new();
+        }
+        let keys = self.keys().filter(|(_, key)| key.subject == id);
+        let mut events: Vec<_> = keys.map(|(id, _)| AccountEvent::KeyRevoked(id)).collect();
+        events.extend(self.end_logins(id, AccountEvent::Suspended(id, true)));
+        events.push(AccountEvent::SubjectErased(id));
+        events
+    }
+
+    /// What there is of a subject: itself, its keys, and what its logins gave it.
+    #[must_use]
+    pub fn items(&self, id: SubjectId) -> u64 {
+        let keys = self.keys().filter(|(_, key)| key.subject == id).count();
+        let sessions = self.sessions().filter(|(_, session)| session.subject == id).count();
+        let families = self.families().filter(|(_, family)| family.subject == id).count();
+        let challenges = self.challenges.values().filter(|challenge| challenge.subject == id).count();
+        (usize::from(self.subject(id).is_some()) + keys + sessions + families + challenges) as u64
+    }
+
     /// The event, then the end of all that logins have given the subject.
     fn end_logins(&self, id: SubjectId, event: AccountEvent) -> Vec<AccountEvent> {
         let sessions = self.sessions().filter(|(_, session)| session.subject == id);
@@ -148,7 +172,11 @@ impl Accounts {
     }
 }
 
-fn check_name(name: &str) -> Result<(), IdentityError> {
+/// Whether a subject may be called so.
+///
+/// # Errors
+/// [`IdentityError::Invalid`]
+pub(in crate::identity) fn check_name(name: &str) -> Result<(), IdentityError> {
     let name = name.trim();
     if name.is_empty() || name.len() > MAX_NAME || name.chars().any(char::is_control) {
         return Err(invalid("name", "has 1 to 128 bytes and no control characters"));

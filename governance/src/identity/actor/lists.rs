@@ -2,47 +2,63 @@
 
 use std::ops::Bound;
 
-use crate::identity::accounts::{Accounts, Subject, SubjectId};
+use aivillage_runtime::CallError;
+
+use super::{Desk, LABEL};
+use crate::identity::accounts::{Subject, SubjectId};
 use crate::identity::bearer::TokenId;
 use crate::identity::message::{KeyInfo, Page, UserInfo};
 
 /// Most entries of an answer.
 const MAX_LIMIT: usize = 1_000;
 
-pub(super) fn keys(accounts: &Accounts, subject: Option<SubjectId>, page: Page<TokenId>) -> Vec<KeyInfo> {
-    let wanted = accounts.keys_after(after(page.after)).filter(|(_, key)| subject.is_none_or(|id| key.subject == id));
-    let info = wanted.map(|(id, key)| KeyInfo {
-        id,
-        subject: key.subject,
-        label: key.label.clone(),
-        scopes: key.scopes.clone(),
-        made_ms: key.made_ms,
-        expires_ms: key.expires_ms,
-    });
-    info.take(limit(page.limit)).collect()
-}
+impl Desk {
+    pub(super) async fn list_keys(
+        &self,
+        subject: Option<SubjectId>,
+        page: Page<TokenId>,
+    ) -> Result<Vec<KeyInfo>, CallError> {
+        let keys = self.accounts.keys_after(after(page.after));
+        let wanted = keys.filter(|(_, key)| subject.is_none_or(|id| key.subject == id)).take(limit(page.limit));
+        let mut all = Vec::new();
+        for (id, key) in wanted {
+            let label: Option<String> = self.personal.open(LABEL, &key.label).await?;
+            all.push(KeyInfo {
+                id,
+                subject: key.subject,
+                label: label.unwrap_or_default(),
+                scopes: key.scopes.clone(),
+                made_ms: key.made_ms,
+                expires_ms: key.expires_ms,
+            });
+        }
+        Ok(all)
+    }
 
-pub(super) fn users(accounts: &Accounts, page: Page<SubjectId>) -> Vec<UserInfo> {
-    let info = accounts.subjects_after(after(page.after)).map(|(id, subject)| user(id, subject));
-    info.take(limit(page.limit)).collect()
-}
+    pub(super) async fn list_users(&mut self, page: Page<SubjectId>) -> Result<Vec<UserInfo>, CallError> {
+        self.names().await?;
+        let part = self.accounts.subjects_after(after(page.after)).take(limit(page.limit));
+        Ok(part.map(|(id, subject)| self.user(id, subject)).collect())
+    }
 
-pub(super) fn find(accounts: &Accounts, whom: &str) -> Option<UserInfo> {
-    let by_id = || whom.parse().ok().map(SubjectId).and_then(|id| Some((id, accounts.subject(id)?)));
-    let (id, subject) = by_id().or_else(|| accounts.named(whom))?;
-    Some(user(id, subject))
-}
+    pub(super) async fn find(&mut self, whom: &str) -> Result<Option<UserInfo>, CallError> {
+        let named = self.names().await?.id(whom);
+        let by_id = whom.parse().ok().map(SubjectId).and_then(|id| Some((id, self.accounts.subject(id)?)));
+        let found = by_id.or_else(|| named.and_then(|id| Some((id, self.accounts.subject(id)?))));
+        Ok(found.map(|(id, subject)| self.user(id, subject)))
+    }
 
-fn user(id: SubjectId, subject: &Subject) -> UserInfo {
-    UserInfo {
-        id,
-        kind: subject.kind,
-        name: subject.name.clone(),
-        roles: subject.roles.clone(),
-        is_suspended: subject.is_suspended,
-        has_password: !subject.passwords.is_empty(),
-        has_mfa: subject.has_mfa(),
-        made_ms: subject.made_ms,
+    fn user(&self, id: SubjectId, subject: &Subject) -> UserInfo {
+        UserInfo {
+            id,
+            kind: subject.kind,
+            name: self.names.as_ref().and_then(|names| names.of(id)).unwrap_or_default().to_owned(),
+            roles: subject.roles.clone(),
+            is_suspended: subject.is_suspended,
+            has_password: !subject.passwords.is_empty(),
+            has_mfa: subject.has_mfa(),
+            made_ms: subject.made_ms,
+        }
     }
 }
 

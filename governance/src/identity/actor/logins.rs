@@ -13,6 +13,7 @@ use crate::identity::hashing::{Done, check_login};
 use crate::identity::jwt::Claims;
 use crate::identity::lockout::LockKey;
 use crate::identity::message::{Answer, Delegate, IdentityMsg, Introspection, LoggedIn, Login, SecondFactor};
+use crate::identity::names::folded;
 use crate::identity::password::PASSWORD_MAX_BYTES;
 use crate::identity::secret::Secret;
 use crate::identity::totp::{self, Enrolment};
@@ -41,20 +42,25 @@ impl Desk {
         Ok(())
     }
 
-    pub(super) fn login(&mut self, me: &ActorRef<Mail<IdentityMsg>>, login: Login, reply: Answer<LoggedIn>) {
+    pub(super) async fn login(&mut self, me: &ActorRef<Mail<IdentityMsg>>, login: Login, reply: Answer<LoggedIn>) {
         let texts = [&login.name, &login.network];
         // Nobody's password is that long: not hashed, so not counted either.
         if texts.iter().any(|text| text.len() > MAX_TEXT) || login.password.expose().len() > PASSWORD_MAX_BYTES {
             return reply.send(Err(IdentityError::Refused));
         }
-        let lock = LockKey::of(&Accounts::folded(&login.name), &login.network);
+        let named = match self.names().await {
+            Ok(names) => names.id(&login.name),
+            Err(failed) => return answer(reply, Err(failed)),
+        };
+        // Of who has an account no name is kept, not even its hash.
+        let lock = LockKey::of(&named.map_or_else(|| folded(&login.name), |id| id.to_string()), &login.network);
         if let Err(error) = self.check_lock(lock) {
             return reply.send(Err(error));
         }
         if self.pending.is_full() {
             return reply.fail(CallError::Overloaded { retry_after_ms: 1_000 });
         }
-        let account = self.accounts.named(&login.name).filter(|(_, subject)| !subject.is_suspended);
+        let account = named.and_then(|id| Some((id, self.accounts.live(id)?)));
         let account = account.and_then(|(id, one)| Some((id, one.password_sets, one.passwords.first()?.clone())));
         match random().and_then(|salt| Ok((salt, self.node.hashing()?))) {
             Ok((salt, hashing)) => {
@@ -287,7 +293,7 @@ impl Desk {
         let secret: [u8; totp::TOTP_RANDOM] = random()?;
         let sealed = self.node.seal()?.seal(&place(self.cx.key(), id), &secret)?;
         let events = self.accounts.offer_totp(id, sealed)?;
-        let name = self.accounts.subject(id).map(|subject| subject.name.clone()).unwrap_or_default();
+        let name = self.names().await?.of(id).unwrap_or_default().to_owned();
         let shown = totp::enrolment(&secret, &self.node.config.issuer, &name)?;
         self.commit(events).await?;
         Ok(shown)

@@ -315,6 +315,42 @@ async fn a_caller_gives_no_more_than_it_may() {
 }
 
 #[tokio::test]
+async fn the_erased_are_unknown_and_their_name_comes_without_their_rights() {
+    let bench = Bench::new().await;
+    let id = bench.user("ada").await;
+    let (session, (access, refresh)) = (bench.session("ada").await, bench.tokens("ada").await);
+    let new = NewKey { subject: id, label: "laptop".into(), scopes: Vec::new(), expires_ms: None };
+    let key = bench.desk.ask(|reply| IdentityMsg::CreateKey(new, reply)).await.unwrap().unwrap().secret;
+    let erase = async || bench.desk.ask(|reply| IdentityMsg::Erase(id, reply)).await.unwrap();
+    let (tenant, roles) = ("local".to_owned(), vec!["super_admin".to_owned()]);
+    let root = Principal { tenant, subject: "x".into(), kind: PrincipalKind::User, roles, scopes: Vec::new() };
+    let by_root = aivillage_runtime::MsgCx::request(None, None, Some(Arc::new(root)));
+    assert_eq!(by_root.scope(erase()).await, Err(IdentityError::Forbidden), "only the village itself erases");
+    assert_eq!((erase().await, erase().await), (Ok(true), Ok(false)));
+
+    let check = async || {
+        for gone in [&session, &access, &key] {
+            assert!(!bench.is_active(gone).await);
+            bench.until(gone, false).await;
+        }
+        let refresh = refresh.clone();
+        assert!(refused(bench.desk.ask(|reply| IdentityMsg::Refresh(refresh, reply)).await.unwrap()));
+        let found = bench.desk.ask(|reply| IdentityMsg::Find(id.to_string(), reply)).await.unwrap();
+        assert_eq!(found, None);
+    };
+    check().await;
+    let unknown = bench.login("nobody", GOOD, Wants::Session).await;
+    assert_eq!(bench.login("ada", GOOD, Wants::Session).await, unknown);
+    assert!(refused(unknown));
+    let other = bench.user("Ada").await;
+    assert_ne!(other, id);
+    let session = bench.session("ada").await;
+    let worth = bench.desk.ask(|reply| IdentityMsg::Introspect(session, reply)).await.unwrap();
+    assert_eq!(worth.verified.unwrap().principal.subject, other.to_string());
+    check().await;
+}
+
+#[tokio::test]
 async fn lists_come_in_pages_and_show_no_secret() {
     let bench = Bench::new().await;
     for name in ["ada", "eve", "joe"] {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::tests::{Bench, MINUTE};
 use super::*;
-use crate::identity::accounts::tests::{TENANT, id, lives, signing_key};
+use crate::identity::accounts::tests::{TENANT, id, kept, lives, signing_key};
 use crate::identity::accounts::{AccountEvent, NewSubject, Refreshed};
 use crate::identity::bearer::{BEARER_RANDOM, BearerKind};
 use crate::identity::role::Role;
@@ -229,7 +229,7 @@ async fn run(steps: Vec<Step>) {
     let (mut bench, mut model) = (Bench::new().await, Reference::default());
     for who in 3..2 + PEOPLE {
         let new = NewSubject { kind: PrincipalKind::User, name: who.to_string(), roles: [Role::User].into() };
-        bench.take(bench.accounts.create_subject(id(who), new, 0).unwrap()).await;
+        bench.take(bench.accounts.create_subject(id(who), new, kept("x"), 0).unwrap()).await;
     }
     for step in steps {
         grant(&mut bench, &mut model, &step).await;

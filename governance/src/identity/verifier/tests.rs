@@ -4,7 +4,7 @@ use aivillage_runtime::{Durable, ReplicaView};
 use proptest::prelude::*;
 
 use super::*;
-use crate::identity::accounts::tests::{TENANT, founded, id, lives, mint, seal, with_password};
+use crate::identity::accounts::tests::{TENANT, founded, id, kept, lives, mint, seal, with_password};
 use crate::identity::accounts::{AccountEvent, Accounts, NewKey, NewSubject};
 use crate::identity::bearer::{BEARER_LEN, BEARER_RANDOM, BearerKind, Minted};
 use crate::identity::jwt::Signer;
@@ -45,7 +45,7 @@ impl Bench {
     pub(super) async fn key(&mut self, subject: u128, expires_ms: Option<u64>, now: u64) -> Minted {
         let minted = self.mint(BearerKind::ApiKey);
         let new = NewKey { subject: id(subject), label: String::new(), scopes: vec!["a.b".into()], expires_ms };
-        self.take(self.accounts.create_key(new, &minted, now).unwrap()).await;
+        self.take(self.accounts.create_key(new, kept("l"), &minted, now).unwrap()).await;
         minted
     }
 
@@ -171,7 +171,7 @@ async fn a_delegated_token_is_worth_what_its_actor_is() {
     let mut bench = Bench::new().await;
     let agent =
         NewSubject { kind: aivillage_runtime::PrincipalKind::Agent, name: "sage".into(), roles: [Role::User].into() };
-    bench.take(bench.accounts.create_subject(id(3), agent, 0).unwrap()).await;
+    bench.take(bench.accounts.create_subject(id(3), agent, kept("x"), 0).unwrap()).await;
     let family = bench.family(2, 0).await;
     let parent = {
         let token = bench.access(family.id, 0);

@@ -64,6 +64,16 @@ impl Shard {
         self.feeds.shown().await;
     }
 
+    /// This node's copy, to be read only; none where it has none, or one that is not kept up any more.
+    pub(crate) fn copy(&self, me: NodeId) -> Option<ReadOnly> {
+        let status = self.group.as_ref().map(Group::status);
+        // Without voters the group is not founded yet, and this node's is the only copy.
+        let is_left = |status: &Status| {
+            !(status.voters.is_empty() || status.voters.contains(&me) || status.learners.contains(&me))
+        };
+        (!status.is_some_and(|status| is_left(&status))).then(|| ReadOnly(self.state.clone()))
+    }
+
     /// Ends direct commits, those under way included: the group is about to be founded.
     pub(crate) async fn end_direct(&self) {
         *self.direct.write().await = false;

@@ -18,12 +18,13 @@ use tokio::time::Instant;
 use tracing::{Instrument, Span};
 use uuid::Uuid;
 
-use aivillage_runtime::{Addr, Idem as RuntimeKey};
+use aivillage_governance::keys::Personal;
+use aivillage_runtime::{Addr, CallError, Idem as RuntimeKey};
 
 use super::{Caller, Rendered, Visit, body, handle, is_unsafe};
 use crate::door::Door;
 use crate::error::{ApiError, Code};
-use crate::idem::{Answer, Begun, Idem, IdemMsg, shard};
+use crate::idem::{self, Answer, Begun, Idem, IdemMsg, StoredResponse, shard};
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -57,6 +58,11 @@ pub(super) async fn run(
     let hash = digest(&[parts.uri.query().unwrap_or("").as_bytes(), &bytes]);
     caller.idem = key.first_chunk().copied().map(RuntimeKey);
 
+    let personal = Personal::new(&door.village, caller.tenant(), idem::PURPOSE).map_err(CallError::from)?;
+    let subject = caller.principal.subject.clone();
+    // What could not be kept afterwards does not run: a repetition would run again.
+    personal.seal(&subject, &key, &()).await.map_err(CallError::from)?;
+
     let keeper = door.village.addr::<Idem>(&shard(caller.tenant(), key));
     let name = Uuid::now_v7().into_bytes();
     let mut claim = Claim { keeper: keeper.clone(), key, name, settled: false };
@@ -70,7 +76,9 @@ pub(super) async fn run(
         Begun::New { first_ms } => caller.job = Some(job(key, first_ms)),
         Begun::Replay(answer) => {
             door.metrics.replays.inc();
-            return replay(answer);
+            let gone = || ApiError::new(Code::Erased, "whoever got the answer was erased");
+            let answered = personal.open(&key, &answer.response).await.map_err(CallError::from)?;
+            return replay(answered.ok_or_else(gone)?);
         }
         Begun::InProgress => {
             return Err(ApiError::new(Code::IdempotencyInProgress, "the first request with this key still runs")
@@ -83,7 +91,7 @@ pub(super) async fn run(
     let (visit, deadline) = (visit.clone(), caller.deadline);
     let handled = async move {
         let response = handle(caller, Request::from_parts(parts, Body::from(bytes)), next).await;
-        settle(&visit, claim, hash, response).await
+        settle(&visit, claim, (&personal, &subject, hash), response).await
     };
     let (done, answered) = oneshot::channel();
     let going_on = async move {
@@ -125,7 +133,12 @@ impl Drop for Claim {
 }
 
 /// Stores the answer if it is one that a repetition should get.
-async fn settle(visit: &Visit, mut claim: Claim, hash: [u8; 32], response: Response) -> Result<Response, ApiError> {
+async fn settle(
+    visit: &Visit,
+    mut claim: Claim,
+    (personal, subject, hash): (&Personal, &str, [u8; 32]),
+    response: Response,
+) -> Result<Response, ApiError> {
     let mut response = response;
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
         response = visit.render(&error);
@@ -146,10 +159,14 @@ async fn settle(visit: &Visit, mut claim: Claim, hash: [u8; 32], response: Respo
         .iter()
         .filter_map(|name| Some((name.as_str().to_owned(), ByteBuf::from(parts.headers.get(name)?.as_bytes()))))
         .collect();
-    let answer = Answer { hash, status: parts.status.as_u16(), headers, body: bytes.to_vec() };
+    let answered = StoredResponse { status: parts.status.as_u16(), headers, body: bytes.to_vec() };
     let (key, name) = (claim.key, claim.name);
-    let call = claim.keeper.call().idem(RuntimeKey(name));
-    match call.ask(|reply| IdemMsg::Complete { key, claim: name, answer, reply }).await {
+    let kept = async {
+        let answer = Answer { hash, response: personal.seal(subject, &key, &answered).await? };
+        let call = claim.keeper.call().idem(RuntimeKey(name));
+        call.ask(|reply| IdemMsg::Complete { key, claim: name, answer, reply }).await
+    };
+    match kept.await {
         Ok(()) => claim.settled = true,
         // The effect happened and the caller must hear of it; a repetition is stopped by the runtime's own key.
         Err(error) => tracing::warn!(%error, "answer not kept for repetition"),
@@ -174,7 +191,7 @@ fn is_stream(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|mime| mime.as_bytes().starts_with(b"text/event-stream"))
 }
 
-fn replay(answer: Answer) -> Result<Response, ApiError> {
+fn replay(answer: StoredResponse) -> Result<Response, ApiError> {
     let corrupt = |_| ApiError::new(Code::Internal, "the stored answer cannot be read");
     let status = StatusCode::from_u16(answer.status)
         .map_err(|_| ApiError::new(Code::Internal, "the stored answer cannot be read"))?;

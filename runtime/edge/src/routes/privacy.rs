@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aivillage_governance::erasure::{CertificateSigner, Erased, Erasure, ErasureMsg};
+use aivillage_governance::identity::{Identity, IdentityMsg};
 use aivillage_governance::keys::keeper::KEY;
 use aivillage_governance::keys::vault::VaultStatus;
 use aivillage_governance::keys::{EpochStatus, KeyVault, KeyVaultMsg, RootKeeper, RootMsg, TenantId};
@@ -85,9 +86,16 @@ pub(crate) async fn rotate(State(door): State<Arc<Door>>, Extension(caller): Ext
     view(&door, &caller.principal.tenant, epochs).await
 }
 
+/// Who is meant: an account by its name or id, or somebody without one by the subject of their key.
+async fn subject(door: &Door, caller: &Caller, whom: String) -> Answer<String> {
+    let desk = door.village.addr::<Identity>(caller.tenant());
+    let found = desk.ask(|reply| IdentityMsg::Find(whom.clone(), reply)).await?;
+    Ok(found.map_or(whom, |account| account.id.to_string()))
+}
+
 /// All that is kept of a person, by store.
 #[utoipa::path(get, path = "/v1/dsar/{subject}", tag = "governance",
-    params(("subject" = String, Path, description = "Their name in the tenant")),
+    params(("subject" = String, Path, description = "Their account, by name or id; or the subject of their key")),
     responses((status = 200, description = "What each store has"),
         (status = 503, description = "A node does not answer", body = ref("#/components/schemas/Problem"))))]
 pub(crate) async fn export(
@@ -95,6 +103,7 @@ pub(crate) async fn export(
     Extension(caller): Extension<Caller>,
     Path(subject): Path<String>,
 ) -> Answer<Response> {
+    let subject = self::subject(&door, &caller, subject).await?;
     let erasure = door.village.addr::<Erasure>(&caller.principal.tenant);
     let stores = erasure.query(|reply| ErasureMsg::Export(subject, reply)).await?;
     let read = |(owner, json): (String, serde_bytes::ByteBuf)| Some((owner, serde_json::from_slice(&json).ok()?));
@@ -105,7 +114,7 @@ pub(crate) async fn export(
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ErasureBody {
-    /// Their name in the tenant: the subject of their key or account.
+    /// Their account, by name or id; or the subject of their key.
     subject: String,
     /// Why, e.g. `gdpr-17`.
     #[serde(default = "gdpr")]
@@ -137,6 +146,8 @@ impl ErasureView {
 #[utoipa::path(post, path = "/v1/erasures", tag = "governance",
     request_body(content = ref("#/components/schemas/ErasureBody"), content_type = "application/json"),
     responses((status = 201, description = "They are erased", body = ref("#/components/schemas/Erasure")),
+        (status = 409, description = "Something of them has to be kept for now, or is not removed yet",
+            body = ref("#/components/schemas/Problem")),
         (status = 503, description = "A node does not answer; nothing was destroyed unless it says so",
             body = ref("#/components/schemas/Problem"))))]
 pub(crate) async fn erase(
@@ -144,6 +155,7 @@ pub(crate) async fn erase(
     Extension(caller): Extension<Caller>,
     Body(ErasureBody { subject, basis }): Body<ErasureBody>,
 ) -> Answer<Response> {
+    let subject = self::subject(&door, &caller, subject).await?;
     let erasure = door.village.addr::<Erasure>(&caller.principal.tenant);
     let erased = erasure.ask(|reply| ErasureMsg::Erase { subject, basis, reply }).await?;
     Ok((StatusCode::CREATED, ok(ErasureView::of(&erased)?)).into_response())

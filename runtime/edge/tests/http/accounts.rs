@@ -55,7 +55,7 @@ pub(crate) fn text(body: &Value, name: &str) -> String {
 }
 
 /// What an authenticator app shows for an enrolment.
-fn code(url: &str) -> String {
+pub(crate) fn code(url: &str) -> String {
     let now_s = aivillage_runtime::clock::unix_ms() / 1_000;
     Totp::from_url(url).unwrap().generate(now_s).to_string()
 }

@@ -32,16 +32,21 @@ async fn grave_harm_is_451_with_article_and_notice_on_every_surface() {
     assert_eq!((&view["level"], &view["article"]), (&body["notice"]["level"], &body["article"]), "{view}");
 
     let chat = json!({ "model": "sage", "messages": [{ "role": "user", "content": THREAT }] });
-    let response = door.post("/v1/chat/completions", &chat).await;
+    // By one after the other: whoever has sent this sends nothing more for a day.
+    let by = async |name: &str, path: &str, body: Value| {
+        let (_, key) = door.account(name, &["user"]).await;
+        door.post_by(&key, path, body).await
+    };
+    let response = by("ann", "/v1/chat/completions", chat).await;
     assert_eq!(response.status(), 451);
     let body: Value = response.json().await.unwrap();
     assert_eq!(body["error"]["code"], "moderated");
     assert!(body["error"]["notice"]["article"].is_string(), "{body}");
 
-    let question = door.post("/v1/memory/query", &json!({ "text": THREAT })).await;
+    let question = by("bob", "/v1/memory/query", json!({ "text": THREAT })).await;
     assert_eq!(problem(question).await, (451, "moderated".into()));
     let message = json!({ "type": "Ask", "payload": { "input": THREAT } });
-    let sent = door.post("/v1/actors/agent/local:sage/messages", &message).await;
+    let sent = by("cyd", "/v1/actors/agent/local:sage/messages", message).await;
     assert_eq!(problem(sent).await, (451, "moderated".into()));
 
     let kept = home.log().entries(None, 100).await.unwrap().entries;
@@ -54,7 +59,8 @@ async fn a_document_that_may_not_be_kept_is_refused_and_the_others_are_kept() {
     let door = Door::open().await;
     let put = |documents: Value| json!({ "documents": documents });
     let bad = json!({ "id": "bad", "text": THREAT });
-    let refused = door.post("/v1/memory/documents", &put(json!([bad]))).await;
+    let (_, ann) = door.account("ann", &["user"]).await;
+    let refused = door.post_by(&ann, "/v1/memory/documents", put(json!([bad]))).await;
     assert_eq!(problem(refused).await, (451, "moderated".into()));
     let both = put(json!([bad, { "id": "good", "title": "Cards", "text": format!("Ann says {CARD}.") }]));
     let report: Value = door.post("/v1/memory/documents", &both).await.json().await.unwrap();

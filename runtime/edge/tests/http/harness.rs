@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use aivillage_actors::ConversationData;
 use aivillage_edge::config::LimitsConfig;
-use aivillage_edge::{Edge, EdgeConfig, RunningEdge};
+use aivillage_edge::{AnswerData, Edge, EdgeConfig, JobData, RunningEdge};
 use aivillage_governance::Governance;
 use aivillage_governance::tlog::{Home, TlogConfig};
 use aivillage_runtime::{
@@ -150,7 +151,11 @@ impl Door {
         (Self::start(dir, Some(home.clone()), |builder| home.install(builder), |_| {}).await, home)
     }
 
-    async fn on(build: impl FnOnce(VillageBuilder) -> VillageBuilder, change: impl FnOnce(&mut EdgeConfig)) -> Self {
+    /// On a node that is built so.
+    pub(crate) async fn on(
+        build: impl FnOnce(VillageBuilder) -> VillageBuilder,
+        change: impl FnOnce(&mut EdgeConfig),
+    ) -> Self {
         Self::start(tempfile::tempdir().unwrap(), None, build, change).await
     }
 
@@ -164,6 +169,9 @@ impl Door {
             Counter { runs: Arc::default(), waiting: Arc::default(), go: Arc::default(), arrived: Arc::default() };
         let (builder, governance) = aivillage_governance::install(build(builder(&counter))).unwrap();
         governance.secret.set(zeroize::Zeroizing::new([7; 32]));
+        governance.owners.add(ConversationData);
+        governance.owners.add(AnswerData);
+        governance.owners.add(JobData);
         let village = builder.start().await.unwrap();
         let mut config = config();
         change(&mut config);

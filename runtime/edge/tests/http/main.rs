@@ -19,4 +19,5 @@ mod memory;
 mod moderation;
 mod nodes;
 mod policy;
+mod privacy;
 mod robustness;

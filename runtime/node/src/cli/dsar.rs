@@ -42,7 +42,7 @@ impl Dsar {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  village dsar export ada > ada.json")]
 pub(crate) struct Export {
-    /// Their name in the tenant: the subject of their key or account.
+    /// Their account, by name or id; or the subject of their key.
     subject: String,
 }
 
@@ -62,7 +62,7 @@ impl Export {
 Their keys are destroyed on all nodes first: nothing brings back what they sealed. Nothing is kept of them from then on.
 All nodes have to answer. Asked again, the same certificate comes.")]
 pub(crate) struct Erase {
-    /// Their name in the tenant: the subject of their key or account.
+    /// Their account, by name or id; or the subject of their key.
     subject: String,
     /// Why.
     #[arg(long, value_name = "TEXT", default_value = "gdpr-17")]
