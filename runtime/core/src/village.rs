@@ -760,6 +760,13 @@ impl Village {
         }
     }
 
+    /// This node's copy of the group that keeps the state of an actor of a `Replicated` kind, to read; none where there is no copy.
+    /// It may be behind, see [`Village::shows`].
+    pub async fn copy_of<K: Kind>(&self, key: &str) -> Option<Arc<dyn Store>> {
+        let group = self.0.router.view.group(crate::placement::slot(K::NAME, key).0);
+        self.0.shards.get(group)?.copy(self.node_id()).await
+    }
+
     /// This node's id.
     #[must_use]
     pub fn node_id(&self) -> NodeId {

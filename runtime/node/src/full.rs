@@ -2,7 +2,7 @@
 
 use aivillage_actors::{Agents, Answer, AskRequest, ConversationData, SpecError};
 use aivillage_governance::{Governance, InstallError};
-use aivillage_memory::Memory;
+use aivillage_memory::{Memory, MemoryData};
 use aivillage_runtime::{CallError, Village, VillageBuilder};
 
 /// The tenant of a village that runs for one person.
@@ -34,6 +34,7 @@ pub fn full(builder: VillageBuilder) -> Result<VillageBuilder, FullError> {
 pub fn governed(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), FullError> {
     let (builder, governance) = aivillage_governance::install(builder)?;
     governance.owners.add(ConversationData);
+    governance.owners.add(MemoryData);
     let builder = aivillage_edge::install(aivillage_actors::install(aivillage_memory::install(builder))?);
     Ok((builder, governance))
 }

@@ -57,11 +57,16 @@ impl Shard {
     /// Completes once this node's copy, if it has one, has applied the entry `until`, and its replica views show it.
     pub(crate) async fn shows(&self, me: NodeId, until: u64) {
         if let Some(group) = &self.group {
-            let is_ours = |status: &Status| status.voters.contains(&me) || status.learners.contains(&me);
-            let behind = |status: &Status| is_ours(status) && status.applied.unwrap_or(0) < until;
+            let behind = |status: &Status| has_copy(status, me) && status.applied.unwrap_or(0) < until;
             group.watch().wait_for(|status| !behind(status)).await;
         }
         self.feeds.shown().await;
+    }
+
+    /// This node's copy, to read.
+    pub(crate) async fn copy(&self, me: NodeId) -> Option<Arc<dyn Store>> {
+        let is_here = self.group.as_ref().is_none_or(|group| has_copy(&group.status(), me)) || self.is_direct().await;
+        is_here.then(|| Arc::new(ReadOnly(self.state.clone())) as Arc<dyn Store>)
     }
 
     /// Ends direct commits, those under way included: the group is about to be founded.
@@ -115,6 +120,10 @@ impl Shard {
             Err(ProposeError::Stopped) => Err(StoreError::Closed),
         }
     }
+}
+
+fn has_copy(status: &Status, node: NodeId) -> bool {
+    status.voters.contains(&node) || status.learners.contains(&node)
 }
 
 /// Asks for the end of an activation.
