@@ -282,7 +282,8 @@ impl Journal {
     /// # Errors
     /// `Keys` for a name that is too long.
     pub fn owner(&self, subject: &str) -> Result<Option<SubjectTag>, MemoryError> {
-        Ok(self.personal.as_ref().map_or(Ok(None), |personal| personal.owner(subject))?)
+        let owner = self.personal.as_ref().map_or(Ok(None), |personal| personal.owner(subject));
+        Ok(owner.map_err(VaultError::from)?)
     }
 
     /// Has the keys as they are now.
@@ -708,6 +709,46 @@ mod tests {
         batch.forget(1..3);
         journal.commit(batch.finish()).await.expect("commits");
         assert_eq!(at.iter().map(|at| leads_on(*at)).collect::<Vec<_>>(), [false, false, false, true, true]);
+    }
+
+    #[tokio::test]
+    async fn what_was_stored_before_it_was_sealed_is_read() {
+        let (store, doc): (Arc<dyn Store>, _) = (Arc::new(MemoryStore::default()), DocKey([1; 16]));
+        let journal = journal("s", &store);
+        let text: String = (0..9_000).map(|n| format!("W\u{f6}rt number{n} ends here. ")).collect();
+        let cut = crate::chunk::chunks(&text, Format::Text, crate::chunk::ChunkSize::default());
+        let (whole, short) = (write::tests::version(), "A few words.".to_owned());
+        let long = Version { bytes: narrow(text.len()), chunks: narrow(cut.len()), ..whole.clone() };
+        let short = Version { bytes: 12, chunks: 0, inline: Some((short, Vec::new())), ..whole };
+        let old = ClearHead::sample("d", Some((DocKey([2; 16]), "original".to_owned())));
+        let key = |number: u32, part: Option<u32>| {
+            let part = part.map(u32::to_be_bytes);
+            journal.key(&[&doc.0, &number.to_be_bytes(), part.as_ref().map_or(&[], |part| part)])
+        };
+        let mut batch = Batch::new().put(HEADS, journal.key(&[&doc.0]), encode(&old).expect("encodes"));
+        batch = batch.put(VERSIONS, key(1, None), encode(&short).expect("encodes"));
+        batch = batch.put(VERSIONS, key(2, None), encode(&long).expect("encodes"));
+        for (part, n) in text.as_bytes().chunks(PART).zip(0..) {
+            batch = batch.put(TEXTS, key(2, Some(n)), part.to_vec());
+        }
+        for (page, n) in cut.chunks(PAGE).zip(0..) {
+            batch = batch.put(CHUNKS, key(2, Some(n)), encode(&page).expect("encodes"));
+        }
+        journal.commit(vec![batch]).await.expect("commits");
+        let head = journal.head(doc).expect("reads").expect("there");
+        assert_eq!((head.id.as_str(), head.duplicate_of, head.subject), ("d", Some(DocKey([2; 16])), None));
+        assert_eq!(journal.version(doc, 1), Ok(Some(short)));
+        assert_eq!(journal.text(doc, 2, &long), Ok(text.clone()));
+        assert_eq!(journal.chunks(doc, 2, &long), Ok(cut.clone()));
+        assert_eq!(journal.chunk(doc, 2, &long, 70).map(|(_, body)| body), Ok(cut[70].of(&text).to_owned()));
+        // It goes whole.
+        let mut unit = Unit::new(&journal);
+        unit.remove_versions(doc, 1..3).expect("reads");
+        let mut batch = journal.batch();
+        batch.add(unit).expect("fits");
+        journal.commit(batch.finish()).await.expect("commits");
+        let left = [VERSIONS, TEXTS, CHUNKS].map(|tree| store.scan(tree, &[], 9).expect("reads").len());
+        assert_eq!(left, [0, 0, 0]);
     }
 
     #[test]

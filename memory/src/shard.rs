@@ -9,7 +9,7 @@
 //! other on blocking threads ([`read`]), the index has a thread of its own ([`indexer`]).
 
 mod decide;
-pub(crate) mod folders;
+pub mod folders;
 mod forget;
 mod gated;
 mod indexer;

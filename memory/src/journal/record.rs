@@ -99,6 +99,15 @@ pub(super) fn subject<T: DeserializeOwned>(
 }
 
 #[cfg(test)]
+impl ClearHead {
+    pub(super) fn sample(id: &str, duplicate_of: Option<(DocKey, String)>) -> Self {
+        let (id, signature, language) = (id.to_owned(), Vec::new(), String::new());
+        let (text, content) = ([0; 16], [0; 16]);
+        Self { id, version: 2, oldest: 1, deleted: false, text, content, duplicate_of, signature, language }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::chunk::Chunk;
@@ -109,17 +118,7 @@ mod tests {
     #[test]
     fn no_record_of_before_has_the_mark() {
         for length in 1..=600 {
-            let head = ClearHead {
-                id: "i".repeat(length),
-                version: 1,
-                oldest: 1,
-                deleted: false,
-                text: [0; 16],
-                content: [0; 16],
-                duplicate_of: None,
-                signature: Vec::new(),
-                language: String::new(),
-            };
+            let head = ClearHead::sample(&"i".repeat(length), None);
             assert_eq!(marked(&postcard::to_allocvec(&head).unwrap()), None, "{length}");
             let chunk = Chunk { heading: String::new(), bytes: (0, 1), chars: (0, 1), page: 0 };
             assert_eq!(marked(&postcard::to_allocvec(&vec![chunk; length]).unwrap()), None, "{length}");

@@ -15,8 +15,8 @@ use serde_bytes::Bytes;
 
 use super::record::{Parts, StoredHead, StoredVersion, stored};
 use super::{
-    CHUNKS, DocKey, Entry, HEADS, Head, Journal, LOG, LOOSE, Logged, Loose, PAGE, PART, PEOPLE, Position, SHARDS, TEXTS,
-    VERSIONS, Version, Whole, digest, encode, lost, narrow,
+    CHUNKS, DocKey, Entry, HEADS, Head, Journal, LOG, LOOSE, Logged, Loose, PAGE, PART, PEOPLE, Position, SHARDS,
+    TEXTS, VERSIONS, Version, Whole, digest, encode, lost, narrow,
 };
 use crate::chunk::Chunk;
 use crate::error::MemoryError;
@@ -197,10 +197,7 @@ impl Parts {
     pub(super) fn of(version: &Version) -> Self {
         match version.inline {
             Some(_) => Self { texts: 0, chunks: 0 },
-            None => Self {
-                texts: version.bytes.div_ceil(narrow(PART)),
-                chunks: version.chunks.div_ceil(narrow(PAGE)),
-            },
+            None => Self { texts: version.bytes.div_ceil(narrow(PART)), chunks: version.chunks.div_ceil(narrow(PAGE)) },
         }
     }
 }
@@ -357,7 +354,7 @@ pub(super) mod tests {
         }
     }
 
-    fn head(version: u32) -> Head {
+    pub(in crate::journal) fn head(version: u32) -> Head {
         Head {
             id: "d".to_owned(),
             version,

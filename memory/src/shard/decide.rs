@@ -55,15 +55,13 @@ impl<'a> Decision<'a> {
     }
 
     /// Stores a document as somebody's, or finds that it is there already.
-    pub(crate) fn put(
-        &mut self,
-        document: Prepared,
-        subject: Option<SubjectTag>,
-    ) -> Result<PutResult, MemoryError> {
+    pub(crate) fn put(&mut self, document: Prepared, subject: Option<SubjectTag>) -> Result<PutResult, MemoryError> {
         let key = self.journal.find(self.name, &document.id)?;
         let before = self.head(key)?;
         let current = before.as_ref().filter(|head| !head.deleted);
-        if let Some(head) = current.filter(|head| head.content == document.content_digest) {
+        // What somebody else stores is theirs, too: it stays when the other one is erased.
+        let is_stored = |head: &&Head| head.content == document.content_digest && head.subject == subject;
+        if let Some(head) = current.filter(is_stored) {
             let original = head.duplicate_of.map(|key| self.head(key)).transpose()?.flatten();
             return Ok(result(document.id, PutStatus::Unchanged, head.version, original.map(|head| head.id)));
         }

@@ -85,7 +85,10 @@ pub(crate) fn outdated(folder: &Path, current: Option<u64>) -> Result<Vec<PathBu
     let current = current.map(index_name);
     let is_current = |name: &str| {
         // A damaged one that was set aside is named like its index, with an extension.
-        current.as_deref().and_then(|current| name.strip_prefix(current)).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        current
+            .as_deref()
+            .and_then(|current| name.strip_prefix(current))
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
     let mut found = Vec::new();
     for entry in entries {
@@ -117,10 +120,8 @@ mod tests {
     use super::*;
 
     fn left(folder: &Path) -> Vec<String> {
-        let mut names: Vec<_> = std::fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let mut names: Vec<_> =
+            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }

@@ -289,6 +289,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_index_of_before_an_erasure_is_never_opened_again() {
+        let world = World::new();
+        world.put(0..6, "wells").await;
+        world.open("wells");
+        std::fs::create_dir(world.dir.path().join("lexical.damaged-3")).expect("made");
+        // The process ends here.
+        let nobody = aivillage_governance::keys::TenantId::of("t");
+        let nobody = aivillage_governance::keys::SubjectTag::of(nobody, "ada").expect("valid");
+        world.journal.commit(world.journal.forget(nobody).expect("reads")).await.expect("commits");
+        assert_eq!(world.open("wells"), (false, ids(0..6)), "made of the log");
+        let left: Vec<_> = std::fs::read_dir(world.dir.path()).expect("listing").collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+        assert!(world.dir.path().join("lexical-1").exists());
+    }
+
+    #[tokio::test]
     async fn a_rebuild_that_was_cut_off_is_begun_again() {
         let world = World::new();
         world.put(0..6, "wells").await;

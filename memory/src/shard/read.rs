@@ -134,13 +134,7 @@ impl ReadSide {
     }
 
     /// A version of a document, for whoever asked for it.
-    fn view(
-        &self,
-        key: DocKey,
-        head: Head,
-        number: u32,
-        version: Version,
-    ) -> Result<DocumentView, MemoryError> {
+    fn view(&self, key: DocKey, head: Head, number: u32, version: Version) -> Result<DocumentView, MemoryError> {
         let mut versions = Vec::new();
         for number in head.oldest..=head.version {
             // One whose author was erased is missing.
@@ -193,11 +187,11 @@ impl ReadSide {
         CollectionStats {
             collection: self.name.collection.clone(),
             documents: counts.documents,
-            chunks: self.lexical.chunks(),
+            chunks: self.index.borrow().lexical.chunks(),
             duplicates: counts.duplicates,
             journal_seq: counts.journal_seq,
             searchable_seq: *self.searchable.borrow(),
-            index_bytes: index.dir.as_deref().map_or(0, folder_bytes),
+            index_bytes: self.index.borrow().dir.as_deref().map_or(0, folder_bytes),
             languages: counts.languages,
         }
     }
