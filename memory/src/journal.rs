@@ -723,7 +723,7 @@ mod tests {
         let old = ClearHead::sample("d", Some((DocKey([2; 16]), "original".to_owned())));
         let key = |number: u32, part: Option<u32>| {
             let part = part.map(u32::to_be_bytes);
-            journal.key(&[&doc.0, &number.to_be_bytes(), part.as_ref().map_or(&[], |part| part)])
+            journal.key(&[&doc.0, &number.to_be_bytes(), part.as_ref().map_or(&[][..], |part| &part[..])])
         };
         let mut batch = Batch::new().put(HEADS, journal.key(&[&doc.0]), encode(&old).expect("encodes"));
         batch = batch.put(VERSIONS, key(1, None), encode(&short).expect("encodes"));

@@ -63,7 +63,12 @@ impl<'a> Decision<'a> {
         let is_stored = |head: &&Head| head.content == document.content_digest && head.subject == subject;
         if let Some(head) = current.filter(is_stored) {
             let original = head.duplicate_of.map(|key| self.head(key)).transpose()?.flatten();
-            return Ok(result(document.id, PutStatus::Unchanged, head.version, original.map(|head| head.id)));
+            return Ok(result(
+                document.id,
+                PutStatus::Unchanged,
+                head.version,
+                original.map(|head| head.id).filter(|id| !id.is_empty()),
+            ));
         }
         let original =
             self.known.original(key, &document.text_digest, document.signature.as_ref(), |key| self.head(key))?;
