@@ -11,8 +11,9 @@ use aivillage_governance::erasure::{CertificateSigner, Erased, Erasure, ErasureM
 use aivillage_governance::keys::SignedCertificate;
 use aivillage_governance::keys::certificate::ErasedStore;
 use aivillage_memory::names::{ShardName, index_name};
+use aivillage_memory::shard::Shard;
 use aivillage_memory::{Document, Memory, MemoryData, Put, PutReport, PutStatus, Query, WaitFor};
-use aivillage_runtime::{Batch, CallError, Level, MsgCx, Principal, PrincipalKind, TreeId, Village};
+use aivillage_runtime::{Batch, CallError, Kind, Level, MsgCx, Principal, PrincipalKind, TreeId, Village};
 
 const CANARY: &str = "the canary sings in the attic at dawn";
 /// In the clear, so that the test knows that it would find one.
@@ -50,6 +51,13 @@ async fn until_ok<T, E: std::fmt::Display>(mut work: impl AsyncFnMut() -> Result
         }
     };
     tokio::time::timeout(Duration::from_mins(1), trying).await.expect("it is done in time")
+}
+
+/// Waits until each node has a copy of the state of an actor: before that it has nothing to count.
+async fn replicated<K: Kind>(villages: &[&Village], key: &str) {
+    for village in villages {
+        until_ok(async || village.copy_of::<K>(key).await.ok_or("no copy yet")).await;
+    }
 }
 
 async fn by<T>(subject: &str, work: impl Future<Output = T>) -> T {
@@ -124,6 +132,7 @@ async fn an_erased_person_is_in_no_file_and_the_certificate_says_so() {
     let (nodes, _) = three(dir.path()).await;
     let villages: Vec<&Village> = nodes.iter().map(|node| &node.village).collect();
 
+    replicated::<Conversation>(&villages, KEY).await;
     say(villages[1], "ada", CANARY).await;
     say(villages[2], "bob", "bob was here and stays").await;
     let decoy = Batch::new().put(TreeId(60_000), "decoy", DECOY);
@@ -225,6 +234,8 @@ async fn documents_of_an_erased_person_are_in_no_file_of_any_node() {
     let dir = tempfile::tempdir().unwrap();
     let (mut nodes, dirs) = three(dir.path()).await;
     let villages: Vec<&Village> = nodes.iter().map(|node| &node.village).collect();
+    let name = ShardName::new("local", "main").unwrap();
+    replicated::<Shard>(&villages, &name.key()).await;
     store(&villages).await;
     assert!(found(villages[2], WORD).await.contains(&"hers/long".to_owned()));
     assert_eq!(found(villages[0], TITLE).await, [format!("note-{WORD}")]);
@@ -233,7 +244,6 @@ async fn documents_of_an_erased_person_are_in_no_file_of_any_node() {
         assert!(files.iter().all(|file| indexes(dir.path()).contains(file)), "{word} is in {files:?}");
     }
     // The shard was on the other nodes before.
-    let name = ShardName::new("local", "main").unwrap();
     let folders: Vec<_> = dirs.iter().map(|dir| name.folder(dir).join(index_name(0))).collect();
     let live = folders.iter().find(|folder| folder.exists()).unwrap();
     for stale in folders.iter().filter(|folder| !folder.exists()) {
