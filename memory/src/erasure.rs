@@ -105,9 +105,9 @@ async fn documents(village: &Village, key: &str, subject: &Subject) -> Result<Ve
         let shard = village.addr::<Shard>(key);
         let (documents, next) = shard.call().repeatable().ask(|reply| ShardMsg::Of(tag, after, reply)).await?;
         all.extend(documents);
-        after = Some(match next {
-            Some(next) => next,
-            None => return Ok(all),
-        });
+        if next.is_none() {
+            return Ok(all);
+        }
+        after = next;
     }
 }

@@ -17,8 +17,8 @@
 //! author was erased is missing.
 //!
 //! **What is sealed.** All that somebody has written, or that is made of it: ids, titles, addresses, sources, metadata, text,
-//! chunks, digests, signatures, languages. It opens with the keys of whoever stored that version, for this record only
-//! ([`record`](self)); once they are destroyed it reads as if it were deleted. A program without principal is nobody in
+//! chunks, digests, signatures, languages. It opens with the keys of whoever stored that version, for this record only;
+//! once they are destroyed it reads as if it were deleted. A program without principal is nobody in
 //! particular; a village without keys keeps all in the clear, and what was stored in the clear stays so.
 //!
 //! **What is not sealed**, because it is needed where there are no keys, or to find something: how many versions and parts a

@@ -1,9 +1,11 @@
 //! `memory.shard`: the documents of one collection, their journal and their index.
 //!
 //! Key: `{tenant}:{collection}:0`. Durable: yes, replicated, through a journal of its own in the store of its group; the index
-//! is derived, is on the node where the shard is, and follows it. What is stored is sealed for whoever stored it, the index on the
-//! disk is not: an erasure makes it anew without their words, in another folder ([`forget`]). Lost in a crash: answers under way. A write that was answered
+//! is derived, is on the node where the shard is, and follows it. Lost in a crash: answers under way. A write that was answered
 //! is there; one that was not may be, documents of one request each for itself.
+//!
+//! What is stored is sealed for whoever stored it. The index on the disk is not: an erasure makes it anew without their words, in
+//! another folder ([`forget`]).
 //!
 //! The mailbox only hands out work: writes go to one task that keeps their order ([`write`]), reads run beside each
 //! other on blocking threads ([`read`]), the index has a thread of its own ([`indexer`]).

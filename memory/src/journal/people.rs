@@ -9,6 +9,9 @@ use super::record::{self, StoredHead, StoredVersion};
 use super::{DocKey, HEADS, Journal, JournalBatch, PEOPLE, Unit, VERSIONS, failed};
 use crate::error::MemoryError;
 
+/// Versions looked at together for the next one of a person: it is usually near, and they have the text with them.
+const NEAR: usize = 32;
+
 /// What a shard has of a person.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Belongings {
@@ -117,8 +120,7 @@ impl Journal {
         let mut from =
             after.map_or_else(|| self.prefix.to_vec(), |(doc, n)| self.key(&[&doc.0, &(n + 1).to_be_bytes()]));
         loop {
-            // Small pages: the next one is usually near.
-            let page = self.store.scan(VERSIONS, &from, 32).map_err(|error| failed(&error))?;
+            let page = self.store.scan(VERSIONS, &from, NEAR).map_err(|error| failed(&error))?;
             for (key, value) in &page {
                 if !key.starts_with(&self.prefix) {
                     return Ok(None);
@@ -129,7 +131,7 @@ impl Journal {
                 }
             }
             match page.last() {
-                Some((last, _)) if page.len() == 32 => from = [last, &[0][..]].concat(),
+                Some((last, _)) if page.len() == NEAR => from = [last, &[0][..]].concat(),
                 _ => return Ok(None),
             }
         }
@@ -320,7 +322,7 @@ mod tests {
         batch.add(unit).unwrap();
         sealed.journal.commit(batch.finish()).await.unwrap();
         sealed.commit(|journal| journal.learn_names().unwrap().into_iter().collect()).await;
-        assert_eq!(sealed.with(|journal| journal.learn_names()).await.unwrap().map(|batch| batch.len()), None);
+        assert_eq!(sealed.with(Journal::learn_names).await.unwrap().map(|batch| batch.len()), None);
         assert_eq!(sealed.journal.find(&name, "old"), Ok(clear));
         let new = sealed.journal.find(&name, "new").unwrap();
         assert_ne!(new, DocKey::of(None, &name, "new"));
