@@ -28,7 +28,7 @@ use serde_json::Value;
 use crate::keys::{CryptError, SubjectTag, TenantId, VillageSecret};
 
 pub use actor::{Erased, Erasure, ErasureMsg};
-pub use census::{Census, CensusMsg};
+pub use census::{Census, CensusMsg, members};
 pub use signer::CertificateSigner;
 
 /// Somebody whose data is kept.

@@ -102,7 +102,7 @@ pub enum PutStatus {
     Created,
     /// Stored as a new version.
     Updated,
-    /// Already stored exactly so.
+    /// Already stored exactly so, by the same person.
     Unchanged,
     /// Refused; `error` says why.
     Failed,

@@ -1,6 +1,7 @@
 //! What can be wrong with a document or a request, told so that the reader knows what to do.
 
 use aivillage_governance::gate::Why;
+use aivillage_governance::keys::VaultError;
 use aivillage_runtime::{AppError, CallError};
 
 /// Why a document, a file or a query is refused.
@@ -127,6 +128,9 @@ pub enum MemoryError {
         /// What tantivy said.
         reason: String,
     },
+    /// It cannot be sealed or opened: a person who was erased stores nothing any more, or the keys are not there.
+    #[error(transparent)]
+    Keys(#[from] VaultError),
     /// The journal could not be read or written.
     #[error("the journal of the collection failed: {reason}")]
     Journal {
@@ -153,6 +157,8 @@ impl MemoryError {
             Self::NoCollection { .. } => "collection_not_found",
             Self::Withheld { why, .. } => why.code(),
             Self::Index { .. } => "index_failed",
+            Self::Keys(VaultError::Crypt(error)) => error.code(),
+            Self::Keys(_) => "keys_unavailable",
             Self::Journal { .. } => "journal_failed",
         }
     }
@@ -166,7 +172,10 @@ impl From<MemoryError> for AppError {
 
 impl From<MemoryError> for CallError {
     fn from(error: MemoryError) -> Self {
-        Self::App(error.into())
+        match error {
+            MemoryError::Keys(error) => error.into(),
+            error => Self::App(error.into()),
+        }
     }
 }
 

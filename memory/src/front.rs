@@ -12,6 +12,7 @@ use crate::ingest::{Ingest, IngestMsg};
 use crate::names::ShardName;
 use crate::registry::{Registry, RegistryMsg};
 use crate::retriever::{Retriever, RetrieverMsg};
+use crate::shard::folders::Folders;
 use crate::shard::{Shard, ShardMsg};
 
 /// Hosts the kinds of this crate and exposes their messages.
@@ -19,6 +20,7 @@ pub fn install(builder: VillageBuilder) -> VillageBuilder {
     builder
         .host(|_| Registry)
         .host(|_| Shard)
+        .host(|_| Folders)
         .host(|_| Ingest)
         .host(|_| Retriever)
         .expose::<Registry>([

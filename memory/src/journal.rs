@@ -3,28 +3,48 @@
 //! | tree | key | value |
 //! |---|---|---|
 //! | [`LOG`] | shard, `seq u64 BE` | [`Logged`]; older ones that the index has committed are removed with later writes |
-//! | [`HEADS`] | shard, document | [`Head`] |
-//! | [`VERSIONS`] | shard, document, `version u32 BE` | [`Version`] |
-//! | [`TEXTS`] | shard, document, `version u32 BE`, `part u32 BE` | text of a large document, 64 KiB a part |
-//! | [`CHUNKS`] | shard, document, `version u32 BE`, `page u32 BE` | chunks of a large document, 64 a page |
+//! | [`HEADS`] | shard, document | [`Head`], sealed |
+//! | [`VERSIONS`] | shard, document, `version u32 BE` | [`Version`], sealed |
+//! | [`TEXTS`] | shard, document, `version u32 BE`, `part u32 BE` | text of a large document, 64 KiB a part, sealed |
+//! | [`CHUNKS`] | shard, document, `version u32 BE`, `page u32 BE` | chunks of a large document, 64 a page, sealed |
 //! | [`LOOSE`] | shard, document, `version u32 BE` | [`Loose`]: what nothing names, or nothing names any more, and has to go |
+//! | [`SHARDS`] | shard | [`Whole`]: generation of the index, key for the names of documents, sealed |
+//! | [`PEOPLE`] | shard, subject | nothing: who has stored something here |
 //!
 //! Shard: first 8 bytes of BLAKE3 of the shard's key. Values are postcard. A commit has a largest size, which a document may
 //! exceed: then its parts are written first. They are seen once the commit that names them is there, which is whole or not
-//! there at all ([`write`]). A version counts while its head says so: from `oldest` to `version`.
+//! there at all ([`write`]). A version counts while its head says so: from `oldest` to `version`; of those in between, one whose
+//! author was erased is missing.
+//!
+//! **What is sealed.** All that somebody has written, or that is made of it: ids, titles, addresses, sources, metadata, text,
+//! chunks, digests, signatures, languages. It opens with the keys of whoever stored that version, for this record only;
+//! once they are destroyed it reads as if it were deleted. A program without principal is nobody in
+//! particular; a village without keys keeps all in the clear, and what was stored in the clear stays so.
+//!
+//! **What is not sealed**, because it is needed where there are no keys, or to find something: how many versions and parts a
+//! document has; whose it is, as a tag; its [`DocKey`], a keyed hash of its id, whose key is sealed; and the history's digests,
+//! which are made of sealed records. None of it lets somebody who guesses the words see that the guess is right.
 
+mod people;
+mod record;
 mod write;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use aivillage_governance::keys::{CryptError, Kept, Personal, SubjectTag, VaultError};
 use aivillage_runtime::{Batch, CallError, Level, Store, TreeId};
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 
+use self::record::{ClearHead, Parts, StoredHead, StoredVersion};
 use crate::chunk::Chunk;
 use crate::document::Format;
 use crate::error::MemoryError;
+use crate::names::ShardName;
 
+pub use self::people::Belongings;
 pub use self::write::{JournalBatch, Unit};
 
 /// Writes in their order.
@@ -39,6 +59,10 @@ pub const TEXTS: TreeId = TreeId(35);
 pub const CHUNKS: TreeId = TreeId(36);
 /// What has to be removed.
 pub const LOOSE: TreeId = TreeId(37);
+/// What holds for a shard as a whole.
+pub const SHARDS: TreeId = TreeId(38);
+/// Who has stored something in a shard.
+pub const PEOPLE: TreeId = TreeId(39);
 
 /// Bytes of a text part.
 const PART: usize = 64 * 1024;
@@ -47,15 +71,18 @@ const PAGE: usize = 64;
 /// Entries read at a time.
 const SCAN: usize = 512;
 
-/// A document: first 16 bytes of BLAKE3(tenant, 0, collection, 0, id).
+/// Whose the key for the names of documents is. No account and no key can have this name.
+const NAMES: &str = "\0names of documents";
+
+/// A document: first 16 bytes of BLAKE3(tenant, 0, collection, 0, id), keyed where the village has keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct DocKey(pub [u8; 16]);
 
 impl DocKey {
-    /// The key of a document by its external id.
+    /// The key of a document by its external id; `names` is the shard's key for them.
     #[must_use]
-    pub fn of(tenant: &str, collection: &str, id: &str) -> Self {
-        let mut hasher = blake3::Hasher::new();
+    pub fn of(names: Option<&[u8; 32]>, ShardName { tenant, collection }: &ShardName, id: &str) -> Self {
+        let mut hasher = names.map_or_else(blake3::Hasher::new, blake3::Hasher::new_keyed);
         hasher.update(tenant.as_bytes()).update(&[0]).update(collection.as_bytes()).update(&[0]).update(id.as_bytes());
         Self(first(hasher.finalize().as_bytes()))
     }
@@ -115,16 +142,16 @@ pub struct Position {
 }
 
 impl Position {
-    /// The place after one more entry. `content` tells apart what the entry alone does not.
+    /// The place after one more entry. `record`, a digest of the head as it is stored, tells apart what the entry alone does not.
     #[must_use]
-    pub fn next(self, entry: Entry, version: u32, content: &[u8; 16]) -> Self {
+    pub fn next(self, entry: Entry, version: u32, record: &[u8; 16]) -> Self {
         let (kind, DocKey(doc)) = match entry {
             Entry::Put(doc) => (1, doc),
             Entry::Delete(doc) => (2, doc),
         };
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.chain.to_le_bytes()).update(&[kind]).update(&doc);
-        hasher.update(&version.to_le_bytes()).update(content);
+        hasher.update(&version.to_le_bytes()).update(record);
         Self { seq: self.seq + 1, chain: u64::from_le_bytes(first(hasher.finalize().as_bytes())) }
     }
 }
@@ -166,12 +193,15 @@ pub struct Head {
     pub text: [u8; 16],
     /// Digest of everything that was given.
     pub content: [u8; 16],
-    /// The document this one repeats: key and external id.
-    pub duplicate_of: Option<(DocKey, String)>,
+    /// The document this one repeats.
+    pub duplicate_of: Option<DocKey>,
     /// `MinHash` signature of the text; empty if it has no words.
     pub signature: Vec<u8>,
     /// Language code.
     pub language: String,
+    /// Whose it is; none in the clear.
+    #[serde(skip)]
+    pub subject: Option<SubjectTag>,
 }
 
 /// One version of a document.
@@ -197,6 +227,18 @@ pub struct Version {
     pub bytes: u32,
     /// Text and chunks of a document that fits into one record.
     pub inline: Option<(String, Vec<Chunk>)>,
+    /// Whose it is; none in the clear.
+    #[serde(skip)]
+    pub subject: Option<SubjectTag>,
+}
+
+/// What holds for a shard as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whole {
+    /// How often somebody was erased from it. Each time all indexes of before are void.
+    pub generation: u64,
+    /// The key for the names of its documents.
+    names: Option<Kept>,
 }
 
 /// The part of the store that belongs to one shard.
@@ -204,6 +246,9 @@ pub struct Version {
 pub struct Journal {
     store: Arc<dyn Store>,
     prefix: [u8; 8],
+    /// Seals and opens; without it nothing sealed can be read.
+    personal: Option<Personal>,
+    names: Arc<OnceLock<[u8; 32]>>,
 }
 
 impl std::fmt::Debug for Journal {
@@ -213,9 +258,15 @@ impl std::fmt::Debug for Journal {
 }
 
 impl Journal {
-    /// The journal of the shard with this key.
+    /// The journal of the shard with this key, in the clear.
     pub fn new(store: Arc<dyn Store>, shard: &str) -> Self {
-        Self { store, prefix: first(blake3::hash(shard.as_bytes()).as_bytes()) }
+        Self { store, prefix: first(blake3::hash(shard.as_bytes()).as_bytes()), personal: None, names: Arc::default() }
+    }
+
+    /// The same, with what is new in it sealed.
+    #[must_use]
+    pub fn sealed_by(self, personal: Personal) -> Self {
+        Self { personal: Some(personal), ..self }
     }
 
     fn key(&self, parts: &[&[u8]]) -> Vec<u8> {
@@ -226,8 +277,101 @@ impl Journal {
         key
     }
 
+    /// Whose a message's documents are, as records name it; none where nothing is sealed.
+    ///
+    /// # Errors
+    /// `Keys` for a name that is too long.
+    pub fn owner(&self, subject: &str) -> Result<Option<SubjectTag>, MemoryError> {
+        let owner = self.personal.as_ref().map_or(Ok(None), |personal| personal.owner(subject));
+        Ok(owner.map_err(VaultError::from)?)
+    }
+
+    /// Has the keys as they are now.
+    ///
+    /// # Errors
+    /// When the vault cannot be asked.
+    pub async fn refresh(&self) -> Result<(), CallError> {
+        match &self.personal {
+            Some(personal) => Ok(personal.refresh().await?),
+            None => Ok(()),
+        }
+    }
+
+    fn seal(
+        &self,
+        subject: Option<SubjectTag>,
+        (tree, key): (TreeId, &[u8]),
+        value: &impl Serialize,
+    ) -> Result<Kept, MemoryError> {
+        match &self.personal {
+            Some(personal) => Ok(personal.blocking_seal(subject, &place(tree, key), value)?),
+            None => Ok(Kept::clear(value).map_err(VaultError::from)?),
+        }
+    }
+
+    /// What was sealed; none if its owner was erased.
+    fn open<T: DeserializeOwned>(&self, (tree, key): (TreeId, &[u8]), kept: &Kept) -> Result<Option<T>, MemoryError> {
+        match (kept, &self.personal) {
+            (_, Some(personal)) => Ok(personal.blocking_open(&place(tree, key), kept)?),
+            (Kept::Clear(plain), None) => decode(plain).map(Some),
+            (Kept::Sealed(..), None) => Err(VaultError::from(CryptError::NotLoaded).into()),
+        }
+    }
+
+    fn value(&self, tree: TreeId, key: &[u8]) -> Result<Option<Bytes>, MemoryError> {
+        self.store.get(tree, key).map_err(|error| failed(&error))
+    }
+
     fn read<T: DeserializeOwned>(&self, tree: TreeId, key: &[u8]) -> Result<Option<T>, MemoryError> {
-        self.store.get(tree, key).map_err(|error| failed(&error))?.map(|bytes| decode(&bytes)).transpose()
+        self.value(tree, key)?.map(|bytes| decode(&bytes)).transpose()
+    }
+
+    /// A part of a document, whether or not it is of before they were sealed.
+    fn part<T: DeserializeOwned>(&self, tree: TreeId, key: &[u8], what: &str) -> Result<T, MemoryError> {
+        let bytes = self.value(tree, key)?.ok_or_else(|| lost(what))?;
+        match record::marked(&bytes) {
+            Some(stored) => self.open((tree, key), &decode(stored)?)?.ok_or_else(|| lost(what)),
+            None => decode(&bytes),
+        }
+    }
+
+    /// What holds for the shard as a whole.
+    ///
+    /// # Errors
+    /// `Journal` when the store fails.
+    pub fn whole(&self) -> Result<Whole, MemoryError> {
+        Ok(self.read(SHARDS, &self.prefix)?.unwrap_or_default())
+    }
+
+    /// Reads the key for the names of documents. If there is none yet and names are to be sealed, makes one: it counts once the
+    /// batch is committed and this is called again.
+    ///
+    /// # Errors
+    /// `Journal` when the store fails, `Keys` when it does not open.
+    pub fn learn_names(&self) -> Result<Option<Batch>, MemoryError> {
+        let whole = self.whole()?;
+        let place = (SHARDS, &self.prefix[..]);
+        if let Some(kept) = &whole.names {
+            let names = self.open(place, kept)?.ok_or_else(|| lost("the key for the names of documents"))?;
+            self.names.get_or_init(|| names);
+            return Ok(None);
+        }
+        let Some(owner) = self.owner(NAMES)? else { return Ok(None) };
+        let names = Some(self.seal(Some(owner), place, &rand::random::<[u8; 32]>())?);
+        Ok(Some(Batch::new().put(SHARDS, self.prefix, encode(&Whole { names, ..whole })?)))
+    }
+
+    /// Where a document is, or will be.
+    ///
+    /// # Errors
+    /// `Journal` when the store fails.
+    pub fn find(&self, name: &ShardName, id: &str) -> Result<DocKey, MemoryError> {
+        let clear = DocKey::of(None, name, id);
+        let Some(names) = self.names.get() else { return Ok(clear) };
+        let doc = DocKey::of(Some(names), name, id);
+        // One of before there were keys is still where it was.
+        let is_at = |doc: DocKey| Ok::<_, MemoryError>(self.value(HEADS, &self.key(&[&doc.0]))?.is_some());
+        Ok(if !is_at(doc)? && is_at(clear)? { clear } else { doc })
     }
 
     /// What is current of a document, a tombstone included.
@@ -235,15 +379,46 @@ impl Journal {
     /// # Errors
     /// `Journal` when the store fails.
     pub fn head(&self, doc: DocKey) -> Result<Option<Head>, MemoryError> {
-        self.read(HEADS, &self.key(&[&doc.0]))
+        let key = self.key(&[&doc.0]);
+        self.value(HEADS, &key)?.map(|bytes| self.open_head(&key, &bytes)).transpose()
     }
 
-    /// A version of a document.
+    fn open_head(&self, key: &[u8], bytes: &[u8]) -> Result<Head, MemoryError> {
+        let Some(stored) = record::marked(bytes) else { return Ok(decode::<ClearHead>(bytes)?.into()) };
+        let stored: StoredHead = decode(stored)?;
+        let opened: Option<Head> = self.open((HEADS, key), &stored.kept)?;
+        let subject = stored.kept.subject();
+        Ok(opened.map_or_else(|| Head::closed(&stored), |head| Head { subject, ..head }))
+    }
+
+    /// A version of a document; none if it is not there, or its author was erased.
     ///
     /// # Errors
     /// `Journal` when the store fails.
     pub fn version(&self, doc: DocKey, version: u32) -> Result<Option<Version>, MemoryError> {
-        self.read(VERSIONS, &self.key(&[&doc.0, &version.to_be_bytes()]))
+        let key = self.key(&[&doc.0, &version.to_be_bytes()]);
+        let Some(bytes) = self.value(VERSIONS, &key)? else { return Ok(None) };
+        let Some(stored) = record::marked(&bytes) else { return decode(&bytes).map(Some) };
+        let StoredVersion { kept, .. } = decode(stored)?;
+        let version: Option<Version> = self.open((VERSIONS, &key), &kept)?;
+        Ok(version.map(|version| Version { subject: kept.subject(), ..version }))
+    }
+
+    /// Whether a version is there, readable or not.
+    ///
+    /// # Errors
+    /// `Journal` when the store fails.
+    pub fn has_version(&self, doc: DocKey, version: u32) -> Result<bool, MemoryError> {
+        Ok(self.parts(doc, version)?.is_some())
+    }
+
+    /// What is kept beside a version; its keys are not needed.
+    fn parts(&self, doc: DocKey, version: u32) -> Result<Option<Parts>, MemoryError> {
+        let Some(bytes) = self.value(VERSIONS, &self.key(&[&doc.0, &version.to_be_bytes()]))? else { return Ok(None) };
+        match record::marked(&bytes) {
+            Some(stored) => Ok(Some(decode::<StoredVersion>(stored)?.parts)),
+            None => Ok(Some(Parts::of(&decode(&bytes)?))),
+        }
     }
 
     /// The whole text of a version.
@@ -262,13 +437,20 @@ impl Journal {
         let mut bytes = Vec::with_capacity(to.saturating_sub(from));
         for part in from / PART..to.div_ceil(PART) {
             let key = self.key(&[&doc.0, &number.to_be_bytes(), &narrow(part).to_be_bytes()]);
-            let data =
-                self.store.get(TEXTS, &key).map_err(|error| failed(&error))?.ok_or_else(|| lost("a text part"))?;
+            let data = self.text_part(&key)?;
             let start = from.saturating_sub(part * PART).min(data.len());
             let end = (to - part * PART).min(data.len());
             bytes.extend_from_slice(&data[start..end]);
         }
         String::from_utf8(bytes).map_err(|_| lost("whole characters"))
+    }
+
+    fn text_part(&self, key: &[u8]) -> Result<Vec<u8>, MemoryError> {
+        let bytes = self.value(TEXTS, key)?.ok_or_else(|| lost("a text part"))?;
+        // One of before they were sealed is the text itself.
+        let Some(stored) = record::marked(&bytes) else { return Ok(bytes.to_vec()) };
+        let part: Option<ByteBuf> = self.open((TEXTS, key), &decode(stored)?)?;
+        part.map(ByteBuf::into_vec).ok_or_else(|| lost("a text part"))
     }
 
     /// One chunk of a version with its text.
@@ -287,8 +469,9 @@ impl Journal {
             chunks.get(at).cloned()
         } else {
             let page = narrow(at / PAGE).to_be_bytes();
-            let page: Option<Vec<Chunk>> = self.read(CHUNKS, &self.key(&[&doc.0, &number.to_be_bytes(), &page]))?;
-            page.and_then(|mut page| (at % PAGE < page.len()).then(|| page.swap_remove(at % PAGE)))
+            let key = self.key(&[&doc.0, &number.to_be_bytes(), &page]);
+            let mut page: Vec<Chunk> = self.part(CHUNKS, &key, "a page of chunks")?;
+            (at % PAGE < page.len()).then(|| page.swap_remove(at % PAGE))
         };
         let chunk = chunk.ok_or_else(|| lost("a chunk"))?;
         let text = self.slice(doc, number, version, chunk.bytes.0, chunk.bytes.1)?;
@@ -306,7 +489,7 @@ impl Journal {
         let mut out = Vec::with_capacity(version.chunks as usize);
         for page in 0..version.chunks.div_ceil(narrow(PAGE)) {
             let key = self.key(&[&doc.0, &number.to_be_bytes(), &page.to_be_bytes()]);
-            out.extend(self.read::<Vec<Chunk>>(CHUNKS, &key)?.ok_or_else(|| lost("a page of chunks"))?);
+            out.extend(self.part::<Vec<Chunk>>(CHUNKS, &key, "a page of chunks")?);
         }
         Ok(out)
     }
@@ -321,7 +504,7 @@ impl Journal {
     ) -> Result<(), MemoryError> {
         self.walk(HEADS, self.prefix.to_vec(), |key, value| {
             let Ok(doc) = <[u8; 16]>::try_from(&key[8..]) else { return Ok(()) };
-            each(DocKey(doc), decode(value)?)
+            each(DocKey(doc), self.open_head(key, value)?)
         })
     }
 
@@ -439,6 +622,11 @@ impl Journal {
     }
 }
 
+/// What a sealed record is bound to: `tree u16` big-endian, then its key.
+fn place(tree: TreeId, key: &[u8]) -> Vec<u8> {
+    [&tree.0.to_be_bytes(), key].concat()
+}
+
 fn encode(value: &impl Serialize) -> Result<Vec<u8>, MemoryError> {
     postcard::to_allocvec(value).map_err(|error| MemoryError::Journal { reason: error.to_string() })
 }
@@ -523,10 +711,52 @@ mod tests {
         assert_eq!(at.iter().map(|at| leads_on(*at)).collect::<Vec<_>>(), [false, false, false, true, true]);
     }
 
+    #[tokio::test]
+    async fn what_was_stored_before_it_was_sealed_is_read() {
+        let (store, doc): (Arc<dyn Store>, _) = (Arc::new(MemoryStore::default()), DocKey([1; 16]));
+        let journal = journal("s", &store);
+        let text: String = (0..9_000).map(|n| format!("W\u{f6}rt number{n} ends here. ")).collect();
+        let cut = crate::chunk::chunks(&text, Format::Text, crate::chunk::ChunkSize::default());
+        let (whole, short) = (write::tests::version(), "A few words.".to_owned());
+        let long = Version { bytes: narrow(text.len()), chunks: narrow(cut.len()), ..whole.clone() };
+        let short = Version { bytes: 12, chunks: 0, inline: Some((short, Vec::new())), ..whole };
+        let old = ClearHead::sample("d", Some((DocKey([2; 16]), "original".to_owned())));
+        let key = |number: u32, part: Option<u32>| {
+            let part = part.map(u32::to_be_bytes);
+            journal.key(&[&doc.0, &number.to_be_bytes(), part.as_ref().map_or(&[][..], |part| &part[..])])
+        };
+        let mut batch = Batch::new().put(HEADS, journal.key(&[&doc.0]), encode(&old).expect("encodes"));
+        batch = batch.put(VERSIONS, key(1, None), encode(&short).expect("encodes"));
+        batch = batch.put(VERSIONS, key(2, None), encode(&long).expect("encodes"));
+        for (part, n) in text.as_bytes().chunks(PART).zip(0..) {
+            batch = batch.put(TEXTS, key(2, Some(n)), part.to_vec());
+        }
+        for (page, n) in cut.chunks(PAGE).zip(0..) {
+            batch = batch.put(CHUNKS, key(2, Some(n)), encode(&page).expect("encodes"));
+        }
+        journal.commit(vec![batch]).await.expect("commits");
+        let head = journal.head(doc).expect("reads").expect("there");
+        assert_eq!((head.id.as_str(), head.duplicate_of, head.subject), ("d", Some(DocKey([2; 16])), None));
+        assert_eq!(journal.version(doc, 1), Ok(Some(short)));
+        assert_eq!(journal.text(doc, 2, &long), Ok(text.clone()));
+        assert_eq!(journal.chunks(doc, 2, &long), Ok(cut.clone()));
+        assert_eq!(journal.chunk(doc, 2, &long, 70).map(|(_, body)| body), Ok(cut[70].of(&text).to_owned()));
+        // It goes whole.
+        let mut unit = Unit::new(&journal);
+        unit.remove_versions(doc, 1..3).expect("reads");
+        let mut batch = journal.batch();
+        batch.add(unit).expect("fits");
+        journal.commit(batch.finish()).await.expect("commits");
+        let left = [VERSIONS, TEXTS, CHUNKS].map(|tree| store.scan(tree, &[], 9).expect("reads").len());
+        assert_eq!(left, [0, 0, 0]);
+    }
+
     #[test]
     fn keys_of_collections_differ() {
-        assert_ne!(DocKey::of("t", "a", "bc"), DocKey::of("t", "ab", "c"));
-        let key = DocKey::of("t", "a", "b");
+        let of = |names, collection, id| DocKey::of(names, &ShardName::new("t", collection).expect("valid"), id);
+        assert_ne!(of(None, "a", "bc"), of(None, "ab", "c"));
+        let key = of(None, "a", "b");
+        assert_ne!(of(Some(&[0; 32]), "a", "b"), key);
         let (high, low) = key.halves();
         assert_eq!(DocKey::from_halves(high, low), key);
     }

@@ -197,7 +197,7 @@ impl Lexical {
     }
 }
 
-fn io(error: &std::io::Error) -> MemoryError {
+pub(crate) fn io(error: &std::io::Error) -> MemoryError {
     MemoryError::Index { reason: error.to_string() }
 }
 

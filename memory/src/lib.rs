@@ -8,7 +8,8 @@
 //! | the actors | [`shard`], [`retriever`], [`registry`], [`ingest::actor`] |
 //! | files to documents | [`ingest`] |
 //! | documents to chunks, copies | [`normalize`](mod@normalize), [`chunk`], [`dedup`], [`prepare`](mod@prepare) |
-//! | what is durable | [`journal`] |
+//! | what is durable, and what of it is sealed | [`journal`] |
+//! | what it has of a person, and that it goes | [`erasure`], [`shard`] |
 //! | what is searched | [`lexical`], [`language`], [`question`] |
 //! | whether there is an answer | [`evidence`] |
 //!
@@ -19,6 +20,7 @@ pub mod config;
 pub mod context;
 pub mod dedup;
 pub mod document;
+pub mod erasure;
 pub mod error;
 pub mod evidence;
 mod front;
@@ -42,5 +44,6 @@ pub use document::{
     CollectionStats, DEFAULT_COLLECTION, DEFAULT_TENANT, Delete, DeleteReport, Document, DocumentView, Format,
     GetDocument, Metadata, Put, PutReport, PutResult, PutStatus, RawDocument, WaitFor,
 };
+pub use erasure::MemoryData;
 pub use error::MemoryError;
 pub use front::{Memory, install};

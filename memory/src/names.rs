@@ -47,12 +47,18 @@ impl ShardName {
         format!("{}:{}:0", self.tenant, self.collection)
     }
 
-    /// The folder of its index.
+    /// The folder that its indexes are in.
     #[must_use]
     pub fn folder(&self, data: &Path) -> PathBuf {
         let tenant = blake3::hash(self.tenant.as_bytes()).to_hex();
-        data.join("memory").join(&tenant[..16]).join(&self.collection).join("0").join("lexical")
+        data.join("memory").join(&tenant[..16]).join(&self.collection).join("0")
     }
+}
+
+/// Name of an index's folder. Each generation of a shard has its own, so what is of before an erasure is known by its name.
+#[must_use]
+pub fn index_name(generation: u64) -> String {
+    if generation == 0 { "lexical".to_owned() } else { format!("lexical-{generation}") }
 }
 
 fn check_tenant(name: &str) -> Result<(), MemoryError> {
@@ -108,6 +114,11 @@ mod tests {
         for bad in ["..", ".", "a/b", "", "a\\b", "A"] {
             assert_eq!(check_collection(bad).map_err(|e| e.code()), Err("bad_name"), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_index_is_named_by_its_generation() {
+        assert_eq!([0, 1, 12].map(index_name), ["lexical", "lexical-1", "lexical-12"]);
     }
 
     #[test]

@@ -4,10 +4,15 @@
 //! is derived, is on the node where the shard is, and follows it. Lost in a crash: answers under way. A write that was answered
 //! is there; one that was not may be, documents of one request each for itself.
 //!
+//! What is stored is sealed for whoever stored it. The index on the disk is not: an erasure makes it anew without their words, in
+//! another folder ([`forget`]).
+//!
 //! The mailbox only hands out work: writes go to one task that keeps their order ([`write`]), reads run beside each
 //! other on blocking threads ([`read`]), the index has a thread of its own ([`indexer`]).
 
 mod decide;
+pub mod folders;
+mod forget;
 mod gated;
 mod indexer;
 mod known;
@@ -19,6 +24,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aivillage_governance::keys::{Personal, SubjectTag};
 use aivillage_runtime::{
     Actor, ActorCx, ActorProcessingErr, ActorRef, CallError, Durability, Kind, KindOptions, Mail, MsgCx, Reply,
     TaskHandle, Village, clock,
@@ -33,7 +39,7 @@ use self::write::{Job, WriteSide};
 use crate::config::MemoryConfig;
 use crate::document::{CollectionStats, Delete, DeleteReport, DocumentView, GetDocument, Put, PutReport};
 use crate::error::MemoryError;
-use crate::journal::Journal;
+use crate::journal::{DocKey, Journal};
 use crate::metrics::MemoryMetrics;
 use crate::names::ShardName;
 use crate::prepare::PrepareLimits;
@@ -41,6 +47,8 @@ use crate::prepare::PrepareLimits;
 /// How often, and how long, a starting shard waits for a predecessor to let go of the index.
 const LOCK_TRIES: u32 = 50;
 const LOCK_WAIT: Duration = Duration::from_millis(200);
+/// What documents are kept for, as their keys name it.
+pub const PURPOSE: &str = "memory";
 /// When a writer that found the queue full may try again: about two commits of the index.
 const BUSY_RETRY_MS: u32 = 1000;
 
@@ -58,6 +66,13 @@ pub enum ShardMsg {
     /// Finds passages; the retriever's question to each shard.
     #[schemars(skip)]
     Search(SearchShard, Reply<Found>),
+    /// The documents of a person who wants to see them, some at a time: those after a place, and the place of the next.
+    #[schemars(skip)]
+    Of(SubjectTag, Option<(DocKey, u32)>, Reply<(Vec<DocumentView>, Option<(DocKey, u32)>)>),
+    /// Takes out all of a person who is erased, with the index that holds their words; tells the generation of the one that
+    /// is searched now.
+    #[schemars(skip)]
+    Forget(SubjectTag, Reply<u64>),
 }
 
 /// The behaviour; its data is [`Store`].
@@ -104,6 +119,8 @@ impl Actor for Shard {
             ShardMsg::Get(wanted, reply) => shard.read(reply, move |shard| shard.get(&wanted)),
             ShardMsg::Stats(reply) => shard.read(reply, |shard| Ok(shard.stats())),
             ShardMsg::Search(search, reply) => shard.read(reply, move |shard| Ok(shard.search(&search)?)),
+            ShardMsg::Of(subject, after, reply) => shard.read(reply, move |shard| Ok(shard.of(subject, after)?)),
+            ShardMsg::Forget(subject, reply) => shard.write(Job::Forget { subject, reply })?,
         }
         Ok(())
     }
@@ -124,6 +141,8 @@ fn refuse(body: ShardMsg, error: &MemoryError) {
         ShardMsg::Delete(_, reply) => reply.fail(error),
         ShardMsg::Stats(reply) => reply.fail(error),
         ShardMsg::Search(_, reply) => reply.fail(error),
+        ShardMsg::Of(_, _, reply) => reply.fail(error),
+        ShardMsg::Forget(_, reply) => reply.fail(error),
     }
 }
 
@@ -156,21 +175,22 @@ impl Serving {
         let village = cx.village().clone();
         let metrics = village.metrics::<MemoryMetrics>();
         let dir = village.data_dir().map(|data| name.folder(data));
-        let journal = Journal::new(cx.store().clone(), &name.key());
+        let personal = Personal::new(&village, &name.tenant, PURPOSE)?;
+        let journal = Journal::new(cx.store().clone(), &name.key()).sealed_by(personal);
+        learn_names(&village, &journal).await?;
         let policy = CommitPolicy { every: config.commit.get(), chunks: u64::from(config.commit_chunks) };
         let opened = open(&village, &journal, dir.as_ref(), policy, &metrics).await?;
-        let lexical = opened.lexical.clone();
         let limits = PrepareLimits {
             bytes: config.limits.document.bytes(),
             chunks: config.limits.chunks_per_doc as usize,
             size: config.chunk_size(),
         };
         let parts = (name.clone(), cx.clone(), journal.clone());
-        let (writing, counts) = WriteSide::new(parts, (limits, config.versions), metrics, opened);
+        let (writing, counts, index) = WriteSide::new(parts, (limits, config.versions), metrics, opened);
         let searchable = writing.searchable();
         let (jobs, inbox) = mpsc::unbounded_channel();
         let writer = village.task("memory.write", writing.run(inbox));
-        let reading = ReadSide { name, journal, lexical, dir, counts, searchable };
+        let reading = ReadSide { name, journal, index, counts, searchable };
         let queue = Semaphore::new(usize::try_from(config.limits.queue.bytes() / 1024).unwrap_or(1 << 20).max(1));
         Ok(Self {
             village,
@@ -254,17 +274,27 @@ impl Serving {
     }
 }
 
+/// Reads the key for the names of documents on a blocking thread, or makes it.
+async fn learn_names(village: &Village, journal: &Journal) -> Result<(), ActorProcessingErr> {
+    let reading = journal.clone();
+    let Some(batch) = village.blocking("memory.names", move || reading.learn_names()).await?? else { return Ok(()) };
+    journal.commit(vec![batch]).await?;
+    let reading = journal.clone();
+    village.blocking("memory.names", move || reading.learn_names()).await??;
+    Ok(())
+}
+
 /// Opens journal and index on a blocking thread; a predecessor that still ends is waited for.
 async fn open(
     village: &Village,
     journal: &Journal,
-    dir: Option<&PathBuf>,
+    folder: Option<&PathBuf>,
     policy: CommitPolicy,
     metrics: &Arc<MemoryMetrics>,
 ) -> Result<open::Opened, ActorProcessingErr> {
     for _ in 1..LOCK_TRIES {
-        let (journal, dir, metrics) = (journal.clone(), dir.cloned(), metrics.clone());
-        let work = move || open::open(&journal, dir.as_deref(), clock::unix_ms(), policy, &metrics);
+        let (journal, folder, metrics) = (journal.clone(), folder.cloned(), metrics.clone());
+        let work = move || open::open(&journal, folder.as_deref(), clock::unix_ms(), policy, &metrics);
         match village.blocking("memory.open", work).await? {
             Err(MemoryError::Index { reason }) if reason.contains("Lock") => tokio::time::sleep(LOCK_WAIT).await,
             done => return Ok(done?),

@@ -95,13 +95,19 @@ impl Has {
     }
 }
 
+/// All nodes that may have something of somebody.
+#[must_use]
+pub fn members(village: &Village) -> Vec<NodeId> {
+    match village.cluster() {
+        Some(cluster) => cluster.members().iter().map(|member| member.record.id).collect(),
+        None => vec![village.node_id()],
+    }
+}
+
 /// What every member has of what was acknowledged when this was called. Also those that are away or behind: they answer when they
 /// know, or it is an error.
 pub(super) async fn find_everywhere(village: &Village, subject: &Subject) -> Result<Vec<Has>, CallError> {
-    let nodes: Vec<NodeId> = match village.cluster() {
-        Some(cluster) => cluster.members().iter().map(|member| member.record.id).collect(),
-        None => vec![village.node_id()],
-    };
+    let nodes = members(village);
     let mut newest: Vec<u64> = Vec::new();
     for node in &nodes {
         let applied = village.ask_on::<Census, _>(*node, HERE, CensusMsg::Applied).await?;

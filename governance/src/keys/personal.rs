@@ -43,6 +43,15 @@ impl Kept {
             Self::Sealed(subject, _) => Some(*subject),
         }
     }
+
+    /// A value that is nobody's, or of a village without keys.
+    ///
+    /// # Errors
+    /// [`CryptError::NotAnEnvelope`] for a value without binary form.
+    pub fn clear<T: Serialize>(value: &T) -> Result<Self, CryptError> {
+        let plain = postcard::to_allocvec(value).map_err(|_| CryptError::NotAnEnvelope)?;
+        Ok(Self::Clear(ByteBuf::from(plain)))
+    }
 }
 
 /// Seals and opens what is kept of the subjects of a tenant for one purpose. Cheap to clone.
@@ -116,6 +125,60 @@ impl Personal {
             }
         };
         Ok(Some(postcard::from_bytes(&plain).map_err(|_| CryptError::NotAnEnvelope)?))
+    }
+
+    /// Whose data this is, if it will be sealed: none in a village without keys.
+    ///
+    /// # Errors
+    /// [`CryptError::BadName`].
+    pub fn owner(&self, subject: &str) -> Result<Option<SubjectTag>, CryptError> {
+        self.vault.as_ref().map(|_| self.tag(subject)).transpose()
+    }
+
+    /// Has the keys as they are now, also where they are not kept: none that was destroyed is used from then on.
+    ///
+    /// # Errors
+    /// As [`Vault::fetch`].
+    pub async fn refresh(&self) -> Result<(), VaultError> {
+        match &self.vault {
+            Some(vault) => vault.fetch(self.tenant).await,
+            None => Ok(()),
+        }
+    }
+
+    /// [`Personal::seal`] for a thread that may block; what is nobody's stays in the clear.
+    ///
+    /// # Errors
+    /// As [`Personal::seal`].
+    pub fn blocking_seal<T: Serialize>(
+        &self,
+        subject: Option<SubjectTag>,
+        record: &[u8],
+        value: &T,
+    ) -> Result<Kept, VaultError> {
+        let (Some(vault), Some(subject)) = (&self.vault, subject) else { return Ok(Kept::clear(value)?) };
+        let plain = Zeroizing::new(postcard::to_allocvec(value).map_err(|_| CryptError::NotAnEnvelope)?);
+        Ok(Kept::Sealed(subject, ByteBuf::from(vault.blocking_seal(&self.scope(subject), record, &plain)?)))
+    }
+
+    /// [`Personal::open`] for a thread that may block.
+    ///
+    /// # Errors
+    /// As [`Personal::open`].
+    pub fn blocking_open<T: DeserializeOwned>(&self, record: &[u8], kept: &Kept) -> Result<Option<T>, VaultError> {
+        let opened;
+        let plain: &[u8] = match kept {
+            Kept::Clear(plain) => plain,
+            Kept::Sealed(subject, envelope) => {
+                let Some(vault) = &self.vault else { return Err(CryptError::NotLoaded.into()) };
+                match vault.blocking_open(&self.scope(*subject), record, envelope) {
+                    Err(VaultError::Crypt(CryptError::Shredded { .. })) => return Ok(None),
+                    plain => opened = Zeroizing::new(plain?),
+                }
+                &opened
+            }
+        };
+        Ok(Some(postcard::from_bytes(plain).map_err(|_| CryptError::NotAnEnvelope)?))
     }
 
     fn scope(&self, subject: SubjectTag) -> Scope {

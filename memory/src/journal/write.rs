@@ -7,12 +7,16 @@
 
 use std::ops::Range;
 
+use aivillage_governance::keys::SubjectTag;
 use aivillage_runtime::store::WRITE_BYTES;
 use aivillage_runtime::{Batch, TreeId};
+use serde::Serialize;
+use serde_bytes::Bytes;
 
+use super::record::{Parts, StoredHead, StoredVersion, stored};
 use super::{
-    CHUNKS, DocKey, Entry, HEADS, Head, Journal, LOG, LOOSE, Logged, Loose, PAGE, PART, Position, TEXTS, VERSIONS,
-    Version, encode, lost, narrow,
+    CHUNKS, DocKey, Entry, HEADS, Head, Journal, LOG, LOOSE, Logged, Loose, PAGE, PART, PEOPLE, Position, SHARDS,
+    TEXTS, VERSIONS, Version, Whole, digest, encode, lost, narrow,
 };
 use crate::chunk::Chunk;
 use crate::error::MemoryError;
@@ -69,7 +73,7 @@ impl<'a> Unit<'a> {
         self.rest.push(Write { tree, key, value: Some(value) });
     }
 
-    fn remove(&mut self, tree: TreeId, key: Vec<u8>) {
+    pub(super) fn remove(&mut self, tree: TreeId, key: Vec<u8>) {
         self.rest.push(Write { tree, key, value: None });
     }
 
@@ -83,20 +87,41 @@ impl<'a> Unit<'a> {
         Ok(())
     }
 
-    /// Writes what is current of a document.
+    /// Writes what is current of a document, sealed for whose it is; gives the record's digest.
     ///
     /// # Errors
-    /// `Journal` when it has no binary form.
-    pub fn head(&mut self, doc: DocKey, head: &Head) -> Result<(), MemoryError> {
-        self.put(HEADS, self.journal.key(&[&doc.0]), encode(head)?);
+    /// `Keys` when it cannot be sealed, `Journal` when it has no binary form.
+    pub fn head(&mut self, doc: DocKey, head: &Head) -> Result<[u8; 16], MemoryError> {
+        let key = self.journal.key(&[&doc.0]);
+        let kept = self.journal.seal(head.subject, (HEADS, &key), head)?;
+        let Head { version, oldest, deleted, .. } = *head;
+        let record = stored(&StoredHead { version, oldest, deleted, kept })?;
+        let digest = digest(&record);
+        self.put(HEADS, key, record);
+        Ok(digest)
+    }
+
+    /// Notes that somebody has stored something here.
+    pub fn person(&mut self, subject: SubjectTag) {
+        self.put(PEOPLE, self.journal.person(subject), Vec::new());
+    }
+
+    /// Has all indexes of before void.
+    ///
+    /// # Errors
+    /// `Journal` when the store fails.
+    pub fn next_generation(&mut self) -> Result<(), MemoryError> {
+        let whole = self.journal.whole()?;
+        let next = Whole { generation: whole.generation + 1, ..whole };
+        self.put(SHARDS, self.journal.prefix.to_vec(), encode(&next)?);
         Ok(())
     }
 
-    /// Writes a version with its text and chunks; what does not fit into one record is written in parts. A unit has at most
-    /// one version.
+    /// Writes a version with its text and chunks, sealed for whose it is; what does not fit into one record is written in parts.
+    /// A unit has at most one version.
     ///
     /// # Errors
-    /// `Journal` when it has no binary form.
+    /// `Keys` when it cannot be sealed, `Journal` when it has no binary form.
     pub fn version(
         &mut self,
         doc: DocKey,
@@ -105,22 +130,36 @@ impl<'a> Unit<'a> {
         text: String,
         chunks: Vec<Chunk>,
     ) -> Result<(), MemoryError> {
-        let place = self.journal.key(&[&doc.0, &number.to_be_bytes()]);
+        let journal = self.journal;
+        let place = journal.key(&[&doc.0, &number.to_be_bytes()]);
         version.chunks = narrow(chunks.len());
         version.bytes = narrow(text.len());
         if text.len() <= PART && chunks.len() <= PAGE {
             version.inline = Some((text, chunks));
         } else {
-            let mut part =
-                |tree, n, value| self.parts.push(Write { tree, key: part_key(&place, n), value: Some(value) });
-            text.as_bytes().chunks(PART).zip(0..).for_each(|(text, n)| part(TEXTS, n, text.to_vec()));
-            for (page, n) in chunks.chunks(PAGE).zip(0..) {
-                part(CHUNKS, n, encode(&page)?);
+            for (text, n) in text.as_bytes().chunks(PART).zip(0..) {
+                self.part(version.subject, TEXTS, part_key(&place, n), Bytes::new(text))?;
             }
-            let (texts, chunks) = parts_of(&version);
+            for (page, n) in chunks.chunks(PAGE).zip(0..) {
+                self.part(version.subject, CHUNKS, part_key(&place, n), page)?;
+            }
+            let Parts { texts, chunks } = Parts::of(&version);
             self.draft = Some((place.clone(), Loose { texts, chunks, next: 0, end: 0 }));
         }
-        self.put(VERSIONS, place, encode(&version)?);
+        let kept = journal.seal(version.subject, (VERSIONS, &place), &version)?;
+        self.put(VERSIONS, place, stored(&StoredVersion { parts: Parts::of(&version), kept })?);
+        Ok(())
+    }
+
+    fn part<T: Serialize + ?Sized>(
+        &mut self,
+        subject: Option<SubjectTag>,
+        tree: TreeId,
+        key: Vec<u8>,
+        value: &T,
+    ) -> Result<(), MemoryError> {
+        let value = stored(&self.journal.seal(subject, (tree, &key), &value)?)?;
+        self.parts.push(Write { tree, key, value: Some(value) });
         Ok(())
     }
 
@@ -132,9 +171,9 @@ impl<'a> Unit<'a> {
         let mut keys = Vec::new();
         for number in numbers.clone() {
             // One that is not there yet is written by a unit before this one.
-            let parts = self.journal.version(doc, number)?.map(|version| parts_of(&version));
-            let few = |(texts, chunks): &(u32, u32)| keys.len() + *texts as usize + (*chunks as usize) < REMOVED;
-            let Some((texts, chunks)) = parts.filter(few) else { return self.remove_later(doc, &numbers) };
+            let few = |parts: &Parts| keys.len() + parts.texts as usize + (parts.chunks as usize) < REMOVED;
+            let parts = self.journal.parts(doc, number)?.filter(few);
+            let Some(Parts { texts, chunks }) = parts else { return self.remove_later(doc, &numbers) };
             let place = self.journal.key(&[&doc.0, &number.to_be_bytes()]);
             keys.extend((0..texts).map(|n| (TEXTS, part_key(&place, n))));
             keys.extend((0..chunks).map(|n| (CHUNKS, part_key(&place, n))));
@@ -154,11 +193,12 @@ impl<'a> Unit<'a> {
     }
 }
 
-/// Parts of the text and pages of chunks that are kept beside a version.
-fn parts_of(version: &Version) -> (u32, u32) {
-    match version.inline {
-        Some(_) => (0, 0),
-        None => (version.bytes.div_ceil(narrow(PART)), version.chunks.div_ceil(narrow(PAGE))),
+impl Parts {
+    pub(super) fn of(version: &Version) -> Self {
+        match version.inline {
+            Some(_) => Self { texts: 0, chunks: 0 },
+            None => Self { texts: version.bytes.div_ceil(narrow(PART)), chunks: version.chunks.div_ceil(narrow(PAGE)) },
+        }
     }
 }
 
@@ -269,8 +309,8 @@ pub(super) fn sweep(journal: &Journal, (doc, number): (DocKey, u32), mut loose: 
         } else if loose.next < loose.end {
             at = loose.next;
             loose.next += 1;
-            if let Some(version) = journal.version(doc, at)? {
-                (loose.texts, loose.chunks) = parts_of(&version);
+            if let Some(parts) = journal.parts(doc, at)? {
+                (loose.texts, loose.chunks) = (parts.texts, parts.chunks);
                 batch = batch.delete(VERSIONS, key(at));
             }
         } else {
@@ -284,7 +324,7 @@ pub(super) fn sweep(journal: &Journal, (doc, number): (DocKey, u32), mut loose: 
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use aivillage_runtime::store::MemoryStore;
@@ -298,7 +338,7 @@ mod tests {
     /// What a commit of a group takes.
     const MAX: usize = 256 * 1024;
 
-    fn version() -> Version {
+    pub(in crate::journal) fn version() -> Version {
         Version {
             title: None,
             url: None,
@@ -310,10 +350,11 @@ mod tests {
             chunks: 0,
             bytes: 0,
             inline: None,
+            subject: None,
         }
     }
 
-    fn head(version: u32) -> Head {
+    pub(in crate::journal) fn head(version: u32) -> Head {
         Head {
             id: "d".to_owned(),
             version,
@@ -324,6 +365,7 @@ mod tests {
             duplicate_of: None,
             signature: Vec::new(),
             language: "eng".to_owned(),
+            subject: None,
         }
     }
 
@@ -456,7 +498,7 @@ mod tests {
         let wide = |chars: usize| "\u{10ffff}".repeat(chars);
         let mut unit = Unit::new(&journal);
         let id = "i".repeat(512);
-        let head = Head { id: id.clone(), duplicate_of: Some((DOC, id)), signature: vec![0; 512], ..head(1) };
+        let head = Head { id, duplicate_of: Some(DOC), signature: vec![0; 512], ..head(1) };
         unit.head(DOC, &head).expect("encodes");
         unit.log(Position { seq: u64::MAX, chain: u64::MAX }, Entry::Put(DOC)).expect("encodes");
         let field = Some(wide(500));

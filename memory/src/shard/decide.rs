@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use aivillage_governance::keys::SubjectTag;
 use aivillage_runtime::Batch;
 
 use super::known::Known;
@@ -53,16 +54,25 @@ impl<'a> Decision<'a> {
         }
     }
 
-    /// Stores a document, or finds that it is there already.
-    pub(crate) fn put(&mut self, document: Prepared) -> Result<PutResult, MemoryError> {
-        let key = DocKey::of(&self.name.tenant, &self.name.collection, &document.id);
+    /// Stores a document as somebody's, or finds that it is there already.
+    pub(crate) fn put(&mut self, document: Prepared, subject: Option<SubjectTag>) -> Result<PutResult, MemoryError> {
+        let key = self.journal.find(self.name, &document.id)?;
         let before = self.head(key)?;
         let current = before.as_ref().filter(|head| !head.deleted);
-        if let Some(head) = current.filter(|head| head.content == document.content_digest) {
-            return Ok(result(document.id, PutStatus::Unchanged, head));
+        // What somebody else stores is theirs, too: it stays when the other one is erased.
+        let is_stored = |head: &&Head| head.content == document.content_digest && head.subject == subject;
+        if let Some(head) = current.filter(is_stored) {
+            let original = head.duplicate_of.map(|key| self.head(key)).transpose()?.flatten();
+            return Ok(result(
+                document.id,
+                PutStatus::Unchanged,
+                head.version,
+                original.map(|head| head.id).filter(|id| !id.is_empty()),
+            ));
         }
-        let duplicate_of =
+        let original =
             self.known.original(key, &document.text_digest, document.signature.as_ref(), |key| self.head(key))?;
+        let (duplicate_of, original) = original.unzip();
         let version = before.as_ref().map_or(1, |head| head.version + 1);
         let oldest = current.map_or(version, |head| (version + 1).saturating_sub(self.keep_versions).max(head.oldest));
         let head = Head {
@@ -75,20 +85,25 @@ impl<'a> Decision<'a> {
             duplicate_of,
             signature: document.signature.as_ref().map(super::super::dedup::Signature::to_bytes).unwrap_or_default(),
             language: document.tongue.code().to_owned(),
+            subject,
         };
         let status = if current.is_some() { PutStatus::Updated } else { PutStatus::Created };
-        let answer = result(document.id.clone(), status, &head);
-        let at = self.at.next(Entry::Put(key), version, &head.content);
-        let change = Change::Put(at, Box::new(indexed(key, version, &document)));
+        let answer = result(document.id.clone(), status, version, original);
         let mut unit = Unit::new(self.journal);
+        let at = self.at.next(Entry::Put(key), version, &unit.head(key, &head)?);
+        let change = Change::Put(at, Box::new(indexed(key, version, &document)));
         unit.log(at, Entry::Put(key))?;
-        unit.head(key, &head)?;
+        let newcomer = subject.filter(|subject| !self.known.people.contains(subject));
+        if let Some(subject) = newcomer {
+            unit.person(subject);
+        }
         if let Some(before) = current {
             unit.remove_versions(key, before.oldest..oldest)?;
         }
-        let (record, text, chunks) = record(document, self.now_ms);
+        let (record, text, chunks) = record(document, subject, self.now_ms);
         unit.version(key, version, record, text, chunks)?;
         self.batch.add(unit)?;
+        self.known.people.extend(newcomer);
         if let Some(before) = current {
             self.known.remove(before);
         }
@@ -107,7 +122,7 @@ impl<'a> Decision<'a> {
     pub(crate) fn delete(&mut self, ids: Vec<String>) -> Result<DeleteReport, MemoryError> {
         let mut report = DeleteReport { deleted: Vec::new(), missing: Vec::new() };
         for id in ids {
-            let key = DocKey::of(&self.name.tenant, &self.name.collection, &id);
+            let key = self.journal.find(self.name, &id)?;
             let Some(head) = self.head(key)?.filter(|head| !head.deleted) else {
                 report.missing.push(id);
                 continue;
@@ -121,10 +136,9 @@ impl<'a> Decision<'a> {
                 language: String::new(),
                 ..head.clone()
             };
-            let at = self.at.next(Entry::Delete(key), tombstone.version, &tombstone.content);
             let mut unit = Unit::new(self.journal);
+            let at = self.at.next(Entry::Delete(key), tombstone.version, &unit.head(key, &tombstone)?);
             unit.log(at, Entry::Delete(key))?;
-            unit.head(key, &tombstone)?;
             unit.remove_versions(key, head.oldest..head.version + 1)?;
             self.batch.add(unit)?;
             self.known.remove(&head);
@@ -158,12 +172,11 @@ pub(crate) struct Written {
     pub(crate) loose: bool,
 }
 
-fn result(id: String, status: PutStatus, head: &Head) -> PutResult {
-    let duplicate_of = head.duplicate_of.as_ref().map(|(_, id)| id.clone());
-    PutResult { id, status, version: Some(head.version), duplicate_of, error: None }
+fn result(id: String, status: PutStatus, version: u32, duplicate_of: Option<String>) -> PutResult {
+    PutResult { id, status, version: Some(version), duplicate_of, error: None }
 }
 
-fn record(document: Prepared, now_ms: u64) -> (Version, String, Vec<crate::chunk::Chunk>) {
+fn record(document: Prepared, subject: Option<SubjectTag>, now_ms: u64) -> (Version, String, Vec<crate::chunk::Chunk>) {
     let version = Version {
         title: document.title,
         url: document.url,
@@ -175,6 +188,7 @@ fn record(document: Prepared, now_ms: u64) -> (Version, String, Vec<crate::chunk
         chunks: 0,
         bytes: 0,
         inline: None,
+        subject,
     };
     (version, document.text, document.chunks)
 }

@@ -25,6 +25,8 @@ pub(crate) enum IndexOp {
     Delete(Position, DocKey),
     /// It has been handed everything up to here.
     Seen(Position),
+    /// Go on with another index, which holds nothing yet.
+    Renew(Box<Writer>),
     /// Make everything so far searchable now, and tell when it is.
     Flush(Option<Sender<()>>),
 }
@@ -132,6 +134,11 @@ impl Work {
                 self.seen(at);
             }
             IndexOp::Seen(at) => self.seen(at),
+            IndexOp::Renew(writer) => {
+                // Until its merges have ended the old one writes files.
+                std::mem::replace(&mut self.writer, *writer).close()?;
+                (self.at, self.chunks, self.since) = (Position::default(), 0, None);
+            }
             IndexOp::Flush(done) => {
                 self.commit()?;
                 if let Some(done) = done {
@@ -156,7 +163,8 @@ impl Work {
             self.writer.commit(self.at)?;
             self.chunks = 0;
             self.metrics.commits.inc();
-            self.tell.send_replace(self.at.seq);
+            // An index that is made anew begins before what was searchable already, in another one.
+            self.tell.send_if_modified(|seen| std::mem::replace(seen, self.at.seq.max(*seen)) < self.at.seq);
         }
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! What a shard knows of its documents without asking the store: which texts are there, and how many.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use aivillage_governance::keys::SubjectTag;
 
 use crate::dedup::{Lsh, NEAR, Signature};
 use crate::error::MemoryError;
@@ -16,6 +18,8 @@ pub(crate) struct Known {
     pub(crate) live: u64,
     pub(crate) duplicates: u64,
     pub(crate) languages: BTreeMap<String, u64>,
+    /// Of whom the journal knows that they have stored something, as far as this activation does.
+    pub(crate) people: HashSet<SubjectTag>,
 }
 
 impl Known {

@@ -4,9 +4,10 @@
 //! the journal never kept. So it is used only if its position is one of the journal's history from which the log holds
 //! everything that follows.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::folders::remove_outdated;
 use super::indexer::{CommitPolicy, IndexOp, Indexer};
 use super::known::Known;
 use crate::error::MemoryError;
@@ -15,6 +16,7 @@ use crate::language::Tongue;
 use crate::lexical::writer::Writer;
 use crate::lexical::{IndexedChunk, IndexedDocument, Lexical};
 use crate::metrics::MemoryMetrics;
+use crate::names::index_name;
 
 /// An opened shard.
 #[derive(Debug)]
@@ -25,17 +27,23 @@ pub(crate) struct Opened {
     pub(crate) log: LogRange,
     /// The journal holds something that has to be swept.
     pub(crate) loose: bool,
+    /// The folder that the indexes are in, that of this one, and which it is.
+    pub(crate) folder: Option<PathBuf>,
+    pub(crate) dir: Option<PathBuf>,
+    pub(crate) generation: u64,
 }
 
 /// Opens index and journal; blocking, and long when an index has to be rebuilt. A search finds everything then.
 pub(crate) fn open(
     journal: &Journal,
-    dir: Option<&Path>,
+    folder: Option<&Path>,
     now_ms: u64,
     policy: CommitPolicy,
     metrics: &Arc<MemoryMetrics>,
 ) -> Result<Opened, MemoryError> {
-    let mut opened = Lexical::open(dir, now_ms)?;
+    let generation = journal.whole()?.generation;
+    let dir = folder.map(|folder| folder.join(index_name(generation)));
+    let mut opened = Lexical::open(dir.as_deref(), now_ms)?;
     // Before the journal is read: a predecessor on this node that still holds the index may still write.
     let mut writer = Writer::new(&opened.lexical)?;
     let known = Known::load(journal)?;
@@ -47,7 +55,7 @@ pub(crate) fn open(
     let fresh = opened.applied.is_none() && empty;
     if !usable && !fresh {
         drop((writer, opened));
-        opened = Lexical::renew(dir, now_ms)?;
+        opened = Lexical::renew(dir.as_deref(), now_ms)?;
         writer = Writer::new(&opened.lexical)?;
     }
     let indexer = Indexer::start(writer, if usable { start } else { Position::default() }, policy, metrics.clone())?;
@@ -60,7 +68,14 @@ pub(crate) fn open(
     if !indexer.flush() {
         return Err(MemoryError::Index { reason: "the index thread ended while it caught up".to_owned() });
     }
-    Ok(Opened { lexical: opened.lexical, indexer, known, log, loose: journal.is_loose()? })
+    if let Some(folder) = folder
+        && let Err(error) = remove_outdated(folder, Some(generation))
+    {
+        // The next erasure finds them.
+        tracing::error!(%error, "indexes of before an erasure cannot be removed");
+    }
+    let (loose, folder) = (journal.is_loose()?, folder.map(Path::to_owned));
+    Ok(Opened { lexical: opened.lexical, indexer, known, log, loose, folder, dir, generation })
 }
 
 /// Hands the index what it has not seen.
@@ -81,7 +96,7 @@ pub(super) fn replay(journal: &Journal, after: u64, indexer: &Indexer) -> Result
 }
 
 /// Hands the index everything. Only the last step says that it is complete: a crash before it means another rebuild.
-fn rebuild(journal: &Journal, at: Position, documents: u64, indexer: &Indexer) -> Result<(), MemoryError> {
+pub(super) fn rebuild(journal: &Journal, at: Position, documents: u64, indexer: &Indexer) -> Result<(), MemoryError> {
     tracing::warn!(documents, "index is made anew from the journal");
     journal.for_each_head(|key, head| {
         if !head.deleted {
@@ -166,7 +181,7 @@ mod tests {
                 for id in ids {
                     let text = format!("Note number{id} is all about {word} and says nothing else.");
                     let document = Document { id: Some(format!("d{id}")), text, ..Document::default() };
-                    decision.put(prepare(document, LIMITS).expect("fine")).expect("stored");
+                    decision.put(prepare(document, LIMITS).expect("fine"), None).expect("stored");
                 }
             })
             .await
@@ -193,7 +208,7 @@ mod tests {
 
         fn opened(&self, metrics: &Arc<MemoryMetrics>) -> Opened {
             let policy = CommitPolicy { every: Duration::from_millis(1), chunks: 1000 };
-            open(&self.journal, Some(&self.dir.path().join("lexical")), 7, policy, metrics).expect("opens")
+            open(&self.journal, Some(self.dir.path()), 7, policy, metrics).expect("opens")
         }
     }
 
@@ -271,6 +286,22 @@ mod tests {
             assert_eq!(world.open("towers"), (false, ids(20..20 + later)));
             assert_eq!(world.open("wells"), (false, ids(0..3)));
         }
+    }
+
+    #[tokio::test]
+    async fn an_index_of_before_an_erasure_is_never_opened_again() {
+        let world = World::new();
+        world.put(0..6, "wells").await;
+        world.open("wells");
+        std::fs::create_dir(world.dir.path().join("lexical.damaged-3")).expect("made");
+        // The process ends here.
+        let nobody = aivillage_governance::keys::TenantId::of("t");
+        let nobody = aivillage_governance::keys::SubjectTag::of(nobody, "ada").expect("valid");
+        world.journal.commit(world.journal.forget(nobody).expect("reads")).await.expect("commits");
+        assert_eq!(world.open("wells"), (false, ids(0..6)), "made of the log");
+        let left: Vec<_> = std::fs::read_dir(world.dir.path()).expect("listing").collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+        assert!(world.dir.path().join("lexical-1").exists());
     }
 
     #[tokio::test]

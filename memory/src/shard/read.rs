@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use aivillage_governance::keys::SubjectTag;
 use aivillage_runtime::CallError;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,14 @@ use crate::question::Question;
 
 /// Hits that are looked at for one that is returned: some belong to versions that are no longer current.
 const SURPLUS: usize = 8;
+
+/// About how much text one page of a person's documents has, bytes.
+const PAGE_BYTES: usize = 256 * 1024;
+
+/// Where a person's documents are gone on with; none at the beginning, and at the end.
+pub(crate) type Place = Option<(DocKey, u32)>;
+/// Some of a person's documents, and where the rest is.
+pub(crate) type Page = (Vec<DocumentView>, Place);
 
 /// A search in one shard.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -92,13 +101,19 @@ impl Counts {
     }
 }
 
+/// The index of the shard on this node; another one once somebody was erased.
+#[derive(Debug, Clone)]
+pub(crate) struct IndexHere {
+    pub(crate) lexical: Lexical,
+    pub(crate) dir: Option<PathBuf>,
+}
+
 /// What reading needs; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct ReadSide {
     pub(crate) name: ShardName,
     pub(crate) journal: Journal,
-    pub(crate) lexical: Lexical,
-    pub(crate) dir: Option<PathBuf>,
+    pub(crate) index: watch::Receiver<IndexHere>,
     pub(crate) counts: watch::Receiver<Counts>,
     pub(crate) searchable: watch::Receiver<u64>,
 }
@@ -106,7 +121,7 @@ pub(crate) struct ReadSide {
 impl ReadSide {
     /// A stored document.
     pub(crate) fn get(&self, wanted: &GetDocument) -> Result<DocumentView, CallError> {
-        let key = DocKey::of(&self.name.tenant, &self.name.collection, &wanted.id);
+        let key = self.journal.find(&self.name, &wanted.id)?;
         let missing = |what: String| MemoryError::NotFound { what, collection: self.name.collection.clone() };
         let head = self.journal.head(key)?.filter(|head| !head.deleted);
         let head = head.ok_or_else(|| missing(format!("document `{}`", wanted.id)))?;
@@ -115,8 +130,55 @@ impl ReadSide {
         let kept = (head.oldest..=head.version).contains(&number);
         let version = if kept { self.journal.version(key, number)? } else { None };
         let version = version.ok_or_else(|| missing(format!("version {number} of `{}`", wanted.id)))?;
-        let text = self.journal.text(key, number, &version)?;
-        Ok(view(&self.name.collection, head, number, version, text))
+        Ok(self.view(key, head, number, version)?)
+    }
+
+    /// A version of a document, for whoever asked for it.
+    fn view(&self, key: DocKey, head: Head, number: u32, version: Version) -> Result<DocumentView, MemoryError> {
+        let mut versions = Vec::new();
+        for number in head.oldest..=head.version {
+            // One whose author was erased is missing.
+            if self.journal.has_version(key, number)? {
+                versions.push(number);
+            }
+        }
+        Ok(DocumentView {
+            collection: self.name.collection.clone(),
+            id: head.id,
+            version: number,
+            versions,
+            text: self.journal.text(key, number, &version)?,
+            title: version.title,
+            format: version.format,
+            url: version.url,
+            source: version.source,
+            metadata: serde_json::from_str(&version.metadata).unwrap_or_default(),
+            language: version.language,
+            duplicate_of: self.id_of(head.duplicate_of)?,
+            stored_ms: version.stored_ms,
+            chunks: version.chunks,
+        })
+    }
+
+    /// Id of the document that another one repeats; none if its author was erased.
+    fn id_of(&self, original: Option<DocKey>) -> Result<Option<String>, MemoryError> {
+        let head = original.map(|key| self.journal.head(key)).transpose()?.flatten();
+        Ok(head.map(|head| head.id).filter(|id| !id.is_empty()))
+    }
+
+    /// The next versions that are a person's, after a place.
+    pub(crate) fn of(&self, subject: SubjectTag, mut after: Place) -> Result<Page, MemoryError> {
+        let (mut views, mut bytes) = (Vec::new(), 0);
+        while bytes < PAGE_BYTES {
+            after = self.journal.version_of(subject, after)?;
+            let Some((key, number)) = after else { break };
+            let (head, version) = (self.journal.head(key)?, self.journal.version(key, number)?);
+            let (Some(head), Some(version)) = (head, version) else { continue };
+            let view = self.view(key, head, number, version)?;
+            bytes += view.text.len() + view.metadata.len();
+            views.push(view);
+        }
+        Ok((views, after))
     }
 
     /// Numbers of the collection.
@@ -125,27 +187,28 @@ impl ReadSide {
         CollectionStats {
             collection: self.name.collection.clone(),
             documents: counts.documents,
-            chunks: self.lexical.chunks(),
+            chunks: self.index.borrow().lexical.chunks(),
             duplicates: counts.duplicates,
             journal_seq: counts.journal_seq,
             searchable_seq: *self.searchable.borrow(),
-            index_bytes: self.dir.as_deref().map_or(0, folder_bytes),
+            index_bytes: self.index.borrow().dir.as_deref().map_or(0, folder_bytes),
             languages: counts.languages,
         }
     }
 
     /// The best passages. Documents deleted or replaced since the last commit of the index are left out.
     pub(crate) fn search(&self, search: &SearchShard) -> Result<Found, MemoryError> {
-        let plan = Plan::new(&self.lexical, &search.question);
+        let lexical = self.index.borrow().lexical.clone();
+        let plan = Plan::new(&lexical, &search.question);
         let mut passages = Vec::with_capacity(search.limit);
-        for hit in plan.search(&self.lexical, search.limit + SURPLUS)? {
+        for hit in plan.search(&lexical, search.limit + SURPLUS)? {
             if passages.len() == search.limit {
                 break;
             }
             passages.extend(self.passage(hit)?);
         }
         let score_max = plan.score_max();
-        Ok(Found { sought: plan.sought, chunks: self.lexical.chunks(), score_max, passages })
+        Ok(Found { sought: plan.sought, chunks: lexical.chunks(), score_max, passages })
     }
 
     fn passage(&self, hit: Hit) -> Result<Option<FoundPassage>, MemoryError> {
@@ -157,7 +220,7 @@ impl ReadSide {
         let (chunk, text) = self.journal.chunk(hit.key, hit.version, &version, hit.ordinal)?;
         Ok(Some(FoundPassage {
             doc: head.id,
-            duplicate_of: head.duplicate_of.map(|(_, id)| id),
+            duplicate_of: self.id_of(head.duplicate_of)?,
             version: hit.version,
             ordinal: hit.ordinal,
             title: version.title,
@@ -171,25 +234,6 @@ impl ReadSide {
             score: hit.score,
             covered: hit.covered,
         }))
-    }
-}
-
-fn view(collection: &str, head: Head, number: u32, version: Version, text: String) -> DocumentView {
-    DocumentView {
-        collection: collection.to_owned(),
-        id: head.id,
-        version: number,
-        versions: (head.oldest..=head.version).collect(),
-        title: version.title,
-        text,
-        format: version.format,
-        url: version.url,
-        source: version.source,
-        metadata: serde_json::from_str(&version.metadata).unwrap_or_default(),
-        language: version.language,
-        duplicate_of: head.duplicate_of.map(|(_, id)| id),
-        stored_ms: version.stored_ms,
-        chunks: version.chunks,
     }
 }
 

@@ -6,9 +6,11 @@
 //! After a failed commit nobody knows what is stored: the next thing is to find out ([`WriteSide::settle`]), and until that
 //! succeeds writes fail as it does. A commit that another node has fenced never succeeds again, so the shard ends.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aivillage_governance::keys::{Personal, SubjectTag};
 use aivillage_runtime::{ActorCx, AppError, Batch, CallError, MsgCx, Reply, Village, clock};
 use futures::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
@@ -18,7 +20,7 @@ use super::gated;
 use super::indexer::{IndexOp, Indexer};
 use super::known::Known;
 use super::open::Opened;
-use super::read::Counts;
+use super::read::{Counts, IndexHere};
 use crate::document::{Delete, DeleteReport, Document, PutReport, PutResult, PutStatus, WaitFor};
 use crate::error::MemoryError;
 use crate::journal::{Journal, LogRange};
@@ -46,12 +48,15 @@ const SETTLE: Duration = Duration::from_secs(1);
 pub(crate) enum Job {
     Put { documents: Vec<Document>, cx: MsgCx, wait: WaitFor, permit: OwnedSemaphorePermit, reply: Reply<PutReport> },
     Delete { delete: Delete, reply: Reply<DeleteReport> },
+    Forget { subject: SubjectTag, reply: Reply<u64> },
 }
 
 /// A write whose documents have been looked at.
 enum Ready {
     Put {
         documents: Vec<Result<Prepared, (String, MemoryError)>>,
+        /// Whose they are.
+        subject: Option<SubjectTag>,
         wait: WaitFor,
         permit: Arc<OwnedSemaphorePermit>,
         reply: Reply<PutReport>,
@@ -61,6 +66,7 @@ enum Ready {
         delete: Delete,
         reply: Reply<DeleteReport>,
     },
+    Forget(SubjectTag, Reply<u64>),
 }
 
 impl Ready {
@@ -68,6 +74,7 @@ impl Ready {
         match self {
             Self::Put { reply, .. } => reply.fail(error),
             Self::Delete { reply, .. } => reply.fail(error),
+            Self::Forget(_, reply) => reply.fail(error),
         }
     }
 }
@@ -123,9 +130,13 @@ pub(crate) struct WriteSide {
     pub(crate) keep_versions: u32,
     pub(crate) metrics: Arc<MemoryMetrics>,
     pub(crate) counts: watch::Sender<Counts>,
-    known: Known,
-    indexer: Indexer,
-    log: LogRange,
+    pub(crate) index: watch::Sender<IndexHere>,
+    /// The folder that the indexes are in, and which of them it is.
+    pub(crate) folder: Option<PathBuf>,
+    pub(crate) generation: u64,
+    pub(crate) known: Known,
+    pub(crate) indexer: Indexer,
+    pub(crate) log: LogRange,
     /// A commit has failed, and it is not known what is stored.
     unsettled: bool,
     /// The journal holds something that has to be swept.
@@ -147,9 +158,10 @@ impl WriteSide {
         (limits, keep_versions): (PrepareLimits, u32),
         metrics: Arc<MemoryMetrics>,
         opened: Opened,
-    ) -> (Self, watch::Receiver<Counts>) {
-        let Opened { indexer, known, log, loose, .. } = opened;
+    ) -> (Self, watch::Receiver<Counts>, watch::Receiver<IndexHere>) {
+        let Opened { lexical, indexer, known, log, loose, folder, dir, generation } = opened;
         let (counts, seen) = watch::channel(Counts::of(&known, log.last.seq));
+        let (index, searched) = watch::channel(IndexHere { lexical, dir });
         (
             Self {
                 name,
@@ -160,6 +172,9 @@ impl WriteSide {
                 keep_versions,
                 metrics,
                 counts,
+                index,
+                folder,
+                generation,
                 known,
                 indexer,
                 log,
@@ -168,6 +183,7 @@ impl WriteSide {
                 registered: false,
             },
             seen,
+            searched,
         )
     }
 
@@ -181,7 +197,9 @@ impl WriteSide {
         let (village, limits) = (self.village.clone(), self.limits);
         let tenant: Arc<str> = self.name.tenant.as_str().into();
         let jobs = futures::stream::poll_fn(move |cx| inbox.poll_recv(cx));
-        let ready = jobs.map(move |job| ready(village.clone(), tenant.clone(), limits, job)).buffered(AHEAD);
+        let journal = self.journal.clone();
+        let ready =
+            jobs.map(move |job| ready((village.clone(), journal.clone()), tenant.clone(), limits, job)).buffered(AHEAD);
         let mut ready = std::pin::pin!(ready.filter_map(std::future::ready).ready_chunks(TOGETHER));
         loop {
             let next = async {
@@ -192,7 +210,7 @@ impl WriteSide {
                 tokio::time::timeout(SETTLE, ready.next()).await.unwrap_or(Some(Vec::new()))
             };
             let Some(jobs) = next.await else { break };
-            match self.step(jobs).await {
+            match self.all(jobs).await {
                 Some(next) => self = next,
                 None => return,
             }
@@ -201,6 +219,24 @@ impl WriteSide {
             // A panic of the thread has been printed; the journal has everything.
             drop(self.village.blocking("memory.close", move || thread.join()).await);
         }
+    }
+
+    /// Writes, and after that erasures: what they take out goes whenever it was written.
+    async fn all(mut self, jobs: Vec<Ready>) -> Option<Self> {
+        let (mut writes, mut erased) = (Vec::with_capacity(jobs.len()), Vec::new());
+        for job in jobs {
+            match job {
+                Ready::Forget(subject, reply) => erased.push((subject, reply)),
+                write => writes.push(write),
+            }
+        }
+        self = self.step(writes).await?;
+        for (subject, reply) in erased {
+            let forgotten;
+            (self, forgotten) = self.forget(subject).await?;
+            reply.complete(forgotten);
+        }
+        Some(self)
     }
 
     /// Decides, commits, answers, indexes. `None` when the shard has to start again.
@@ -245,7 +281,7 @@ impl WriteSide {
         self.settle().await.map(|(side, _)| side)
     }
 
-    async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static>(
         mut self,
         name: &'static str,
         work: impl FnOnce(&mut Self) -> T + Send + 'static,
@@ -256,6 +292,19 @@ impl WriteSide {
             (self, done)
         });
         working.await.ok()
+    }
+
+    /// Makes batches durable that nobody waits for; what they leave is swept.
+    pub(super) async fn commit_all(&mut self, batches: Vec<Batch>) -> Result<(), CallError> {
+        let committed = self.commit(batches).await;
+        self.unsettled |= committed.is_err();
+        self.loose = true;
+        committed
+    }
+
+    /// Has the shard start again with the next message.
+    pub(super) fn end(&self) {
+        self.cx.passivate();
     }
 
     /// Makes batches durable; the collection's name first, so that nothing is stored where nobody looks.
@@ -270,12 +319,12 @@ impl WriteSide {
 
     /// Finds out what is stored if that is not known, and removes from the journal what has to go. `None` when the shard has
     /// to start again.
-    async fn settle(mut self) -> Option<(Self, Result<(), CallError>)> {
+    pub(super) async fn settle(mut self) -> Option<(Self, Result<(), CallError>)> {
         if self.unsettled {
             if let Err(error) = self.journal.settle().await {
                 if matches!(error, CallError::Moved { .. }) {
                     // Another activation writes now. This one must not stay, should its messages still come here.
-                    self.cx.passivate();
+                    self.end();
                 }
                 return Some((self, Err(error)));
             }
@@ -322,8 +371,9 @@ impl WriteSide {
         let mut answers = Vec::with_capacity(jobs.len());
         for job in jobs {
             match job {
-                Ready::Put { documents, wait, permit, reply, arrived } => {
-                    let results = documents.into_iter().map(|document| put(&mut decision, document, &self.metrics));
+                Ready::Put { documents, subject, wait, permit, reply, arrived } => {
+                    let put = |document| put(&mut decision, document, subject, &self.metrics);
+                    let results = documents.into_iter().map(put);
                     answers.push(Answer::Put {
                         report: PutReport { results: results.collect() },
                         wait,
@@ -339,6 +389,7 @@ impl WriteSide {
                     }
                     Err(error) => reply.fail(error),
                 },
+                Ready::Forget(_, reply) => reply.fail(CallError::NoReply),
             }
         }
         let written = decision.changes.len() as u64;
@@ -390,13 +441,21 @@ impl Answer {
 
 /// Lets the documents of a write pass the gate, and prepares them on a thread of their own; `None` when there is nothing to do:
 /// none of them passes, or the node is going down.
-async fn ready(village: Village, tenant: Arc<str>, limits: PrepareLimits, job: Job) -> Option<Ready> {
+async fn ready(
+    (village, journal): (Village, Journal),
+    tenant: Arc<str>,
+    limits: PrepareLimits,
+    job: Job,
+) -> Option<Ready> {
     let arrived = Instant::now();
     match job {
+        Job::Forget { subject, reply } => Some(Ready::Forget(subject, reply)),
         Job::Delete { delete, reply } => Some(Ready::Delete { delete, reply }),
         Job::Put { documents, cx, wait, permit, reply } => {
-            let admitted = match gated::admit(&village, &tenant, &cx, documents).await {
-                Ok(admitted) => admitted,
+            let owner = journal.owner(Personal::subject_of(&cx)).map_err(CallError::from);
+            let admitted = gated::admit(&village, &tenant, &cx, documents).await;
+            let (subject, admitted) = match owner.and_then(|owner| Ok((owner, admitted?))) {
+                Ok(ready) => ready,
                 Err(error) => {
                     reply.fail(error);
                     return None;
@@ -407,7 +466,7 @@ async fn ready(village: Village, tenant: Arc<str>, limits: PrepareLimits, job: J
                 admitted.into_iter().map(prepare).collect()
             });
             if let Ok(documents) = prepared.await {
-                Some(Ready::Put { documents, wait, permit: Arc::new(permit), reply, arrived })
+                Some(Ready::Put { documents, subject, wait, permit: Arc::new(permit), reply, arrived })
             } else {
                 reply.fail(CallError::Draining);
                 None
@@ -429,11 +488,12 @@ fn guarded(document: Document, limits: PrepareLimits) -> Result<Prepared, (Strin
 fn put(
     decision: &mut Decision<'_>,
     document: Result<Prepared, (String, MemoryError)>,
+    subject: Option<SubjectTag>,
     metrics: &MemoryMetrics,
 ) -> PutResult {
     let outcome = document.and_then(|document| {
         let id = document.id.clone();
-        decision.put(document).map_err(|error| (id, error))
+        decision.put(document, subject).map_err(|error| (id, error))
     });
     match outcome {
         Ok(result) => {

@@ -21,7 +21,7 @@ fn many(range: std::ops::Range<usize>) -> Vec<Document> {
 }
 
 fn index_folder(dir: &Path) -> PathBuf {
-    ShardName::new("local", "main").expect("valid").folder(dir)
+    ShardName::new("local", "main").expect("valid").folder(dir).join("lexical")
 }
 
 async fn check_all(village: &Village, count: usize) {

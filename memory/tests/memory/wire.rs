@@ -1,12 +1,15 @@
 //! Every message and every answer is the same after it went to another node.
 
+use aivillage_governance::keys::{SubjectTag, TenantId};
 use aivillage_memory::context::{AnswerCandidate, Contradiction};
 use aivillage_memory::document::PutError;
 use aivillage_memory::ingest::{Ingest, IngestMsg};
+use aivillage_memory::journal::DocKey;
 use aivillage_memory::lexical::search::Sought;
 use aivillage_memory::question::Question;
 use aivillage_memory::registry::{Registry, RegistryMsg};
 use aivillage_memory::retriever::{Retriever, RetrieverMsg};
+use aivillage_memory::shard::folders::{Folders, FoldersMsg};
 use aivillage_memory::shard::read::{Found, FoundPassage, SearchShard};
 use aivillage_memory::shard::{Shard, ShardMsg};
 use aivillage_memory::{
@@ -114,6 +117,27 @@ fn messages_of_a_shard() {
     let found =
         || Found { sought: vec![sought.clone()], chunks: 1, score_max: 0.5, passages: vec![passage.clone(); 2] };
     check!(Shard, ShardMsg::Search, search(), found());
+    let subject = SubjectTag::of(TenantId::of("t"), "ada").expect("a name");
+    check!(Shard, ShardMsg::Forget, subject, 7);
+    let place = Some((DocKey([1; 16]), 2));
+    let open = |body| match body {
+        ShardMsg::Of(of, after, reply) => {
+            assert_eq!((of, after), (subject, place));
+            reply
+        }
+        other => panic!("{other:?}"),
+    };
+    let page = || (vec![view()], place);
+    assert_eq!(asked::<Shard, _>(|reply| ShardMsg::Of(subject, place, reply), open, page()), Ok(page()));
+}
+
+#[test]
+fn messages_of_the_folders() {
+    let open = |FoldersMsg::Clear(shard, generation, reply)| {
+        assert_eq!((shard.as_str(), generation), ("t:c:0", 9));
+        reply
+    };
+    assert_eq!(asked::<Folders, _>(|reply| FoldersMsg::Clear("t:c:0".into(), 9, reply), open, ()), Ok(()));
 }
 
 #[test]

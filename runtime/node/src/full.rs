@@ -3,7 +3,7 @@
 use aivillage_actors::{Agents, Answer, AskRequest, ConversationData, NoteData, SpecError};
 use aivillage_edge::{AnswerData, JobData};
 use aivillage_governance::{Governance, InstallError};
-use aivillage_memory::Memory;
+use aivillage_memory::{Memory, MemoryData};
 use aivillage_runtime::{CallError, Village, VillageBuilder};
 
 /// The tenant of a village that runs for one person.
@@ -38,6 +38,7 @@ pub fn governed(builder: VillageBuilder) -> Result<(VillageBuilder, Governance),
     governance.owners.add(NoteData);
     governance.owners.add(AnswerData);
     governance.owners.add(JobData);
+    governance.owners.add(MemoryData);
     let builder = aivillage_edge::install(aivillage_actors::install(aivillage_memory::install(builder))?);
     Ok((builder, governance))
 }

@@ -152,6 +152,48 @@ impl Vault {
         Ok(self.addr(scope.tenant).query(ask).await??.into_vec())
     }
 
+    /// Has the keys of a tenant in this process as they are now, also where neither its vault nor a copy of it is.
+    ///
+    /// # Errors
+    /// When the vault cannot be asked, or its keys do not open here.
+    pub async fn fetch(&self, tenant: TenantId) -> Result<(), VaultError> {
+        let ring = self.addr(tenant).call().repeatable().ask(KeyVaultMsg::Ring).await?;
+        Ok(self.handle.publish(&ring)?)
+    }
+
+    /// [`Vault::seal`] for a thread that may block. Where the keys are not in this process they are fetched, so that many values
+    /// in a row cost one message.
+    ///
+    /// # Errors
+    /// As [`Vault::seal`].
+    pub fn blocking_seal(&self, scope: &Scope, record: &[u8], plain: &[u8]) -> Result<Vec<u8>, VaultError> {
+        let runtime = tokio::runtime::Handle::current();
+        let is_missing = |error: &CryptError| matches!(error, CryptError::NoKey | CryptError::NotLoaded);
+        match self.handle.seal(scope, record, plain) {
+            Err(error) if is_missing(&error) || matches!(error, CryptError::Exhausted { .. }) => {}
+            sealed => return Ok(sealed?),
+        }
+        runtime.block_on(self.prepare(scope))?;
+        match self.handle.seal(scope, record, plain) {
+            Err(error) if is_missing(&error) => runtime.block_on(self.fetch(scope.tenant))?,
+            sealed => return Ok(sealed?),
+        }
+        Ok(self.handle.seal(scope, record, plain)?)
+    }
+
+    /// [`Vault::open`] for a thread that may block. Where the keys are not in this process they are fetched.
+    ///
+    /// # Errors
+    /// As [`Vault::open`].
+    pub fn blocking_open(&self, scope: &Scope, record: &[u8], sealed: &[u8]) -> Result<Vec<u8>, VaultError> {
+        match self.handle.open(scope, record, sealed) {
+            Err(CryptError::NotLoaded | CryptError::UnknownKey { .. }) => {}
+            opened => return Ok(opened?),
+        }
+        tokio::runtime::Handle::current().block_on(self.fetch(scope.tenant))?;
+        Ok(self.handle.open(scope, record, sealed)?)
+    }
+
     /// Makes a new key for a scope; what older ones sealed still opens.
     ///
     /// # Errors

@@ -57,8 +57,7 @@ impl Shard {
     /// Completes once this node's copy, if it has one, has applied the entry `until`, and its replica views show it.
     pub(crate) async fn shows(&self, me: NodeId, until: u64) {
         if let Some(group) = &self.group {
-            let is_ours = |status: &Status| status.voters.contains(&me) || status.learners.contains(&me);
-            let behind = |status: &Status| is_ours(status) && status.applied.unwrap_or(0) < until;
+            let behind = |status: &Status| has_copy(status, me) && status.applied.unwrap_or(0) < until;
             group.watch().wait_for(|status| !behind(status)).await;
         }
         self.feeds.shown().await;
@@ -66,12 +65,9 @@ impl Shard {
 
     /// This node's copy, to be read only; none where it has none, or one that is not kept up any more.
     pub(crate) fn copy(&self, me: NodeId) -> Option<ReadOnly> {
-        let status = self.group.as_ref().map(Group::status);
         // Without voters the group is not founded yet, and this node's is the only copy.
-        let is_left = |status: &Status| {
-            !(status.voters.is_empty() || status.voters.contains(&me) || status.learners.contains(&me))
-        };
-        (!status.is_some_and(|status| is_left(&status))).then(|| ReadOnly(self.state.clone()))
+        let is_here = |status: &Status| status.voters.is_empty() || has_copy(status, me);
+        self.group.as_ref().is_none_or(|group| is_here(&group.status())).then(|| ReadOnly(self.state.clone()))
     }
 
     /// Ends direct commits, those under way included: the group is about to be founded.
@@ -125,6 +121,10 @@ impl Shard {
             Err(ProposeError::Stopped) => Err(StoreError::Closed),
         }
     }
+}
+
+fn has_copy(status: &Status, node: NodeId) -> bool {
+    status.voters.contains(&node) || status.learners.contains(&node)
 }
 
 /// Asks for the end of an activation.
