@@ -341,6 +341,32 @@ pub(crate) fn rfc3339(ms: u64) -> String {
 }
 
 impl Case {
+    /// A case that begins, about a text that is not said yet.
+    pub(super) fn about(sender: Sender, judged: Judged, terms: Terms, opened_ms: u64) -> Self {
+        Self {
+            sender,
+            stage: Stage::UserInput,
+            tier: Tier::Bronze,
+            judged,
+            terms,
+            restriction: Restriction::NONE,
+            excerpt: String::new(),
+            content: None,
+            opened_ms,
+            repeats: 0,
+            phase: Phase::Open,
+            deadline_ms: 0,
+            appeal: None,
+            rereview: None,
+            seed: String::new(),
+            pool: String::new(),
+            jurors: Vec::new(),
+            votes: Vec::new(),
+            is_timed_out: false,
+            ended_ms: None,
+        }
+    }
+
     /// Whether somebody sits on the jury.
     #[must_use]
     pub fn is_juror(&self, tenant: &str, subject: &str) -> bool {
