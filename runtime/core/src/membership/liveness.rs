@@ -180,6 +180,11 @@ impl Lease {
         moved.then(|| *self.until.insert(until))
     }
 
+    /// When the beat was sent that a lease until then came of.
+    pub(crate) fn begun(&self, until: u64) -> u64 {
+        until.saturating_sub(self.length_ms)
+    }
+
     /// Whether the node may act at `now`; asked before every message, since a process may have been stopped for a
     /// while.
     pub(crate) fn holds(&self, now: u64) -> bool {

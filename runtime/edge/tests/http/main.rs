@@ -20,3 +20,4 @@ mod moderation;
 mod nodes;
 mod policy;
 mod robustness;
+mod streams;
