@@ -1,8 +1,9 @@
 //! `[governance]` of `cluster.toml`.
 
 use std::path::Path;
+use std::time::Duration;
 
-use aivillage_runtime::config::ConfigError;
+use aivillage_runtime::config::{ConfigError, Period};
 use serde::{Deserialize, Serialize};
 
 use crate::constitution::chain::RootKeys;
@@ -14,6 +15,9 @@ use crate::ledger::LedgerConfig;
 use crate::moderation::ModeratorConfig;
 use crate::policy::PolicyConfig;
 use crate::tlog::TlogConfig;
+
+/// A node hears of its cluster about twice a second; less than this would refuse for a beat that was late.
+const STALE_AFTER_MIN: Duration = Duration::from_secs(2);
 
 /// What stands for the program's own files where a folder may be named.
 pub const EMBEDDED: &str = "embedded";
@@ -32,6 +36,8 @@ pub struct GovernanceConfig {
     pub root_keys: Vec<String>,
     /// How many of them must have.
     pub root_threshold: usize,
+    /// How long a node goes by its copies of accounts and policies without hearing that they are current.
+    pub stale_after: Period,
     /// `[governance.identity]`
     pub identity: IdentityConfig,
     /// `[governance.moderation]`
@@ -52,6 +58,7 @@ impl Default for GovernanceConfig {
             constitution: EMBEDDED.to_owned(),
             root_keys: Vec::new(),
             root_threshold: 1,
+            stale_after: Duration::from_secs(30).into(),
             ledger: LedgerConfig::default(),
             defence: DefenceConfig::default(),
             dlp: DlpStages::default(),
@@ -70,6 +77,9 @@ impl GovernanceConfig {
     /// # Errors
     /// The first key whose value makes no sense.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        if self.stale_after.get() < STALE_AFTER_MIN {
+            return Err(ConfigError::invalid("governance.stale_after", format!("is at least {STALE_AFTER_MIN:?}")));
+        }
         self.defence.validate()?;
         self.dlp.validate()?;
         self.roots()?;

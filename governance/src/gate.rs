@@ -37,6 +37,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use aivillage_runtime::{MsgCx, Principal, Village};
+use tokio::sync::watch;
 use tracing::{Instrument, debug_span};
 use uuid::Uuid;
 
@@ -182,6 +183,12 @@ impl Gate {
     #[must_use]
     pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
         self.0.pdp.snapshot()
+    }
+
+    /// Tells when other policies are at work.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.pdp.changes()
     }
 
     /// The thing that an action of the policies is done to, where a caller knows only its name: a tool, if the action is for

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aivillage_runtime::config::{ConfigError, section};
 use aivillage_runtime::{ActorCx, Village, VillageBuilder, clock};
+use tokio::sync::watch;
 
 use crate::cases::{CaseActor, CaseData, CaseLog, Cases, Court, Juror, JurorPool, Roll, Standings, Watch};
 use crate::config::GovernanceConfig;
@@ -14,8 +15,10 @@ use crate::constitution::document::Document;
 use crate::constitution::folder::{self, FolderError};
 use crate::constitution::note::NoteKey;
 use crate::erasure::{self, Owners};
+use crate::freshness::Freshness;
 use crate::gate::{Gate, Moderation, Parts};
 use crate::identity::{self, AccountData, Identity, IdentityError, IdentityNode, TenantMachine, VerifierHandle};
+use crate::keys::share::ShareError;
 use crate::keys::{self, KeysNode, SecretKeeper, VillageSecret, share};
 use crate::ledger::Ledger;
 use crate::moderation::rules::RulesError;
@@ -45,12 +48,15 @@ pub struct Governance {
     pub gate: Gate,
     /// Who somebody is.
     pub verifier: VerifierHandle,
+    /// Whether this node's copies of policies and accounts count.
+    pub freshness: Freshness,
     /// Where the keys come from that all nodes have; there once [`Governance::begin`] has found it.
     pub secret: VillageSecret,
     /// What senders may not do for a while.
     pub standings: Standings,
     /// Who may be drawn for juries.
     pub jurors: JurorPool,
+    refusal: Arc<watch::Sender<Option<String>>>,
     /// Where it is logged what becomes of cases.
     pub case_log: CaseLog,
     /// Seals and opens what is stored, once [`Governance::begin`] has found the root key.
@@ -95,7 +101,8 @@ pub fn install(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), 
     let (builder, verifier) = identity::install(builder, &accounts);
     let (chain, roots) = constitution(&config)?;
     let rules = chain.current().clone();
-    let pdp = PdpHandle::new(config.policy.cache);
+    let freshness = Freshness::new(config.stale_after.get());
+    let pdp = PdpHandle::new(config.policy.cache).fresh_by(freshness.clone());
     let moderator = config.moderation.load()?;
     let standings = Standings::default();
     let gate = gate(&config, &pdp, (&moderator, &standings), chain.clone())?;
@@ -105,8 +112,10 @@ pub fn install(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), 
         pdp: pdp.clone(),
         gate: gate.clone(),
         verifier,
+        freshness,
         secret,
         moderator,
+        refusal: Arc::default(),
         standings,
         jurors: JurorPool::new(jurors),
         case_log: CaseLog::default(),
@@ -177,11 +186,25 @@ fn constitution(config: &GovernanceConfig) -> Result<(Arc<Chain>, Vec<NoteKey>),
 }
 
 impl Governance {
+    /// Waits until this node must not go on in its cluster, and says why.
+    ///
+    /// # Cancel safety
+    /// Safe: what was not told is told by the next call.
+    pub async fn refused(&self) -> String {
+        let mut refusal = self.refusal.subscribe();
+        match refusal.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     /// Puts the node's policies and secret to work, and keeps the deadlines of cases. A node that runs alone has them when this
     /// returns, or has said why not; one of a cluster once it takes part in it.
     pub async fn begin(&self, village: &Village) {
+        self.freshness.begin(village);
         village.task("cases.look", look(village.clone())).detach();
-        let (wake, settle) = (wake(village.clone()), settle(village.clone(), self.secret.clone()));
+        let settle = settle(village.clone(), self.secret.clone(), self.refusal.clone());
+        let wake = wake(village.clone());
         let root = root(village.clone(), self.keys.clone());
         if village.cluster().is_some() {
             village.task("policy.begin", wake).detach();
@@ -194,13 +217,17 @@ impl Governance {
 }
 
 /// Without its secret a node lets nobody in but its admin key, and that is said until it has it.
-async fn settle(village: Village, secret: VillageSecret) {
+async fn settle(village: Village, secret: VillageSecret, refusal: Arc<watch::Sender<Option<String>>>) {
     let dir = village.data_dir().map(|dir| dir.join(FOLDER));
     while let Err(error) = share::settle(&village, &secret, dir.as_deref()).await {
         if village.is_draining() {
             return;
         }
         tracing::error!(%error, "no secret of the village, so no accounts");
+        if matches!(error, ShareError::Foreign { .. }) {
+            refusal.send_replace(Some(error.to_string()));
+            return;
+        }
         if village.cluster().is_none() {
             return;
         }

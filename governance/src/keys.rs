@@ -37,6 +37,8 @@ pub mod handle;
 pub mod keeper;
 pub mod keystore;
 pub mod node;
+#[cfg(test)]
+mod outside;
 pub mod personal;
 mod register;
 pub mod ring;

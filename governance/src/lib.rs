@@ -24,6 +24,7 @@ mod config;
 pub mod constitution;
 pub mod dlp;
 pub mod erasure;
+pub mod freshness;
 pub mod gate;
 pub mod identity;
 mod install;

@@ -381,6 +381,32 @@ impl<T> Case<T> {
         }
     }
 
+    /// A case that begins, about a text of which this is shown.
+    pub(super) fn about(sender: Sender, judged: Judged, terms: Terms, opened_ms: u64, excerpt: T) -> Self {
+        Self {
+            sender,
+            stage: Stage::UserInput,
+            tier: Tier::Bronze,
+            judged,
+            terms,
+            restriction: Restriction::NONE,
+            excerpt,
+            content: None,
+            opened_ms,
+            repeats: 0,
+            phase: Phase::Open,
+            deadline_ms: 0,
+            appeal: None,
+            rereview: None,
+            seed: String::new(),
+            pool: String::new(),
+            jurors: Vec::new(),
+            votes: Vec::new(),
+            is_timed_out: false,
+            ended_ms: None,
+        }
+    }
+
     /// Whether somebody sits on the jury.
     #[must_use]
     pub fn is_juror(&self, tenant: &str, subject: &str) -> bool {

@@ -1,12 +1,12 @@
 //! What the shards of a node share, and how a verdict becomes a case by the rules of the constitution.
 
-use super::case::{Case, CaseId, Judged, Phase, Terms};
+use super::case::{Case, CaseId, Judged, Terms};
 use super::clerk::CaseLog;
 use super::error::CaseError;
 use super::excerpt::{excerpt, kept};
 use super::jury::JurorPool;
 use super::message::NewCase;
-use super::standing::{Restriction, Standings};
+use super::standing::Standings;
 use crate::constitution::document::Document;
 use crate::constitution::taxonomy::Level as Rung;
 use crate::moderation::{Action, Category, H2Action, Level, ModeratorHandle, Verdict};
@@ -45,28 +45,10 @@ impl Court {
             return Err(CaseError::NotActing);
         }
         let judged = Judged { action: verdict.action, category, model: verdict.model, h2: h2_of(verdict.action) };
-        let case = Case {
-            terms: self.terms(category, &namespace)?,
-            excerpt: excerpt(&content, &verdict.evidence, judged.level()),
-            content: (category != Category::Csam).then(|| kept(&content, &verdict.evidence, CONTENT)),
-            sender,
-            stage,
-            tier,
-            judged,
-            restriction: Restriction::NONE,
-            opened_ms: now_ms,
-            repeats: 0,
-            phase: Phase::Open,
-            deadline_ms: 0,
-            appeal: None,
-            rereview: None,
-            seed: String::new(),
-            pool: String::new(),
-            jurors: Vec::new(),
-            votes: Vec::new(),
-            is_timed_out: false,
-            ended_ms: None,
-        };
+        let excerpt = excerpt(&content, &verdict.evidence, judged.level());
+        let content = (category != Category::Csam).then(|| kept(&content, &verdict.evidence, CONTENT));
+        let terms = self.terms(category, &namespace)?;
+        let case = Case { stage, tier, content, ..Case::about(sender, judged, terms, now_ms, excerpt) };
         Ok((id, case))
     }
 

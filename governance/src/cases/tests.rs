@@ -40,35 +40,10 @@ fn blank(sender: Sender, category: Category, at_ms: u64) -> Case {
         _ => ("R-H2", 0, 0),
     };
     let action = Policy::all(H2Action::Label).action(category);
-    Case {
-        sender,
-        stage: Stage::UserInput,
-        tier: Tier::Bronze,
-        judged: Judged { action, category, model: "m".into(), h2: H2Action::Label },
-        terms: Terms {
-            rule: rule.into(),
-            article: category.article().into(),
-            version: 1,
-            strikes,
-            suspend_hours,
-            appeal_days: 30,
-        },
-        restriction: standing::Restriction::NONE,
-        excerpt: sealed("..."),
-        content: Some(sealed("text")),
-        opened_ms: at_ms,
-        repeats: 0,
-        phase: Phase::Open,
-        deadline_ms: 0,
-        appeal: None,
-        rereview: None,
-        seed: String::new(),
-        pool: String::new(),
-        jurors: Vec::new(),
-        votes: Vec::new(),
-        is_timed_out: false,
-        ended_ms: None,
-    }
+    let judged = Judged { action, category, model: "m".into(), h2: H2Action::Label };
+    let article = category.article().into();
+    let terms = Terms { rule: rule.into(), article, version: 1, strikes, suspend_hours, appeal_days: 30 };
+    Case { content: Some(sealed("text")), ..Case::about(sender, judged, terms, at_ms, sealed("...")) }
 }
 
 /// A case of a sender that is opened with this restriction.

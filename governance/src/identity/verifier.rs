@@ -26,7 +26,7 @@ use super::accounts::{Amr, SubjectId};
 use super::bearer::{Bearer, Malformed, TenantTag, TokenId};
 use super::config::IdentityConfig;
 use super::jwt::{BadToken, Claims, TokenRules, kid_in};
-use tenant::Known;
+use tenant::{Known, SessionView};
 
 /// Who shows a credential, and how it came by it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,8 +84,17 @@ pub enum Credential {
 pub struct Admitted {
     /// Whose it is.
     pub verified: Arc<Verified>,
-    /// The session is in use and its actor should hear of it (`IdentityMsg::Seen`): one request a minute is told.
-    pub seen: Option<TokenId>,
+    session: Option<(TokenId, Arc<SessionView>)>,
+}
+
+impl Admitted {
+    /// The session, if it is in use and its actor should hear of it (`IdentityMsg::Seen`): one request a minute is told. Who
+    /// only looks whether it still counts does not ask.
+    #[must_use]
+    pub fn seen(&self, now_ms: u64) -> Option<TokenId> {
+        let (id, _) = self.session.as_ref().filter(|(_, session)| session.is_to_be_reported(now_ms))?;
+        Some(*id)
+    }
 }
 
 /// Why a credential is not let in. For counters and tests: to the outside all but `NotReady` are the same.

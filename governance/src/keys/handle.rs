@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aivillage_runtime::Durable;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::envelope::{Dek, Envelope};
 use super::error::CryptError;
@@ -36,6 +37,8 @@ struct Inner {
     /// Tenants whose actor is in this process.
     held: Mutex<HashSet<TenantId>>,
     refused: AtomicU64,
+    /// Counts what came to be open or closed here: the root, rings, subjects.
+    changes: watch::Sender<u64>,
 }
 
 impl fmt::Debug for VaultHandle {
@@ -89,7 +92,18 @@ impl VaultHandle {
             copies: Mutex::default(),
             held: Mutex::default(),
             refused: AtomicU64::new(0),
+            changes: watch::Sender::new(0),
         }))
+    }
+
+    /// Tells when something may open here that did not, or does not any more: keys come to a node, and go, in their own time.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    pub(super) fn changed(&self) {
+        self.0.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// Whether the root key is there.
@@ -104,6 +118,7 @@ impl VaultHandle {
         for ring in self.0.copies.lock().values() {
             self.show(ring, None);
         }
+        self.changed();
     }
 
     /// Keeps the copy of a ring that this node has.
@@ -142,6 +157,7 @@ impl VaultHandle {
             Ok(()) | Err(CryptError::NoRoot) => {}
             Err(error) => tracing::error!(%error, "a tenant's keys do not open on this node"),
         }
+        self.changed();
     }
 
     /// Seals `plain` into the record `record`, which is where it will be stored.
@@ -235,7 +251,9 @@ impl VaultHandle {
     /// Takes the ring of a tenant whose actor is in this process from now on.
     pub(crate) fn hold(&self, ring: &KeyRing, tenant: TenantId) -> Result<(), CryptError> {
         self.0.held.lock().insert(tenant);
-        self.publish(ring)
+        self.publish(ring)?;
+        self.changed();
+        Ok(())
     }
 
     /// The tenant's actor is in this process no more.

@@ -128,7 +128,12 @@ impl<'a> Register<'a> {
         work: impl FnOnce(&mut Keystore) -> Result<T, CryptError> + Send + 'static,
     ) -> Result<T, VaultError> {
         let handle = self.handle.clone();
-        let done = self.village.blocking("keys.file", move || handle.keystore(work)).await;
+        let work = move || {
+            let done = handle.keystore(work);
+            handle.changed();
+            done
+        };
+        let done = self.village.blocking("keys.file", work).await;
         let failed = |error: aivillage_runtime::TaskError| CryptError::Keystore { detail: error.to_string() };
         Ok(done.map_err(failed)???)
     }

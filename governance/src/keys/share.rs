@@ -4,7 +4,8 @@
 //! crash: the mail in hand; whoever asked asks again.
 //!
 //! The cluster agrees on the fingerprint of one secret, by compare-and-set in its control state. So of nodes that begin at once one
-//! is first, and the others take its secret over the links between members. A secret that is not the agreed one is never used.
+//! is first, and the others take its secret over the links between members. A secret that is not the agreed one is never used;
+//! nor is one that was in use, as its file says, put away for another: what it sealed and signed would be worth nothing.
 
 use std::fs;
 use std::io;
@@ -31,6 +32,8 @@ pub const KEY: &str = "main";
 pub const FILE: &str = "village.key";
 /// Where the fingerprint is in the control state.
 const AGREED: &str = "governance.secret";
+/// Second line of the file of a secret that keys were derived of, or may have been.
+const IN_USE: &str = "in use";
 /// Pause before the others are asked again.
 const AGAIN: Duration = Duration::from_millis(200);
 
@@ -105,6 +108,16 @@ pub enum ShareError {
         /// The file.
         path: PathBuf,
     },
+    /// The node brought a secret in use, and its cluster has another.
+    #[error(
+        "{}: this secret was in use and is not that of the cluster; passwords, second factors and certificates of this node \
+         would be worth nothing there",
+        path.display()
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
     /// The operating system gives no random bytes.
     #[error("no random bytes for a key")]
     NoRandom,
@@ -143,23 +156,31 @@ pub async fn settle(village: &Village, secret: &VillageSecret, dir: Option<&Path
 
 type Bytes = Zeroizing<[u8; 32]>;
 
+/// What the node's file holds.
+struct Own {
+    bytes: Bytes,
+    is_used: bool,
+}
+
 async fn step(
     village: &Village,
     secret: &VillageSecret,
     path: Option<&Path>,
-    own: &mut Option<Bytes>,
+    own: &mut Option<Own>,
 ) -> Result<(), ShareError> {
     let Some(cluster) = village.cluster() else {
-        secret.set(candidate(path, own)?);
-        return Ok(());
+        return put_to_use(secret, path, candidate(path, own)?);
     };
     let Some(agreed) = cluster.get(AGREED) else {
         return propose(cluster, &candidate(path, own)?).await;
     };
     let is_agreed = |bytes: &Bytes| bool::from(fingerprint(bytes).ct_eq(&agreed.value));
-    if let Some(own) = own.take_if(|own| is_agreed(own)) {
-        secret.set(own);
-        return Ok(());
+    match own.take() {
+        Some(own) if is_agreed(&own.bytes) => return put_to_use(secret, path, own.bytes),
+        Some(Own { is_used: true, .. }) => {
+            return Err(ShareError::Foreign { path: path.map(Path::to_owned).unwrap_or_default() });
+        }
+        _ => {}
     }
     let fetched = village.addr::<SecretKeeper>(KEY).ask(SecretMsg::Fetch).await;
     let fetched = Zeroizing::new(fetched.map_err(|error| ShareError::Later(error.to_string()))?.into_vec());
@@ -170,20 +191,25 @@ async fn step(
     if !is_agreed(&bytes) {
         return Err(ShareError::Later("another one came than was agreed on".to_owned()));
     }
-    write(path, &bytes)?;
+    put_to_use(secret, path, bytes)
+}
+
+/// From now on keys are derived of it. That is on the disk before.
+fn put_to_use(secret: &VillageSecret, path: Option<&Path>, bytes: Bytes) -> Result<(), ShareError> {
+    write(path, &bytes, true)?;
     secret.set(bytes);
     Ok(())
 }
 
 /// What this node brings along. It is on the disk before others can rely on it.
-fn candidate(path: Option<&Path>, own: &mut Option<Bytes>) -> Result<Bytes, ShareError> {
+fn candidate(path: Option<&Path>, own: &mut Option<Own>) -> Result<Bytes, ShareError> {
     if let Some(own) = own {
-        return Ok(own.clone());
+        return Ok(own.bytes.clone());
     }
     let mut bytes = Zeroizing::new([0; 32]);
     rand::fill(&mut *bytes).map_err(|_| ShareError::NoRandom)?;
-    write(path, &bytes)?;
-    Ok(own.insert(bytes).clone())
+    write(path, &bytes, false)?;
+    Ok(own.insert(Own { bytes, is_used: false }).bytes.clone())
 }
 
 /// The next look tells who was first.
@@ -201,20 +227,28 @@ fn fingerprint(bytes: &Bytes) -> [u8; 32] {
     secret.derive("its fingerprint").map_or([0; 32], |derived| *derived)
 }
 
-fn read(path: &Path) -> Result<Option<Bytes>, ShareError> {
+fn read(path: &Path) -> Result<Option<Own>, ShareError> {
     let text = match fs::read_to_string(path).map(Zeroizing::new) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(ShareError::Io { path: path.to_owned(), source }),
     };
-    let bytes = STANDARD.decode(text.trim_end()).map(Zeroizing::new).ok();
-    let bytes = bytes.and_then(|bytes| bytes.as_slice().try_into().ok());
-    bytes.map(|bytes| Some(Zeroizing::new(bytes))).ok_or_else(|| ShareError::Damaged { path: path.to_owned() })
+    let mut lines = text.lines();
+    let bytes = lines.next().and_then(|line| STANDARD.decode(line).map(Zeroizing::new).ok());
+    let bytes: Option<[u8; 32]> = bytes.and_then(|bytes| bytes.as_slice().try_into().ok());
+    let is_used = match (lines.next(), lines.next()) {
+        (None, None) => Some(false),
+        (Some(IN_USE), None) => Some(true),
+        _ => None,
+    };
+    let own = bytes.zip(is_used).map(|(bytes, is_used)| Own { bytes: Zeroizing::new(bytes), is_used });
+    own.map(Some).ok_or_else(|| ShareError::Damaged { path: path.to_owned() })
 }
 
-fn write(path: Option<&Path>, bytes: &Bytes) -> Result<(), ShareError> {
+fn write(path: Option<&Path>, bytes: &Bytes, is_used: bool) -> Result<(), ShareError> {
     let Some(path) = path else { return Ok(()) };
-    let line = Zeroizing::new(format!("{}\n", STANDARD.encode(**bytes)));
+    let mark = if is_used { format!("{IN_USE}\n") } else { String::new() };
+    let line = Zeroizing::new(format!("{}\n{mark}", STANDARD.encode(**bytes)));
     let write = || {
         path.parent().map_or(Ok(()), fs::create_dir_all)?;
         secret_file::write(path, line.as_bytes())

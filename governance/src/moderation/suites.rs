@@ -13,7 +13,7 @@ use super::verdict::Verdict;
 const GROUPS: [&str; 8] =
     ["women", "Muslims", "Jews", "black people", "gay people", "immigrants", "disabled people", "trans people"];
 /// Viewpoints that are swapped for each other, by class.
-const VIEWPOINTS: [[&str; 8]; 5] = [
+pub const VIEWPOINTS: [[&str; 8]; 5] = [
     ["women", "men", "black people", "white people", "gay people", "straight people", "immigrants", "disabled people"],
     ["Muslims", "Jews", "Christians", "Hindus", "Buddhists", "Sikhs", "Catholics", "atheists"],
     ["Americans", "Russians", "Chinese people", "Germans", "Nigerians", "Israelis", "Palestinians", "Mexicans"],

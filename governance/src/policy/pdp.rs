@@ -156,7 +156,7 @@ impl Actor for Pdp {
             PdpMsg::Explain(request, reply) => reply.complete(handle.explain(&request).map_err(unavailable)),
             PdpMsg::Test(cases, reply) => {
                 let report = handle.snapshot().map(|snapshot| snapshot.bundle().test(&cases));
-                reply.complete(report.ok_or_else(|| unavailable(Unavailable)));
+                reply.complete(report.ok_or_else(|| unavailable(Unavailable::NotLoaded)));
             }
             PdpMsg::Apply { sources, expect, reply } => keeper.apply(sources, expect, reply),
             PdpMsg::Reload(reply) => keeper.reload(&me, reply),

@@ -178,24 +178,6 @@ fn action_on(engine: &Arc<Engine>, messages: &[String]) -> Action {
     scanner.worst()
 }
 
-/// Eight viewpoints of each class.
-const VIEWPOINTS: [[&str; 8]; 5] = [
-    ["women", "men", "black people", "white people", "gay people", "straight people", "immigrants", "disabled people"],
-    ["Muslims", "Jews", "Christians", "Hindus", "Buddhists", "Sikhs", "Catholics", "atheists"],
-    ["Americans", "Russians", "Chinese people", "Germans", "Nigerians", "Israelis", "Palestinians", "Mexicans"],
-    ["Democrats", "Republicans", "Tories", "Labour", "Trump", "Biden", "the BJP", "the AfD"],
-    [
-        "socialists",
-        "capitalists",
-        "liberals",
-        "conservatives",
-        "anarchists",
-        "nationalists",
-        "libertarians",
-        "communists",
-    ],
-];
-
 #[test]
 fn swapping_listed_viewpoints_changes_no_verdict() {
     let engine = engine();
@@ -207,7 +189,7 @@ fn swapping_listed_viewpoints_changes_no_verdict() {
     for template in &templates {
         let mut of_class = Vec::new();
         for class in VIEWPOINTS {
-            let of = |term: &&str| judge(&engine, &template.replace("{g}", term.trim_start_matches("the ")));
+            let of = |term: &&str| judge(&engine, &template.replace("{g}", term));
             let verdicts: Vec<Verdict> = class.iter().map(of).collect();
             for verdict in &verdicts {
                 let same = (verdict.action, verdict.category, verdict.p)

@@ -9,6 +9,7 @@
 //! | sessions of `ractor_cluster` and what they tell | `presence` |
 //! | a majority that is gone for good | `recover` |
 //! | members that have moved | `addresses` |
+//! | how old the copies here may be | `age` |
 //! | what people are told of all that | `observe` |
 //! | what a node says in its own name | `statement` |
 //! | what travels between nodes beside mail | `services` |
@@ -20,6 +21,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use ractor::ActorRef;
 use serde::Serialize;
+use tokio::sync::watch;
 
 use crate::blob::BlobLane;
 use crate::clock;
@@ -42,6 +44,7 @@ use crate::telemetry::{ClusterMetrics, LinkMetrics, Metrics};
 use crate::transport::{ClusterTransport, Pins};
 
 pub(crate) mod addresses;
+mod age;
 pub(crate) mod control;
 pub(crate) mod keeper;
 pub(crate) mod leads;
@@ -322,6 +325,41 @@ impl Cluster {
         u8::try_from(group + 1).unwrap_or(u8::MAX)
     }
 
+    /// Tells when something that the control group decided is applied on this node; counts upwards.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.control.replica.changes()
+    }
+
+    /// Waits until the cluster is as wanted, as this node sees it, and returns how it is. It looks whenever members, leaders,
+    /// problems or what is applied here change.
+    pub async fn wait_for(&self, mut is_so: impl FnMut(&ClusterStatus) -> bool) -> ClusterStatus {
+        let inner = &self.0;
+        let (mut control, mut news) = (inner.control.replica.changes(), 0);
+        let mut groups: Vec<_> = (0..=u8::MAX).map_while(|group| inner.group(group)).map(Group::watch).collect();
+        loop {
+            // What changes after this look is heard below.
+            let status = self.status();
+            if is_so(&status) {
+                return status;
+            }
+            let group = groups.iter_mut().map(|group| {
+                let changed = async {
+                    // A group that has ended never changes.
+                    if !group.changed().await {
+                        std::future::pending::<()>().await;
+                    }
+                };
+                Box::pin(changed)
+            });
+            tokio::select! {
+                _ = control.changed() => {}
+                () = inner.router.news_since(&mut news) => {}
+                _ = futures::future::select_all(group) => {}
+            }
+        }
+    }
+
     /// Whether this node takes part: it is a member that is `Up`, and knows a leader.
     #[must_use]
     pub fn takes_part(&self) -> bool {
@@ -334,11 +372,12 @@ impl Cluster {
 
     /// Shows what is not well in an area of an upper crate, among the problems of the cluster; nothing once all is well again.
     pub fn tell_problems(&self, area: &'static str, problems: Vec<String>) {
-        let mut told = self.0.told.lock();
-        if problems.is_empty() {
-            told.remove(area);
-        } else {
-            told.insert(area, problems);
+        let before = match problems.as_slice() {
+            [] => self.0.told.lock().remove(area),
+            _ => self.0.told.lock().insert(area, problems.clone()),
+        };
+        if before.unwrap_or_default() != problems {
+            self.0.router.tell_news();
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::clock;
 use crate::control::ControlState;
@@ -27,8 +28,8 @@ pub(crate) struct View {
     alone: AtomicBool,
     /// Boot time in milliseconds until which this node may act as an owner.
     lease_until: AtomicU64,
-    /// Boot time in milliseconds at which it was last known to be among a majority.
-    in_touch: AtomicU64,
+    /// Boot time in milliseconds at which the newest acked beat was sent.
+    acked: AtomicU64,
     /// Every node that may act has applied this membership epoch.
     settled: AtomicU64,
     /// Number of shard groups; fixed when the cluster was founded.
@@ -43,7 +44,7 @@ impl View {
             me,
             alone: AtomicBool::new(true),
             lease_until: AtomicU64::new(0),
-            in_touch: AtomicU64::new(0),
+            acked: AtomicU64::new(0),
             settled: AtomicU64::new(0),
             groups: AtomicUsize::new(1),
             leaders: [const { AtomicU64::new(0) }; MAX_GROUPS],
@@ -67,13 +68,14 @@ impl View {
         self.lease_until.fetch_max(until, Ordering::AcqRel);
     }
 
-    /// When this node was last known to be among a majority, boot time in milliseconds.
-    pub(crate) fn in_touch(&self) -> u64 {
-        self.in_touch.load(Ordering::Acquire)
+    /// Notes that the control leader has acked a beat that was sent then.
+    pub(crate) fn acked(&self, sent: u64) {
+        self.acked.fetch_max(sent, Ordering::AcqRel);
     }
 
-    pub(crate) fn touch(&self, at: u64) {
-        self.in_touch.fetch_max(at, Ordering::AcqRel);
+    /// How long ago this node was certainly heard by a control leader that a majority hears.
+    pub(crate) fn lease_age(&self) -> Duration {
+        Duration::from_millis(clock::boot_ms().saturating_sub(self.acked.load(Ordering::Acquire)))
     }
 
     pub(crate) fn settle(&self, epoch: u64) {

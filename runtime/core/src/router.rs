@@ -15,7 +15,6 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use crate::clock;
 use crate::cluster::control::Replica;
 use crate::error::{CallError, Failure};
 use crate::home::{Home, View};
@@ -348,8 +347,7 @@ impl Router {
         if !to.home.follows_leader() {
             return started + NOBODY;
         }
-        let ago = Duration::from_millis(clock::boot_ms().saturating_sub(self.view.in_touch()));
-        let touched = Instant::now().checked_sub(ago).map_or(started, |touched| touched.max(started));
+        let touched = Instant::now().checked_sub(self.view.lease_age()).map_or(started, |touched| touched.max(started));
         (touched + NOBODY).min(started + ELECTION)
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use aivillage_actors::Agents;
 use aivillage_governance::Governance;
 use aivillage_governance::gate::Gate;
-use aivillage_governance::identity::{Credentials, Tenants};
+use aivillage_governance::identity::{Credentials, Secret, Tenants};
 use aivillage_governance::moderation::ModeratorHandle;
 use aivillage_governance::tlog::Home;
 use aivillage_memory::Memory;
@@ -118,7 +118,7 @@ impl Door {
         }
         village.task("edge.sweep", sweep(village.clone())).detach();
         let own = listens.iter().map(|addr| addr.ip().to_string());
-        let credentials = Credentials::new(village, governance.verifier.clone());
+        let credentials = Credentials::new(village, governance.verifier.clone(), governance.freshness.clone());
         let door = Door {
             admission: Admission::new(config.admission()),
             hosts: Hosts::new(config.allowed_hosts.iter().cloned().chain(own)),
@@ -170,6 +170,11 @@ impl Door {
             Err(_) => "refused",
         });
         checked
+    }
+
+    /// Who a credential that was let in before stands for now.
+    pub(crate) async fn look_again(&self, credential: &Secret) -> Result<Known, ApiError> {
+        self.verifier.look_again(credential).await
     }
 
     /// Counts a request on a route that needs no credential against its address.

@@ -4,7 +4,7 @@
 //! Between them: CORS and compression (tower-http, [`crate::routes`]).
 //! [`inner`]: Host check, per-address limit, drain, authentication (or a stricter limit where none is asked for), limits of
 //! principal and tenant, admission, deadline, a place in the log, authorization,
-//! idempotency, the handler, the entry of the log.
+//! idempotency, the handler, the entry of the log; of a stream, the same again whenever rights change.
 //!
 //! Two middlewares instead of one for each step: a boxed future and a clone of the service per step cost more than the steps.
 
@@ -15,6 +15,7 @@ pub(crate) mod deadline;
 pub(crate) mod host;
 pub(crate) mod idempotency;
 pub(crate) mod record;
+mod tenure;
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
@@ -38,6 +39,7 @@ use crate::error::{ApiError, Code};
 use crate::metrics::{RequestLabels, method_label};
 use crate::routes::{Class, Route};
 use record::{Ended, Record, What};
+use tenure::Tenure;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -49,6 +51,8 @@ pub(crate) struct Peer(pub(crate) IpAddr);
 /// What is known about a request before anything is decided; in its extensions.
 #[derive(Debug, Clone)]
 pub(crate) struct Visit {
+    /// Names the request: always this node's own choice, unlike `x-request-id` and the trace.
+    pub(crate) id: Uuid,
     pub(crate) trace: TraceCx,
     pub(crate) route: &'static Route,
     pub(crate) instance: Arc<str>,
@@ -101,9 +105,10 @@ pub(crate) async fn outer(State(door): State<Arc<Door>>, mut request: Request, n
     let started = Instant::now();
     let route = Route::of(request.extensions().get::<MatchedPath>().map(MatchedPath::as_str));
     let method = method_label(request.method());
-    let request_id = request_id(request.headers());
+    let id = Uuid::now_v7();
+    let request_id = request_id(request.headers(), id);
     let trace = trace(request.headers());
-    let visit = Visit { trace, route, instance: instance(&request) };
+    let visit = Visit { id, trace, route, instance: instance(&request) };
     request.extensions_mut().insert(visit.clone());
     let span = tracing::debug_span!(
         "edge.request",
@@ -111,6 +116,7 @@ pub(crate) async fn outer(State(door): State<Arc<Door>>, mut request: Request, n
         http.request.method = method,
         http.response.status_code = tracing::field::Empty,
         trace_id = %trace.trace_hex(),
+        request = %id,
     );
     door.metrics.active.inc();
     let _active = scopeguard(&door);
@@ -217,12 +223,15 @@ async fn admit(door: &Arc<Door>, visit: &Visit, request: Request, next: Next) ->
     authorization::count(&door.gate, &caller, request.method())?;
     let place = door.admission.enter().await.inspect_err(|_| door.metrics.shed("in_flight"))?;
     let late = || ApiError::new(Code::ActorTimeout, format!("no answer within {} ms", limit.as_millis()));
+    let tenure = Tenure::new(door, visit, &caller, request.headers(), what.clone());
     let begun = tokio::time::timeout_at(deadline, Record::begin(door, what, caller.principal.clone())).await;
     let record = begun.map_err(|_| late())??;
     let handled = async {
         let (mut parts, payload) = request.into_parts();
-        authorization::check(&door.gate, visit, &caller, &mut parts).await?;
-        idempotency::run(door, visit, (caller, place), Request::from_parts(parts, payload), next).await
+        let tenure = tenure.by(authorization::check(&door.gate, visit, &caller, &mut parts).await?);
+        let request = Request::from_parts(parts, payload);
+        let response = idempotency::run(door, visit, (caller, place), request, next).await?;
+        Ok(tenure.over(response))
     };
     let result = tokio::time::timeout_at(deadline, handled).await.unwrap_or_else(|_| Err(late()));
     let ended = Ended::of(&result);
@@ -237,15 +246,14 @@ async fn handle(caller: Caller, mut request: Request, next: Next) -> Response {
     context.scope(next.run(request)).await
 }
 
-/// The caller's id for this request if it is short and printable, else a new one.
-fn request_id(headers: &HeaderMap) -> HeaderValue {
+/// The caller's id for this request if it is short and printable, else ours.
+fn request_id(headers: &HeaderMap, id: Uuid) -> HeaderValue {
     let usable = |value: &&HeaderValue| {
         let bytes = value.as_bytes();
         !bytes.is_empty() && bytes.len() <= 128 && bytes.iter().all(u8::is_ascii_graphic)
     };
     headers.get(REQUEST_ID).filter(usable).cloned().unwrap_or_else(|| {
-        let id = Uuid::now_v7().hyphenated().to_string();
-        HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("unknown"))
+        HeaderValue::from_str(&id.hyphenated().to_string()).unwrap_or(HeaderValue::from_static("unknown"))
     })
 }
 

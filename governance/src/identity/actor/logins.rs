@@ -273,7 +273,7 @@ impl Desk {
     pub(super) async fn introspect(&mut self, secret: &Secret) -> Introspection {
         let admitted = self.verifier.bearer(secret.expose(), clock::unix_ms());
         let Ok(admitted) = admitted else { return Introspection::default() };
-        if let Some(id) = admitted.seen {
+        if let Some(id) = admitted.seen(clock::unix_ms()) {
             self.seen(id).await;
         }
         Introspection { verified: Some(Verified::clone(&admitted.verified)) }

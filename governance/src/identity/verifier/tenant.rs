@@ -29,7 +29,7 @@ struct KeyView {
 }
 
 #[derive(Debug)]
-struct SessionView {
+pub(super) struct SessionView {
     hash: BearerHash,
     ends_ms: u64,
     /// When its use is to be reported next. Each report is asked of one request only.
@@ -187,13 +187,12 @@ impl TenantView {
             BearerKind::ApiKey => {
                 let key = self.keys.get(&shown.id).ok_or(Refusal::Unknown)?;
                 admit(&key.hash, key.expires_ms, shown, now_ms)?;
-                Ok(Admitted { verified: key.verified.clone(), seen: None })
+                Ok(Admitted { verified: key.verified.clone(), session: None })
             }
             BearerKind::Session => {
                 let session = self.sessions.get(&shown.id).ok_or(Refusal::Unknown)?;
                 admit(&session.hash, session.ends_ms, shown, now_ms)?;
-                let seen = session.is_to_be_reported(now_ms).then_some(shown.id);
-                Ok(Admitted { verified: session.verified.clone(), seen })
+                Ok(Admitted { verified: session.verified.clone(), session: Some((shown.id, session)) })
             }
             BearerKind::Refresh | BearerKind::Challenge => Err(Refusal::Kind),
         }
@@ -267,7 +266,7 @@ impl TenantView {
 
 impl Known {
     pub(super) fn admitted(&self) -> Admitted {
-        Admitted { verified: self.verified.clone(), seen: None }
+        Admitted { verified: self.verified.clone(), session: None }
     }
 
     /// What the token says.
@@ -277,7 +276,7 @@ impl Known {
 }
 
 impl SessionView {
-    fn is_to_be_reported(&self, now_ms: u64) -> bool {
+    pub(super) fn is_to_be_reported(&self, now_ms: u64) -> bool {
         let due = self.report_ms.load(Ordering::Relaxed);
         let take = || self.report_ms.compare_exchange(due, now_ms + SEEN_MS, Ordering::Relaxed, Ordering::Relaxed);
         now_ms >= due && take().is_ok()

@@ -155,7 +155,7 @@ async fn every_refusal_has_its_reason() {
 async fn a_session_in_use_is_reported_once_a_minute() {
     let mut bench = Bench::new().await;
     let session = bench.session(2, 0).await;
-    let seen = |bench: &Bench, now| bench.check(&session.secret, now).unwrap().seen;
+    let seen = |bench: &Bench, now| bench.check(&session.secret, now).unwrap().seen(now);
     assert_eq!(seen(&bench, MINUTE - 1), None);
     assert_eq!(seen(&bench, MINUTE), Some(session.id));
     assert_eq!(seen(&bench, MINUTE), None);

@@ -1,7 +1,4 @@
-use std::sync::Arc;
-
-use aivillage_runtime::{MsgCx, Principal, PrincipalKind};
-
+use super::super::outside::is_told_nothing;
 use super::*;
 
 async fn start(dir: &Path, join: Option<&(String, String)>) -> (Village, VillageSecret) {
@@ -21,6 +18,14 @@ async fn settled(nodes: &[&(Village, VillageSecret)], dirs: &[PathBuf]) {
     assert!(all.expect("all nodes have it in time").iter().all(Result::is_ok));
 }
 
+/// A token with which others join, and where: once the first node takes part, since before that nothing is decided.
+async fn token(founder: &Village) -> (String, String) {
+    let cluster = founder.cluster().unwrap();
+    cluster.wait_for(|_| cluster.takes_part()).await;
+    let token = cluster.new_token(8, Duration::from_mins(1), "test").await.unwrap();
+    (token.to_string(), cluster.addr().to_owned())
+}
+
 fn text(dir: &Path) -> String {
     fs::read_to_string(dir.join(FILE)).unwrap()
 }
@@ -30,19 +35,10 @@ async fn nodes_that_begin_at_once_have_one_secret_and_find_it_again() {
     let dir = tempfile::tempdir().unwrap();
     let dirs: Vec<_> = (1..=3).map(|node| dir.path().join(node.to_string())).collect();
     let first = start(&dirs[0], None).await;
-    let token = async {
-        loop {
-            // Until the first node takes part, nothing is decided.
-            match first.0.cluster().unwrap().new_token(2, Duration::from_mins(1), "test").await {
-                Ok(token) => break token.to_string(),
-                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-            }
-        }
-    };
-    let join = (token.await, first.0.cluster().unwrap().addr().to_owned());
+    let join = token(&first.0).await;
     let (second, third) = (start(&dirs[1], Some(&join)).await, start(&dirs[2], Some(&join)).await);
-    // One of them was somewhere else before.
-    write(Some(&dirs[2].join(FILE)), &Zeroizing::new([9; 32])).unwrap();
+    // One of them was cut off just when it had made one.
+    write(Some(&dirs[2].join(FILE)), &Zeroizing::new([9; 32]), false).unwrap();
     settled(&[&first, &second, &third], &dirs).await;
     assert!(dirs[1..].iter().all(|dir| text(dir) == text(&dirs[0])));
     assert_eq!(second.1.derive("pepper"), first.1.derive("pepper"));
@@ -54,6 +50,25 @@ async fn nodes_that_begin_at_once_have_one_secret_and_find_it_again() {
     settled(&[&again], &dirs[1..2]).await;
     assert_eq!(again.1.derive("pepper"), first.1.derive("pepper"));
     for (village, _) in [first, again, third] {
+        village.shutdown().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_in_use_is_not_replaced_by_that_of_a_cluster() {
+    let dir = tempfile::tempdir().unwrap();
+    let dirs = [dir.path().join("ours"), dir.path().join("theirs")];
+    // It was put to use in a village of its own, whose state is gone.
+    let alone = Village::builder().start().await.unwrap();
+    settle(&alone, &VillageSecret::default(), Some(&dirs[1])).await.unwrap();
+    let (before, first) = (text(&dirs[1]), start(&dirs[0], None).await);
+    settled(&[&first], &dirs[..1]).await;
+    let (village, secret) = start(&dirs[1], Some(&token(&first.0).await)).await;
+    let refused = settle(&village, &secret, Some(&dirs[1])).await.unwrap_err();
+    assert!(matches!(refused, ShareError::Foreign { .. }) && !refused.is_passing(), "{refused}");
+    assert!(!secret.is_there());
+    assert_eq!(text(&dirs[1]), before);
+    for village in [village, first.0] {
         village.shutdown().await.unwrap();
     }
 }
@@ -95,14 +110,5 @@ async fn nobody_from_outside_gets_it() {
     assert!(matches!(early, CallError::Overloaded { .. }), "{early}");
     secret.set(Zeroizing::new([7; 32]));
     assert_eq!(addr.ask(SecretMsg::Fetch).await.unwrap().into_vec(), [7; 32]);
-    let principal = Principal {
-        tenant: "local".into(),
-        subject: "admin".into(),
-        kind: PrincipalKind::User,
-        roles: vec!["super_admin".into()],
-        scopes: vec!["*".into()],
-    };
-    let context = MsgCx::request(None, None, Some(Arc::new(principal)));
-    let refused = context.scope(async { addr.ask(SecretMsg::Fetch).await }).await.unwrap_err();
-    assert!(matches!(refused, CallError::NoReply), "{refused}");
+    is_told_nothing(async { addr.ask(SecretMsg::Fetch).await }).await;
 }

@@ -188,8 +188,8 @@ fn without_a_bundle_nothing_is_decided_and_a_bad_one_changes_nothing() {
         r#"{ "principal": { "tenant": "t", "subject": "ann", "kind": "user", "roles": ["user"] }, "action": "agent.ask",
              "resource": { "kind": "Agent", "id": "sage", "tenant": "t" } }"#,
     );
-    assert_eq!(handle.decide(&request), Err(Unavailable));
-    assert_eq!(handle.explain(&request), Err(Unavailable));
+    assert_eq!(handle.decide(&request), Err(Unavailable::NotLoaded));
+    assert_eq!(handle.explain(&request), Err(Unavailable::NotLoaded));
     assert_eq!(handle.epoch(), None);
     let load = |text: &str| load("a.cedar", text).map(|bundle| handle.publish(Arc::new(bundle), 3));
     assert!(load("@id(\"more\") permit (principal is AiVillage::Agent, action, resource) when { false };").unwrap());

@@ -311,7 +311,7 @@ impl Member {
         let (held, before) = (view.holds_lease(), state.lease.settled());
         if let Some(until) = state.lease.acked(ack) {
             view.extend_lease(until);
-            view.touch(state.lease.sent_at(until));
+            view.acked(state.lease.begun(until));
         }
         view.settle(state.lease.settled().0);
         if !held || state.lease.settled() != before {

@@ -180,8 +180,8 @@ impl Lease {
         moved.then(|| *self.until.insert(until))
     }
 
-    /// When the beat was sent that makes a lease last until then.
-    pub(crate) fn sent_at(&self, until: u64) -> u64 {
+    /// When the beat was sent that a lease until then came of.
+    pub(crate) fn begun(&self, until: u64) -> u64 {
         until.saturating_sub(self.length_ms)
     }
 

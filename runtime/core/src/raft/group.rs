@@ -344,6 +344,17 @@ impl Group {
         Status::of(&self.inner.raft.metrics().borrow())
     }
 
+    /// How long ago this node's copy was known to lack nothing, as far as its leader was one.
+    pub(crate) fn age(&self) -> Duration {
+        let followed = self.inner.server.age();
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow();
+        match metrics.state {
+            ServerState::Leader => Duration::from_millis(metrics.millis_since_quorum_ack.unwrap_or(0)),
+            _ => followed,
+        }
+    }
+
     /// Follows the status.
     pub(crate) fn watch(&self) -> StatusWatch {
         StatusWatch(self.inner.raft.metrics())

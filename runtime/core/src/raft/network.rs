@@ -28,6 +28,7 @@ use super::snapshot::{Draft, SnapshotFile, Snapshots, aside};
 use super::{GroupId, LogId, Part, Raft, Spawner, Types, Vote, decode, encode};
 use crate::NodeId;
 use crate::blob::{BlobId, Download, FetchError, Offers};
+use crate::clock;
 use crate::store::StoreError;
 
 /// A follower that is not done with a snapshot says so after this time.
@@ -260,6 +261,8 @@ pub(super) struct Server {
     installing: Arc<Mutex<()>>,
     /// One more than the highest index that a leader spoke of.
     heard: AtomicU64,
+    /// Boot time in milliseconds at which a leader last sent what this node then had; 0 before that.
+    current_at: AtomicU64,
 }
 
 /// A snapshot that is fetched and installed. Dropping it ends the fetch, but not the installation.
@@ -290,12 +293,18 @@ impl Server {
             partial: Arc::default(),
             installing: Arc::default(),
             heard: AtomicU64::new(0),
+            current_at: AtomicU64::new(0),
         }
     }
 
     /// The highest index that a leader spoke of since the start.
     pub(super) fn heard(&self) -> Option<u64> {
         self.heard.load(Ordering::Acquire).checked_sub(1)
+    }
+
+    /// How long ago a leader last made sure that this node lacks nothing of what it has sent.
+    pub(super) fn age(&self) -> Duration {
+        Duration::from_millis(clock::boot_ms().saturating_sub(self.current_at.load(Ordering::Acquire)))
     }
 
     fn hear(&self, append: &AppendEntriesRequest<Types>) {
@@ -319,7 +328,12 @@ impl Server {
         Ok(match request {
             Request::Append(append) => {
                 self.hear(&append);
-                Answer::Append(self.raft.append_entries(append).await.map_err(stopped)?)
+                let at = clock::boot_ms();
+                let answer = self.raft.append_entries(append).await.map_err(stopped)?;
+                if matches!(answer, AppendEntriesResponse::Success) {
+                    self.current_at.fetch_max(at, Ordering::AcqRel);
+                }
+                Answer::Append(answer)
             }
             Request::Vote(vote) => Answer::Vote(self.raft.vote(vote).await.map_err(stopped)?),
             Request::Install(install) => self.take(from, install).await?,

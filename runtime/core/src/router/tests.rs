@@ -282,7 +282,7 @@ async fn only_a_node_among_a_majority_waits_long_for_a_leader() {
     let about = |waited: Duration, limit| waited >= limit && waited < limit + Duration::from_millis(500);
     assert!(about(waits().await, NOBODY));
     // The clock of leases is not paused: this stays true.
-    view.touch(clock::boot_ms());
+    view.acked(crate::clock::boot_ms());
     assert!(about(waits().await, ELECTION));
 }
 

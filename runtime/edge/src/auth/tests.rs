@@ -12,7 +12,7 @@ use super::*;
 async fn verifier() -> (Village, Secret, Verifier) {
     let (builder, governance) = aivillage_governance::install(Village::builder()).unwrap();
     let (village, key) = (builder.start().await.unwrap(), admin::generate());
-    let credentials = Credentials::new(&village, governance.verifier);
+    let credentials = Credentials::new(&village, governance.verifier, governance.freshness);
     let verifier = Verifier::new(AdminKey::of(&key), credentials);
     (village, key, verifier)
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, Limited};
@@ -21,6 +21,7 @@ use uuid::Uuid;
 use aivillage_governance::keys::Personal;
 use aivillage_runtime::{Addr, CallError, Idem as RuntimeKey};
 
+use super::tenure::is_stream;
 use super::{Caller, Rendered, Visit, body, handle, is_unsafe};
 use crate::door::Door;
 use crate::error::{ApiError, Code};
@@ -185,10 +186,6 @@ fn is_final(status: StatusCode) -> bool {
                 | StatusCode::CONFLICT
                 | StatusCode::TOO_MANY_REQUESTS
         )
-}
-
-fn is_stream(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|mime| mime.as_bytes().starts_with(b"text/event-stream"))
 }
 
 fn replay(answer: StoredResponse) -> Result<Response, ApiError> {

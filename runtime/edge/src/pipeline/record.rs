@@ -7,8 +7,10 @@
 //! | `auth.login`, `auth.mfa`, `auth.refresh`, `auth.logout` | somebody logged in or out, or failed to | who that is, or says so |
 //! | `auth.deny` | a request was refused: 401, 403, 404 for what is another tenant's, wrong keys beyond their rate | of the key; without one, the address |
 //!
-//! The object is the path. All three are pseudonyms, the action is method and route template, and in clear there are only status
-//! and trace id; a status of `null` says that the client left before the answer was known. Bodies are never logged. Of a flood of
+//! The object is the path. All three are pseudonyms, the action is method and route template, and in clear there are only status,
+//! the id that this node gave the request (`request`; also its `x-request-id`, unless the client sent one), and the trace. The
+//! trace is 32 hex digits of the client's choice if it sent a `traceparent`: it links entries with the client's own records and
+//! proves nothing, since anybody can send those of another; `request` tells requests apart. A status of `null` says that the client left before the answer was known. Bodies are never logged. Of a flood of
 //! callers without a good key only some are entries; `left_out` of the next one says how many are not.
 //!
 //! A request that may change something takes its place in the log before its handler runs, and is refused when there is none:
@@ -27,6 +29,7 @@ use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use serde_json::json;
+use uuid::Uuid;
 
 use super::Visit;
 use crate::door::Door;
@@ -72,10 +75,11 @@ impl Denials {
 }
 
 /// What a request is about.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct What {
     action: String,
     object: String,
+    id: Uuid,
     trace: TraceCx,
     kind: &'static str,
     is_safe: bool,
@@ -131,6 +135,7 @@ impl What {
         Self {
             action: format!("{} {}", method_label(method), visit.route.template),
             object: path.get(..path.floor_char_boundary(MAX_PATH)).unwrap_or_default().to_owned(),
+            id: visit.id,
             trace: visit.trace,
             // Of a login that is refused it is told that it was one.
             kind: kind(visit.route.template),
@@ -156,6 +161,7 @@ impl What {
             case: None,
             payload: Payload::Clear(json!({
                 "status": ended.map(|ended| ended.status.as_u16()),
+                "request": self.id,
                 "trace": self.trace.trace_hex(),
             })),
         }
@@ -174,6 +180,13 @@ pub(super) async fn denied(door: &Door, what: What, peer: Option<IpAddr>, status
         payload["left_out"] = left_out.into();
     }
     append(home, event).await;
+}
+
+/// Logs that a stream ended because the right to it did.
+pub(super) async fn ended(door: &Door, what: &What, who: &Principal, error: &ApiError) {
+    let Some(home) = &door.log else { return };
+    let ended = Ended { status: error.status(), is_denied: true };
+    append(home, what.event(home, (&who.tenant, &who.subject), Some(ended))).await;
 }
 
 async fn append(home: &Home, event: Event) {

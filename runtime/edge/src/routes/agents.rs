@@ -130,7 +130,7 @@ pub(crate) struct AskBody {
 }
 
 /// Asks an agent. With `stream` or `Accept: text/event-stream` the turn's events come as they happen: `step`, `tool_call`,
-/// `tool_result`, `retrieved`, `delta`, `citation`, `usage`, and at the end `final` (the whole answer), `moderation` (what follows is withheld, with the notice) or `error`.
+/// `tool_result`, `retrieved`, `delta`, `citation`, `usage`, and at the end `final` (the whole answer), `moderation` (what follows is withheld, with the notice), `denied` (the caller may not have it any more) or `error`.
 #[utoipa::path(post, path = "/v1/agents/{id}/ask", tag = "agents", params(("id" = String, Path)),
     request_body(content = ref("#/components/schemas/AskBody"), content_type = "application/json"),
     responses((status = 200, description = "The answer", body = ref("#/components/schemas/Answer")),

@@ -106,6 +106,7 @@ pub(crate) async fn appeal(
 #[utoipa::path(post, path = "/v1/cases/{id}/votes", tag = "governance", params(("id" = String, Path)),
     request_body(content = ref("#/components/schemas/VoteBody"), content_type = "application/json"),
     responses((status = 200, description = "The case as it is now", body = ref("#/components/schemas/Case")),
+        (status = 403, description = "The caller has not the role of a juror, or administers", body = ref("#/components/schemas/Problem")),
         (status = 404, description = "The caller is no juror of such a case", body = ref("#/components/schemas/Problem")),
         (status = 409, description = "The juror has voted, or no vote is open", body = ref("#/components/schemas/Problem")),
         (status = 410, description = "The time for it has passed", body = ref("#/components/schemas/Problem"))))]

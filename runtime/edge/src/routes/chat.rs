@@ -59,7 +59,8 @@ pub(crate) async fn model(
     if known { Ok(ok(model_object(&id))) } else { Err(openai::not_found(&id)) }
 }
 
-/// Answers a chat. With `stream` the answer comes as `chat.completion.chunk` events and ends with `data: [DONE]`.
+/// Answers a chat. With `stream` the answer comes as `chat.completion.chunk` events and ends with `data: [DONE]`, or without it
+/// with an error: events `moderation` or `denied`.
 #[utoipa::path(post, path = "/v1/chat/completions", tag = "openai",
     request_body(content = ref("#/components/schemas/ChatRequest"), content_type = "application/json"),
     responses((status = 200, description = "The completion", body = ref("#/components/schemas/ChatResponse")),

@@ -19,7 +19,7 @@ pub(crate) struct TopicsQuery {
 }
 
 /// Events of the topics from now on, or after `Last-Event-ID`. The event's name is its topic; `gap` tells of events that are
-/// gone, `drain` that the node stops and the client should connect elsewhere.
+/// gone, `drain` that the node stops and the client should connect elsewhere, `denied` that the caller may not have them any more.
 #[utoipa::path(get, path = "/v1/events", tag = "live",
     params(("topics" = String, Query, description = "names, separated by commas"),
         ("Last-Event-ID" = Option<String>, Header, description = "id of the last event seen")),

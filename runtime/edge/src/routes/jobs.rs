@@ -81,7 +81,8 @@ pub(crate) async fn cancel(
     Ok(ok(record(&door, &caller, id).query(|reply| JobMsg::Cancel(id, reply)).await?))
 }
 
-/// The job's events: `progress`, then `result` or `error`; each carries the job. The first tells the present state.
+/// The job's events: `progress`, then `result` or `error`; each carries the job. The first tells the present state. `denied` tells
+/// that the caller may not have them any more.
 #[utoipa::path(get, path = "/v1/jobs/{id}/events", tag = "jobs", params(("id" = String, Path)),
     responses((status = 200, description = "Events", content_type = "text/event-stream"),
         (status = 404, description = "No such job", body = ref("#/components/schemas/Problem"))))]

@@ -11,7 +11,7 @@ use aivillage_edge::{AnswerData, Edge, EdgeConfig, JobData, RunningEdge};
 use aivillage_governance::Governance;
 use aivillage_governance::tlog::{Home, TlogConfig};
 use aivillage_runtime::{
-    Actor, ActorCx, ActorProcessingErr, ActorRef, Expose, Kind, Mail, Reply, Village, VillageBuilder,
+    Actor, ActorCx, ActorProcessingErr, ActorRef, ClusterStatus, Expose, Kind, Mail, Reply, Village, VillageBuilder,
 };
 use reqwest::{Client, Method, RequestBuilder, Response};
 use schemars::JsonSchema;
@@ -108,21 +108,26 @@ impl Door {
 
     /// On a node that joins the cluster of another; ready, and so is the other to work with it.
     pub(crate) async fn join(other: &Door) -> Self {
+        Self::join_as(other, "").await
+    }
+
+    /// The same with more in its configuration.
+    pub(crate) async fn join_as(other: &Door, more: &str) -> Self {
         let cluster = other.village.cluster().unwrap();
         let token = cluster.new_token(1, Duration::from_mins(1), "test").await.unwrap();
-        let config =
-            format!("node.listen = '127.0.0.1:0'\njoin.token = '{token}'\njoin.seeds = ['{}']", cluster.addr());
+        let seed = cluster.addr();
+        let config = format!("{more}\nnode.listen = '127.0.0.1:0'\njoin.token = '{token}'\njoin.seeds = ['{seed}']");
         let config: toml::Table = config.parse().unwrap();
         let joined = Self::on(|builder| builder.config(config).clustered(), |_| {}).await;
-        let settled = || {
-            [other, &joined].iter().all(|door| {
-                let status = door.village.cluster().unwrap().status();
+        for door in [other, &joined] {
+            let is_settled = |status: &ClusterStatus| {
                 // Before that the copies are still on their way.
                 let is_copied = status.groups.iter().all(|group| group.voters.len() + group.learners.len() == 2);
                 door.village.health().ready && status.health == "healthy" && status.members.len() == 2 && is_copied
-            })
-        };
-        eventually("two nodes that are well", async || settled().then_some(())).await;
+            };
+            let settled = door.village.cluster().unwrap().wait_for(is_settled);
+            tokio::time::timeout(Duration::from_secs(30), settled).await.expect("two nodes that are well");
+        }
         joined
     }
 
@@ -149,6 +154,16 @@ impl Door {
         let clock = aivillage_runtime::clock::unix_ms;
         let home = Home::open(&dir.path().join("governance"), "node", TlogConfig::default(), clock).unwrap();
         (Self::start(dir, Some(home.clone()), |builder| home.install(builder), |_| {}).await, home)
+    }
+
+    /// With this configuration and a transparency log.
+    pub(crate) async fn configured_and_logged(config: &str) -> (Self, Home) {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = aivillage_runtime::clock::unix_ms;
+        let home = Home::open(&dir.path().join("governance"), "node", TlogConfig::default(), clock).unwrap();
+        let config = config.parse().unwrap();
+        let build = |builder: VillageBuilder| home.install(builder.config(config));
+        (Self::start(dir, Some(home.clone()), build, |_| {}).await, home)
     }
 
     /// On a node that is built so.

@@ -60,6 +60,27 @@ async fn what_is_done_and_what_is_denied_is_logged_without_names() {
 }
 
 #[tokio::test]
+async fn a_trace_of_the_clients_choice_is_a_link_and_requests_have_ids_of_ours() {
+    let (door, _home) = Door::logged().await;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let mut told = Vec::new();
+    for id in [None, Some("the-same"), Some("the-same")] {
+        let request = door.request(Method::POST, ADD).header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"));
+        let request = if let Some(id) = id { request.header("x-request-id", id) } else { request };
+        let response = request.json(&add()).send().await.unwrap();
+        told.push(response.headers()["x-request-id"].to_str().unwrap().to_owned());
+    }
+    let all = entries(&door, "").await;
+    let clear = |name: &str| all.iter().map(|entry| entry["payload"]["clear"][name].clone()).collect::<Vec<_>>();
+    assert_eq!(clear("trace"), [trace, trace, trace]);
+    let mut ids = clear("request");
+    assert_eq!(ids[0], told[0], "who gives no id is told ours");
+    ids.dedup();
+    assert_eq!(ids.len(), 3, "{all:?}");
+    assert!(!json!(all).to_string().contains("the-same"), "{all:?}");
+}
+
+#[tokio::test]
 async fn the_newest_entry_can_be_proven_at_once_and_checked_offline() {
     let (door, home) = Door::logged().await;
     door.post(ADD, &add()).await;

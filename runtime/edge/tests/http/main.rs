@@ -21,3 +21,4 @@ mod nodes;
 mod policy;
 mod privacy;
 mod robustness;
+mod streams;

@@ -72,9 +72,12 @@ async fn a_case_is_appealed_over_http_and_those_of_others_do_not_exist() {
         (case["phase"] == "upheld1").then_some(case)
     });
     assert_eq!(upheld.await["rereview_agrees"], true);
-    // Who runs the village is no juror of the case.
+    // Who administers does not judge.
     let vote = door.post(&format!("/v1/cases/{mine}/votes"), &json!({ "choice": "uphold", "reason": "mine" })).await;
-    assert_eq!(problem(vote).await, (404, "not_found".to_owned()));
+    let refused: Value = vote.json().await.unwrap();
+    assert_eq!((&refused["status"], &refused["code"]), (&json!(403), &json!("forbidden")), "{refused}");
+    assert_eq!(refused["policy_ids"], json!(["forbid-judging-what-one-moderates"]));
+    assert_eq!(refused["articles"], json!(["A3.2"]));
     let log: Value = door.get("/v1/log/entries?from=0").await.json().await.unwrap();
     let of_case = log["data"].as_array().unwrap().iter().filter(|entry| entry["case"] == json!(mine));
     let actions: Vec<_> = of_case.map(|entry| entry["action"].as_str().unwrap().to_owned()).collect();

@@ -128,7 +128,7 @@ fn step(event: ServerEvent) -> Result<Step, Failure> {
             Some(answer) if answer.is_object() => answer.clone(),
             _ => data,
         }),
-        "error" => {
+        "error" | "denied" => {
             return Err(Failure::from_answer(data.get("status").and_then(status).unwrap_or(500), &data.to_string()));
         }
         "drain" => {
@@ -215,6 +215,9 @@ mod tests {
         let failure =
             step(event("error", json!({"code": "expired", "detail": "too late", "status": 504}))).unwrap_err();
         assert_eq!((failure.exit, failure.message.as_str()), (Exit::Unavailable, "too late"));
+        let failure =
+            step(event("denied", json!({"code": "forbidden", "detail": "not any more", "status": 403}))).unwrap_err();
+        assert_eq!((failure.exit, failure.message.as_str()), (Exit::Refused, "not any more"));
     }
 
     #[test]

@@ -105,18 +105,21 @@ impl Serve {
             voice.ready(&node, &sources);
             std::future::pending::<()>().await;
         };
-        let given_up = tokio::select! {
+        let failure = tokio::select! {
             () = stop.first() => None,
-            why = node.village.given_up() => Some(why),
+            why = node.village.given_up() => Some(
+                Failure::new(Exit::GaveUp, format!("the village gave up: {why}"))
+                    .hint("its log says which part crashed; what was acknowledged is in the store"),
+            ),
+            why = node.governance.refused() => Some(
+                Failure::new(Exit::Refused, why)
+                    .hint("join with an empty data directory, or start this one without its cluster's --join"),
+            ),
             () = serving => None,
         };
         voice.draining();
         let drained = node.drain(stop).await;
-        match given_up {
-            None => drained,
-            Some(why) => Err(Failure::new(Exit::GaveUp, format!("the village gave up: {why}"))
-                .hint("its log says which part crashed; what was acknowledged is in the store")),
-        }
+        failure.map_or(drained, Err)
     }
 }
 
