@@ -13,6 +13,7 @@ use crate::constitution::chain::{Chain, ConstitutionError};
 use crate::constitution::document::Document;
 use crate::constitution::folder::{self, FolderError};
 use crate::constitution::note::NoteKey;
+use crate::dlp::{Held, HeldView, TokenVault, Tokens};
 use crate::erasure::{self, Owners};
 use crate::gate::{Gate, Moderation, Parts};
 use crate::identity::{self, Identity, IdentityError, IdentityNode, TenantMachine, VerifierHandle};
@@ -55,6 +56,8 @@ pub struct Governance {
     pub case_log: CaseLog,
     /// Seals and opens what is stored, once [`Governance::begin`] has found the root key.
     pub keys: KeysNode,
+    /// Redacts with tokens that can be taken back.
+    pub tokens: Tokens,
     /// The stores that keep data about people; each crate's is added where the crates are joined.
     pub owners: Owners,
 }
@@ -104,6 +107,7 @@ pub fn install(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), 
         pdp: pdp.clone(),
         gate: gate.clone(),
         verifier,
+        tokens: Tokens::new(secret.clone()),
         secret,
         moderator,
         standings: Standings::default(),
@@ -114,6 +118,7 @@ pub fn install(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), 
     };
     let builder = keys::install(builder, &governance.keys);
     let builder = erasure::install(builder, &governance.owners, governance.secret.clone());
+    let builder = tokens(builder);
     let builder = moderation(builder, &governance, rules);
     let builder = builder
         .provide(gate)
@@ -124,6 +129,16 @@ pub fn install(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), 
         .host(move |_: &ActorCx| constitution.clone())
         .host(move |_: &ActorCx| Ledger::new(config.ledger));
     Ok((builder, governance))
+}
+
+/// Hosts what keeps the values of tokens.
+fn tokens(builder: VillageBuilder) -> VillageBuilder {
+    let held = Held::default();
+    let shown = held.clone();
+    builder
+        .provide(held)
+        .host(|_: &ActorCx| TokenVault)
+        .replica_view::<TokenVault, HeldView>(move |group| shown.view(group))
 }
 
 /// Hosts who judges, and what follows.

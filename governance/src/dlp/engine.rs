@@ -14,7 +14,7 @@ use super::checksum::Digits;
 use super::context::{self, Window};
 use super::rules::{self, MIN_SCORE, Rule};
 use super::token::TOKEN_LEN;
-use super::{DataKind, Finding};
+use super::{DataKind, Finding, names};
 
 /// Bytes for the states of the automaton per thread that scans; it forgets them all when they are full.
 const CACHE_BYTES: usize = 16 << 20;
@@ -62,7 +62,21 @@ pub(super) fn scan(text: &str, wanted: impl Fn(DataKind) -> bool) -> Vec<Finding
     if wanted(DataKind::Cvv) {
         found.extend(beside_cards(text.as_bytes(), &found));
     }
+    let mut found = longest(found);
+    if names::KINDS.into_iter().any(&wanted) {
+        // What has a pattern is surer than what has none, however long that is; only addresses go on before and behind theirs.
+        let patterned = found.clone();
+        let is_new = |new: &Finding| apart(&patterned, new);
+        found.extend(names::scan(text, &deaf, &wanted).into_iter().filter(is_new));
+    }
     longest(found)
+}
+
+/// The finding overlaps none of another kind.
+fn apart(found: &[Finding], new: &Finding) -> bool {
+    let place = found.partition_point(|other| other.span.end <= new.span.start);
+    let later = found.get(place..).unwrap_or_default();
+    later.iter().take_while(|other| other.span.start < new.span.end).all(|other| other.kind == new.kind)
 }
 
 /// Where a word, number or sign that patterns begin with stands.

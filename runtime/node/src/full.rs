@@ -1,6 +1,7 @@
 //! The whole village in one process, and the short way to its parts.
 
 use aivillage_actors::{Agents, Answer, AskRequest, ConversationData, SpecError};
+use aivillage_governance::dlp::TokenData;
 use aivillage_governance::{Governance, InstallError};
 use aivillage_memory::Memory;
 use aivillage_runtime::{CallError, Village, VillageBuilder};
@@ -34,6 +35,7 @@ pub fn full(builder: VillageBuilder) -> Result<VillageBuilder, FullError> {
 pub fn governed(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), FullError> {
     let (builder, governance) = aivillage_governance::install(builder)?;
     governance.owners.add(ConversationData);
+    governance.owners.add(TokenData);
     let builder = aivillage_edge::install(aivillage_actors::install(aivillage_memory::install(builder))?);
     Ok((builder, governance))
 }
