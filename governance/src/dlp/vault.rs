@@ -253,7 +253,7 @@ impl Tokens {
     ) -> Result<Redacted, CallError> {
         let (key, of, year) = (self.key(tenant)?, subject.to_owned(), super::this_year());
         let work = move || Redactor::new(&config, &key, &of).in_year(year).redact(&text);
-        let redacted = village.blocking("dlp.redact", work).await?;
+        let redacted = village.blocking("dlp.redact", work).await.map_err(|_| CallError::Panicked)?;
         if redacted.vault.len() > MAX_AT_ONCE {
             let why = format!("a text gets at most {MAX_AT_ONCE} tokens; send it in parts");
             return Err(AppError::new("payload_too_large", why).into());

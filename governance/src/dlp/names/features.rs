@@ -138,7 +138,7 @@ pub(super) fn rows(known: &[Known], at: usize, before: Tag) -> [usize; COUNT] {
     ];
     let mut rows = [0; COUNT];
     for (place, (row, (a, b))) in (0_u64..).zip(rows.iter_mut().zip(values)) {
-        let [mut bytes, ..] = [[0_u8; 24]];
+        let mut bytes = [0_u8; 24];
         for (part, value) in bytes.chunks_exact_mut(8).zip([place, a, b]) {
             part.copy_from_slice(&value.to_le_bytes());
         }

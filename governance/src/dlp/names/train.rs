@@ -19,7 +19,7 @@ pub use super::model::NoModel;
 use super::model::{Model, ROWS, TAGS, Tag};
 use super::tokens::{self, Shape, Token};
 use crate::dlp::Finding;
-use sentence::{Sentence, Slots};
+use sentence::{Sentence, Slots, TONGUES};
 
 /// How often a word with a capital is as if nothing were known of it.
 const FORGOTTEN: f64 = 0.15;
@@ -124,6 +124,7 @@ impl Lists {
         self.last.iter().for_each(|word| add(word, flag::LAST));
         self.cities.iter().flat_map(parts).for_each(|word| add(&word, flag::CITY));
         self.lands.iter().flat_map(parts).for_each(|word| add(&word, flag::LAND));
+        TONGUES.iter().for_each(|word| add(word, flag::LAND));
         self.streets.iter().for_each(|word| add(word, flag::STREET));
         self.common.iter().for_each(|word| add(word, flag::COMMON));
         self.lower_words().iter().for_each(|word| add(word, flag::COMMON));

@@ -21,7 +21,8 @@ const ROLES: &[&str] = &[
     "suspect", "victim", "mayor", "senator", "minister", "captain", "pilot", "coach", "goalkeeper", "singer", "painter", "author",
     "editor", "reporter", "officer", "detective", "docteur", "professeur", "maître", "doctora", "dottore", "dokter", "pupil",
 ];
-const TONGUES: &[&str] = &[
+/// Peoples and what they speak.
+pub(super) const TONGUES: &[&str] = &[
     "English", "French", "German", "Italian", "Spanish", "Dutch", "Danish", "Swedish", "Norwegian", "Finnish", "Polish", "Czech",
     "Hungarian", "Greek", "Turkish", "Russian", "Ukrainian", "Arabic", "Hebrew", "Persian", "Hindi", "Chinese", "Japanese", "Korean",
     "Portuguese", "Irish", "Scottish", "Welsh", "British", "American", "Canadian", "Mexican", "Brazilian", "Indian", "European",
@@ -142,7 +143,7 @@ impl<'a> Slots<'a> {
             "tongue" => pick(TONGUES, rng).to_owned(),
             "month" => pick(MONTHS, rng).to_owned(),
             "day" => pick(DAYS, rng).to_owned(),
-            "num" => rng.random_range(1..if rng.random_bool(0.7) { 100 } else { 99_999 }).to_string(),
+            "num" => number(0.7, (100, 99_999), rng),
             "code" => format!("{}{}", invented(rng).to_uppercase(), rng.random_range(10..9_999)),
             _ => return None,
         })
@@ -179,7 +180,7 @@ impl<'a> Slots<'a> {
     }
 
     fn street(&self, rng: &mut StdRng) -> String {
-        let n = rng.random_range(1..if rng.random_bool(0.8) { 200 } else { 12_000 });
+        let n = number(0.8, (200, 12_000), rng);
         let letter = if rng.random_bool(0.1) { pick(&["a", "b", "c", "A", "B"], rng) } else { "" };
         let n = format!("{n}{letter}");
         let base = |rng: &mut StdRng| match rng.random_range(0..4) {
@@ -238,6 +239,12 @@ impl<'a> Slots<'a> {
             _ => invented(rng),
         }
     }
+}
+
+/// Mostly below the one end, else below the other.
+fn number(mostly: f64, (low, high): (u32, u32), rng: &mut StdRng) -> String {
+    let end = if rng.random_bool(mostly) { low } else { high };
+    rng.random_range(1..end).to_string()
 }
 
 fn joined(stem: &str, end: &str, n: &str) -> String {
