@@ -64,19 +64,13 @@ pub(super) fn scan(text: &str, wanted: impl Fn(DataKind) -> bool) -> Vec<Finding
     }
     let mut found = longest(found);
     if names::KINDS.into_iter().any(&wanted) {
-        // What has a pattern is surer than what has none, however long that is; only addresses go on before and behind theirs.
-        let patterned = found.clone();
-        let is_new = |new: &Finding| apart(&patterned, new);
-        found.extend(names::scan(text, &deaf, &wanted).into_iter().filter(is_new));
+        // What has a pattern is surer than what has none, however long that is.
+        let patterned: Vec<_> = found.iter().map(|finding| finding.span.clone()).collect();
+        let tagged = names::scan(text, &deaf, &wanted).into_iter();
+        found.extend(tagged.filter(|finding| !context::meets(&patterned, &finding.span)));
+        found.sort_by_key(|finding| finding.span.start);
     }
-    longest(found)
-}
-
-/// The finding overlaps none of another kind.
-fn apart(found: &[Finding], new: &Finding) -> bool {
-    let place = found.partition_point(|other| other.span.end <= new.span.start);
-    let later = found.get(place..).unwrap_or_default();
-    later.iter().take_while(|other| other.span.start < new.span.end).all(|other| other.kind == new.kind)
+    found
 }
 
 /// Where a word, number or sign that patterns begin with stands.

@@ -11,7 +11,7 @@ pub mod train;
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use features::Known;
+use features::{Known, flag};
 use model::{Model, Tag};
 use tokens::{Shape, Token};
 
@@ -24,6 +24,17 @@ static MODEL: LazyLock<Model> = LazyLock::new(|| {
 
 /// Lowest and highest score of what is found here: no word is as sure as a check digit.
 const SCORES: (u8, u8) = (55, 90);
+
+/// What streets are called where the house comes behind them, or before a word that stands for the street.
+const STREETS: [&str; 22] = [
+    "rue", "avenue", "boulevard", "chemin", "allée", "quai", "impasse", "place", "calle", "avenida", "plaza", "paseo", "via",
+    "viale", "corso", "piazza", "rua", "ul", "ulica", "strada", "straße", "strasse",
+];
+/// How the names of streets end in languages that write both in one word.
+const STREET_ENDS: [&str; 18] = [
+    "straße", "strasse", "str", "weg", "gasse", "platz", "allee", "ufer", "damm", "straat", "laan", "gracht", "plein", "kade",
+    "gatan", "vägen", "vej", "gade",
+];
 
 /// Kinds that are found here.
 pub(super) const KINDS: [DataKind; 3] = [DataKind::Name, DataKind::Address, DataKind::Place];
@@ -38,11 +49,11 @@ pub(super) fn scan(text: &str, deaf: &[Range<usize>], wanted: impl Fn(DataKind) 
 fn find(model: &Model, text: &str, deaf: &[Range<usize>]) -> Vec<Finding> {
     let tokens = tokens::split(text, deaf);
     let known: Vec<Known> = tokens.iter().map(|token| Known::of(text, token, model)).collect();
-    spans(text, &tokens, &model.tag(&known))
+    spans(text, &tokens, &known, &model.tag(&known))
 }
 
-/// Runs of tags as findings, without the punctuation at their ends.
-fn spans(text: &str, tokens: &[Token], tags: &[(Tag, i32)]) -> Vec<Finding> {
+/// Runs of tags as findings.
+fn spans(text: &str, tokens: &[Token], known: &[Known], tags: &[(Tag, i32)]) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut at = 0;
     while let Some((tag, _)) = tags.get(at) {
@@ -51,30 +62,72 @@ fn spans(text: &str, tokens: &[Token], tags: &[(Tag, i32)]) -> Vec<Finding> {
             continue;
         };
         let more = tags.iter().skip(at + 1).take_while(|(next, _)| *next == tag.inside()).count();
-        let (run, margins) = (at..at + 1 + more, tags.get(at..at + 1 + more).unwrap_or_default());
-        found.extend(finding(text, tokens.get(run).unwrap_or_default(), kind, margins));
-        at += 1 + more;
+        let (run, end) = (Run { text, kind, tokens, known }, at + 1 + more);
+        found.extend(run.finding(at..end, tags.get(at..end).unwrap_or_default()));
+        at = end;
     }
     found
 }
 
-fn finding(text: &str, tokens: &[Token], kind: DataKind, margins: &[(Tag, i32)]) -> Option<Finding> {
-    let last = tokens.iter().rposition(|token| token.shape != Shape::Mark)?;
-    let tokens = tokens.get(..=last)?;
-    let word = |token: &&Token| token.shape.is_word() && token.len() > 1;
-    let is_one = match kind {
-        // A street without a house is no address, and a number without a street neither.
-        DataKind::Address => {
-            tokens.iter().any(|token| token.shape == Shape::Number) && tokens.iter().any(|token| word(&token))
+/// Tokens that were tagged as one thing, among all.
+struct Run<'a> {
+    text: &'a str,
+    kind: DataKind,
+    tokens: &'a [Token],
+    known: &'a [Known],
+}
+
+impl Run<'_> {
+    fn finding(&self, run: Range<usize>, margins: &[(Tag, i32)]) -> Option<Finding> {
+        let tokens = self.tokens.get(run.clone())?;
+        let tokens = tokens.get(..self.full_stop(tokens))?;
+        let last = tokens.iter().rposition(|token| self.is_last(*token))?;
+        let (tokens, known) = (tokens.get(..=last)?, self.known.get(run.start..=run.start + last)?);
+        let is_named = tokens.iter().any(|token| token.shape.is_word() && token.len() > 1);
+        if !is_named || self.kind == DataKind::Address && !self.has_house_and_street(tokens, known) {
+            return None;
         }
-        _ => tokens.iter().any(|token| word(&token)),
-    };
-    let span = tokens.first()?.start..tokens.last()?.end;
-    let sum: i32 = margins.iter().map(|(_, margin)| *margin).sum();
-    let mean = sum / i32::try_from(margins.len()).unwrap_or(1).max(1);
-    let score = i32::from(SCORES.0) + mean / model::MARGIN_UNIT;
-    let score = u8::try_from(score.clamp(i32::from(SCORES.0), i32::from(SCORES.1))).unwrap_or(SCORES.0);
-    (is_one && text.get(span.clone()).is_some()).then_some(Finding { kind, span, score })
+        let span = tokens.first()?.start..tokens.last()?.end;
+        let sum: i32 = margins.iter().map(|(_, margin)| *margin).sum();
+        let mean = sum / i32::try_from(margins.len()).unwrap_or(1).max(1);
+        let score = i32::from(SCORES.0) + mean / model::MARGIN_UNIT;
+        let score = u8::try_from(score.clamp(i32::from(SCORES.0), i32::from(SCORES.1))).unwrap_or(SCORES.0);
+        self.text.get(span.clone()).map(|_| Finding { kind: self.kind, span, score })
+    }
+
+    /// Where a sentence ends in the run: at a point that shortens no word.
+    fn full_stop(&self, tokens: &[Token]) -> usize {
+        let is_short = |before: &Token| before.shape == Shape::Initial || before.shape.is_word() && before.len() <= 3;
+        let shortens = |at: usize| {
+            let before = at.checked_sub(1).and_then(|at| tokens.get(at));
+            let is_house = tokens.get(at + 1).is_some_and(|next| next.shape == Shape::Number);
+            before.is_some_and(|before| is_short(before) || is_house && before.shape != Shape::Number)
+        };
+        let ends = |at: &usize| tokens.get(*at).is_some_and(|token| token.text(self.text) == ".") && !shortens(*at);
+        (0..tokens.len()).find(ends).unwrap_or(tokens.len())
+    }
+
+    /// No mark ends anything, and no small word a name: "Rio de Janeiro now".
+    fn is_last(&self, token: Token) -> bool {
+        match token.shape {
+            Shape::Mark => false,
+            Shape::Lower => self.kind == DataKind::Address,
+            _ => true,
+        }
+    }
+
+    /// A street without a house is no address, and a number beside any word ("Room 12") neither.
+    fn has_house_and_street(&self, tokens: &[Token], known: &[Known]) -> bool {
+        let house = tokens.iter().position(|token| token.shape == Shape::Number);
+        let is_street = |(at, (token, known)): (usize, (&Token, &Known))| {
+            let word = features::folded(token.text(self.text));
+            let is_behind_its_house = house.is_some_and(|house| house < at);
+            STREETS.contains(&word.as_str())
+                || STREET_ENDS.iter().any(|end| word.len() > end.len() && word.ends_with(end))
+                || known.flags & flag::STREET != 0 && is_behind_its_house
+        };
+        house.is_some() && tokens.iter().zip(known).enumerate().any(is_street)
+    }
 }
 
 #[cfg(test)]
@@ -107,6 +160,7 @@ mod tests {
             ("Er wohnt in der Lindenstraße 12.", "Lindenstraße 12"),
             ("Elle habite 7 rue de la Gare.", "7 rue de la Gare"),
             ("Vive en Calle Toledo 33.", "Calle Toledo 33"),
+            ("Er wohnt in der Lindenstr. 12. Montag kommt er.", "Lindenstr. 12"),
         ] {
             assert_eq!(found(text), [(DataKind::Address, address)], "{text}");
         }
@@ -123,6 +177,7 @@ mod tests {
             "The New York Times and the Oxford English Dictionary",
             "WARNING: Could not open file",
             "Chapter 12: The History of the Bridge",
+            "Room 794, Opus 49, Phase 2, Gate 12",
         ] {
             let names: Vec<_> = found(text).into_iter().filter(|(kind, _)| *kind != DataKind::Place).collect();
             assert_eq!(names, [], "{text}");

@@ -302,6 +302,7 @@ mod tests {
         for (text, coarse) in [
             ("admitted 2024-03-01, discharged March 11, 2024", "admitted 2024, discharged 2024"),
             ("born 12/25/1930", "born [DATE_1]"),
+            ("seen in March 2024, again on April 5", "seen in 2024, again on [DATE_1]"),
             ("age 93, later aged 104", "age 90+, later aged 90+"),
             ("age 88", "age 88"),
             ("zip code 94110, zip code 03601", "zip code 941, zip code 000"),

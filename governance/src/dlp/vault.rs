@@ -71,13 +71,13 @@ impl std::fmt::Debug for Revealed {
 
 /// The values of a tenant's tokens.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Drawer {
+pub(crate) struct Drawer {
     held: BTreeMap<Token, (DataKind, Kept)>,
 }
 
 /// What happened to them.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum DrawerEvent {
+pub(crate) enum DrawerEvent {
     /// Values came.
     Kept(Vec<Stored>),
     /// What is about one person was forgotten.

@@ -60,6 +60,7 @@ pub(crate) enum Sentences {
     /// The sets of `held_out`.
     Second,
     Third,
+    Fourth,
 }
 
 impl Sentences {
@@ -69,6 +70,7 @@ impl Sentences {
             Sentences::Known => (kind.templates, OTHERS),
             Sentences::Second => (held_out::second(kind.kind), held_out::SECOND_OTHERS),
             Sentences::Third => (held_out::third(kind.kind), held_out::THIRD_OTHERS),
+            Sentences::Fourth => (held_out::fourth(kind.kind), held_out::FOURTH_OTHERS),
         }
     }
 }

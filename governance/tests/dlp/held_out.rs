@@ -67,7 +67,8 @@ pub(crate) const THIRD_OTHERS: &[&str] = &[
     "Opus ##, number #, in C minor, lasts 2# minutes.",
 ];
 
-/// Letters, notes of a ward, forms, logs and chats.
+/// Letters, notes of a ward, forms, logs and chats. First look at the third set: recall 0.966, precision 0.841, nearly all of
+/// what was wrong an address that the tagger of names saw in every word with a number behind it ("Opus 49").
 pub(crate) fn third(kind: DataKind) -> &'static [&'static str] {
     match kind {
         DataKind::Email => &["Reply-To: {}", "You can also write me at {} any time", "user={} status=active"],
@@ -97,5 +98,53 @@ pub(crate) fn third(kind: DataKind) -> &'static [&'static str] {
         DataKind::Zip => &["Send it to Reno, NV {}", "postal code: {}", "Our ZIP is {}, same as yours."],
         DataKind::Address => &["Home address: {}", "The ambulance went to {}.", "I grew up at {} with two dogs"],
         _ => &["curl -H 'X-Key: {}'", "my key is {} please do not share", "SECRET={}"],
+    }
+}
+
+pub(crate) const FOURTH_OTHERS: &[&str] = &[
+    "Row ## of the spreadsheet has a typo.",
+    "The reservoir holds ##.# million litres.",
+    "Exit ## is closed until further notice.",
+    "They planted 3## trees along 1# km of road.",
+    "Question % is worth ## points.",
+    "Windows 1# needs ## GB on the disk.",
+    "Our shift ended at 1#:4#.",
+    "Nine of the 1## samples were broken.",
+    "The second movement is slower than the first.",
+    "Volume ## has ### pages and 1# maps.",
+    "A pallet carries ### bricks of 2.# kg.",
+    "Query took ##.# ms over 1,### rows.",
+];
+
+/// Reports, dictation, school offices, customs, tickets and code.
+pub(crate) fn fourth(kind: DataKind) -> &'static [&'static str] {
+    match kind {
+        DataKind::Email => &["Mailto {} bounced twice.", "owner: {}", "Her address is {} since the merger"],
+        DataKind::Phone => &["Parents can be reached under {}.", "phone={}", "The hotline {} is free of charge"],
+        DataKind::Fax => &["Kindly fax the signed copy to {}.", "Tel./Fax: see below, fax {}", "The old fax machine at {} is off."],
+        DataKind::Ssn => &["SSN on the form: {}", "The applicant wrote {} in box seven.", "social security no. {}"],
+        DataKind::Iban => &["Reimbursement to {} within a week.", "iban={}", "The fee was debited from {} by mistake"],
+        DataKind::Pan => &["Refund the purchase to card {}.", "payment_card: {}", "A cashier noted {} on paper."],
+        DataKind::Cvv => &["cvv={}", "Type the security code {} below.", "His CVC is {}, he said."],
+        DataKind::Passport => &["passport_no={}", "Border police kept passport {} overnight.", "The visa is glued into passport number {}."],
+        DataKind::NationalId => &["The mayor's office issued identity number {}.", "national_id: {}", "Identification no. {} was misspelled"],
+        DataKind::Coordinates => &["The drone hovered over {}.", "coords={}", "Our camp is at {} this year"],
+        DataKind::Date => &["Valid from {} onwards.", "date_of_birth: {}", "The stitches came out on {} without pain"],
+        DataKind::Age => &["At the age of {} she learned to swim.", "The oldest voter, {} years old, came first.", "patient_age: age {}"],
+        DataKind::Mrn => &["MRN={}", "Her medical record ({}) was misfiled.", "Please pull chart {} for tomorrow"],
+        DataKind::HealthPlan => &["Subscriber ID {}", "The claim under policy {} was paid.", "member_id: member {}"],
+        DataKind::Account => &["account={}", "Transfer the rest to account {} today.", "Kontonummer {} ist gesperrt"],
+        DataKind::Licence => &["driver_license={}", "Pharmacist licence {} was renewed.", "The permit {} allows fishing."],
+        DataKind::Vin => &["vin={}", "Chassis number {} does not match.", "Airbag recall concerns {} too."],
+        DataKind::Plate => &["plate={}", "A camera read number plate {} at noon.", "Kennzeichen: {}"],
+        DataKind::DeviceSerial => &["serial={}", "Hearing aid, serial {}, was returned.", "Please quote the serial number {}."],
+        DataKind::Url => &["url: {}", "Everything is explained at {} in detail.", "Open {} and log in"],
+        DataKind::Ip => &["src={}", "Packets from {} were dropped.", "The printer has the address {} now"],
+        DataKind::Biometric => &["file {} is corrupt", "We never stored {} at all.", "type={}"],
+        DataKind::FaceImage => &["Do not publish {}!", "img src={}", "The press used {} without asking"],
+        DataKind::UniqueId => &["uuid={}", "Order {} is in the queue", "Session {} was closed by the user."],
+        DataKind::Zip => &["Ship to Tulsa, OK {}.", "zip={}", "The postal code {} is rural"],
+        DataKind::Address => &["Their warehouse is at {}.", "street_address: {}", "Firefighters rushed to {} at night"],
+        _ => &["api_token: {}", "Someone committed {} last night.", "Authorization: Bearer {}"],
     }
 }

@@ -26,11 +26,12 @@ fn found_all(text: &str) -> Vec<(DataKind, Range<usize>)> {
 fn patterned_kinds_reach_the_bar() {
     reaches_the_bar(&generate::rows(1, 150, Sentences::Known));
     reaches_the_bar(&generate::rows(3, 150, Sentences::Second));
+    reaches_the_bar(&generate::rows(5, 150, Sentences::Third));
 }
 
 #[test]
 fn patterned_kinds_reach_the_bar_on_sentences_written_last() {
-    reaches_the_bar(&generate::rows(5, 150, Sentences::Third));
+    reaches_the_bar(&generate::rows(7, 150, Sentences::Fourth));
 }
 
 fn reaches_the_bar(rows: &[Row]) {

@@ -102,7 +102,8 @@ async fn what_is_kept_is_sealed_and_goes_with_its_person() {
     assert!(String::from_utf8_lossy(&exported[0].1).contains(ada.as_str()) && !format!("{exported:?}").contains("4111"));
     let erase = |reply| ErasureMsg::Erase { subject: "ada".into(), basis: "gdpr-17".into(), reply };
     let erased = bench.village.addr::<erasure::Erasure>("acme").ask(erase).await.unwrap();
-    let store = &erased.certificate().unwrap().certificate.stores[0];
+    let signed = erased.certificate().unwrap();
+    let store = &signed.certificate.stores[0];
     assert_eq!((store.owner.as_str(), store.enumerated, store.remaining), ("tokens", 1, 0));
     assert_eq!(bench.reveal("acme", &ada, "chargeback").await.unwrap(), None);
     assert!(bench.reveal("acme", &bob.vault[0].token, "chargeback").await.unwrap().is_some());

@@ -277,7 +277,7 @@ mod tests {
     }
 
     fn parse(args: &[&str]) -> Dlp {
-        Only::try_parse_from([&["dlp"], args].concat()).unwrap().dlp
+        Only::try_parse_from([&["dlp"][..], args].concat()).unwrap().dlp
     }
 
     #[test]
@@ -311,7 +311,7 @@ mod tests {
         let scan = |fail: bool, profile: &str| {
             let file = file.to_str().unwrap();
             let fail: &[&str] = if fail { &["--fail"] } else { &[] };
-            let Dlp::Scan(scan) = parse(&[&["scan", file, "--profile", profile], fail].concat()) else { panic!() };
+            let Dlp::Scan(scan) = parse(&[&["scan", file, "--profile", profile][..], fail].concat()) else { panic!() };
             scan.run(true)
         };
         assert_eq!(scan(true, "pii").unwrap_err().exit, Exit::Failed);
