@@ -26,8 +26,8 @@ use data_encoding::HEXLOWER;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use profile::{Action, DlpConfig, DlpConfigError, HIPAA, HipaaIdentifier, Profile};
 pub use names::train;
+pub use profile::{Action, DlpConfig, DlpConfigError, HIPAA, HipaaIdentifier, Profile};
 pub use redact::{Edit, Redacted, Redactor, VaultEntry};
 pub use token::{NoToken, PseudonymKey, Token};
 pub(crate) use vault::{Held, HeldView};

@@ -8,7 +8,8 @@ use super::calendar::Written;
 /// First three digits of ZIP codes where at most 20,000 people live. Office for Civil Rights, "Guidance Regarding Methods for
 /// De-identification of Protected Health Information", 2012, by the census of 2000.
 const SPARSE: [&str; 17] = [
-    "036", "059", "063", "102", "203", "556", "692", "790", "821", "823", "830", "831", "878", "879", "884", "890", "893",
+    "036", "059", "063", "102", "203", "556", "692", "790", "821", "823", "830", "831", "878", "879", "884", "890",
+    "893",
 ];
 /// Ages from here on are one.
 const OLD: i32 = 90;

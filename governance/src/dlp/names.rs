@@ -27,13 +27,33 @@ const SCORES: (u8, u8) = (55, 90);
 
 /// What streets are called where the house comes behind them, or before a word that stands for the street.
 const STREETS: [&str; 22] = [
-    "rue", "avenue", "boulevard", "chemin", "allée", "quai", "impasse", "place", "calle", "avenida", "plaza", "paseo", "via",
-    "viale", "corso", "piazza", "rua", "ul", "ulica", "strada", "straße", "strasse",
+    "rue",
+    "avenue",
+    "boulevard",
+    "chemin",
+    "allée",
+    "quai",
+    "impasse",
+    "place",
+    "calle",
+    "avenida",
+    "plaza",
+    "paseo",
+    "via",
+    "viale",
+    "corso",
+    "piazza",
+    "rua",
+    "ul",
+    "ulica",
+    "strada",
+    "straße",
+    "strasse",
 ];
 /// How the names of streets end in languages that write both in one word.
 const STREET_ENDS: [&str; 18] = [
-    "straße", "strasse", "str", "weg", "gasse", "platz", "allee", "ufer", "damm", "straat", "laan", "gracht", "plein", "kade",
-    "gatan", "vägen", "vej", "gade",
+    "straße", "strasse", "str", "weg", "gasse", "platz", "allee", "ufer", "damm", "straat", "laan", "gracht", "plein",
+    "kade", "gatan", "vägen", "vej", "gade",
 ];
 
 /// Kinds that are found here.
@@ -162,7 +182,8 @@ mod tests {
             ("Vive en Calle Toledo 33.", "Calle Toledo 33"),
             ("Er wohnt in der Lindenstr. 12. Montag kommt er.", "Lindenstr. 12"),
         ] {
-            assert_eq!(found(text), [(DataKind::Address, address)], "{text}");
+            let addresses: Vec<_> = found(text).into_iter().filter(|(kind, _)| *kind == DataKind::Address).collect();
+            assert_eq!(addresses, [(DataKind::Address, address)], "{text}");
         }
     }
 

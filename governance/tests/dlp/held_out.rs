@@ -72,14 +72,20 @@ pub(crate) const THIRD_OTHERS: &[&str] = &[
 pub(crate) fn third(kind: DataKind) -> &'static [&'static str] {
     match kind {
         DataKind::Email => &["Reply-To: {}", "You can also write me at {} any time", "user={} status=active"],
-        DataKind::Phone => &["If it is urgent, dial {}.", "Emergency contact: {} (sister)", "Text me on {} when you land"],
+        DataKind::Phone => {
+            &["If it is urgent, dial {}.", "Emergency contact: {} (sister)", "Text me on {} when you land"]
+        }
         DataKind::Fax => &["Results can be faxed to {}.", "Fax no. {}", "Send the referral by facsimile to {}."],
         DataKind::Ssn => &["Soc. Sec. No. {}", "Taxpayer SSN on file: {}.", "last used SSN {} for the loan"],
         DataKind::Iban => &["Donations are welcome at {}.", "Beneficiary IBAN: {}", "Bankverbindung: {}"],
         DataKind::Pan => &["Visa {} was billed twice.", "cardNumber={}", "She read {} aloud on the bus."],
         DataKind::Cvv => &["Security code: {}.", "The three digits (CVV2) are {}.", "csc {} entered"],
-        DataKind::Passport => &["Passport No: {}", "Her passport number {} was copied.", "reissued passport {} to the traveller"],
-        DataKind::NationalId => &["ID card no. {} expired.", "citizen's identity number: {}", "National insurance / ID: {}"],
+        DataKind::Passport => {
+            &["Passport No: {}", "Her passport number {} was copied.", "reissued passport {} to the traveller"]
+        }
+        DataKind::NationalId => {
+            &["ID card no. {} expired.", "citizen's identity number: {}", "National insurance / ID: {}"]
+        }
         DataKind::Coordinates => &["Last known location {}.", "Pin dropped at {}", "lat/lon {} (WGS84)"],
         DataKind::Date => &["DOB {}", "Follow-up scheduled for {}.", "The accident happened on {} near the bridge"],
         DataKind::Age => &["{} y/o woman with a cough.", "The deceased was {} years of age.", "age {} at admission"],
@@ -121,23 +127,41 @@ pub(crate) fn fourth(kind: DataKind) -> &'static [&'static str] {
     match kind {
         DataKind::Email => &["Mailto {} bounced twice.", "owner: {}", "Her address is {} since the merger"],
         DataKind::Phone => &["Parents can be reached under {}.", "phone={}", "The hotline {} is free of charge"],
-        DataKind::Fax => &["Kindly fax the signed copy to {}.", "Tel./Fax: see below, fax {}", "The old fax machine at {} is off."],
+        DataKind::Fax => {
+            &["Kindly fax the signed copy to {}.", "Tel./Fax: see below, fax {}", "The old fax machine at {} is off."]
+        }
         DataKind::Ssn => &["SSN on the form: {}", "The applicant wrote {} in box seven.", "social security no. {}"],
         DataKind::Iban => &["Reimbursement to {} within a week.", "iban={}", "The fee was debited from {} by mistake"],
         DataKind::Pan => &["Refund the purchase to card {}.", "payment_card: {}", "A cashier noted {} on paper."],
         DataKind::Cvv => &["cvv={}", "Type the security code {} below.", "His CVC is {}, he said."],
-        DataKind::Passport => &["passport_no={}", "Border police kept passport {} overnight.", "The visa is glued into passport number {}."],
-        DataKind::NationalId => &["The mayor's office issued identity number {}.", "national_id: {}", "Identification no. {} was misspelled"],
+        DataKind::Passport => &[
+            "passport_no={}",
+            "Border police kept passport {} overnight.",
+            "The visa is glued into passport number {}.",
+        ],
+        DataKind::NationalId => &[
+            "The mayor's office issued identity number {}.",
+            "national_id: {}",
+            "Identification no. {} was misspelled",
+        ],
         DataKind::Coordinates => &["The drone hovered over {}.", "coords={}", "Our camp is at {} this year"],
         DataKind::Date => &["Valid from {} onwards.", "date_of_birth: {}", "The stitches came out on {} without pain"],
-        DataKind::Age => &["At the age of {} she learned to swim.", "The oldest voter, {} years old, came first.", "patient_age: age {}"],
+        DataKind::Age => &[
+            "At the age of {} she learned to swim.",
+            "The oldest voter, {} years old, came first.",
+            "patient_age: age {}",
+        ],
         DataKind::Mrn => &["MRN={}", "Her medical record ({}) was misfiled.", "Please pull chart {} for tomorrow"],
         DataKind::HealthPlan => &["Subscriber ID {}", "The claim under policy {} was paid.", "member_id: member {}"],
         DataKind::Account => &["account={}", "Transfer the rest to account {} today.", "Kontonummer {} ist gesperrt"],
-        DataKind::Licence => &["driver_license={}", "Pharmacist licence {} was renewed.", "The permit {} allows fishing."],
+        DataKind::Licence => {
+            &["driver_license={}", "Pharmacist licence {} was renewed.", "The permit {} allows fishing."]
+        }
         DataKind::Vin => &["vin={}", "Chassis number {} does not match.", "Airbag recall concerns {} too."],
         DataKind::Plate => &["plate={}", "A camera read number plate {} at noon.", "Kennzeichen: {}"],
-        DataKind::DeviceSerial => &["serial={}", "Hearing aid, serial {}, was returned.", "Please quote the serial number {}."],
+        DataKind::DeviceSerial => {
+            &["serial={}", "Hearing aid, serial {}, was returned.", "Please quote the serial number {}."]
+        }
         DataKind::Url => &["url: {}", "Everything is explained at {} in detail.", "Open {} and log in"],
         DataKind::Ip => &["src={}", "Packets from {} were dropped.", "The printer has the address {} now"],
         DataKind::Biometric => &["file {} is corrupt", "We never stored {} at all.", "type={}"],

@@ -36,7 +36,10 @@ fn patterned_kinds_reach_the_bar_on_sentences_written_last() {
 
 fn reaches_the_bar(rows: &[Row]) {
     let scores = score::score(rows, found);
-    let told: String = scores.iter().map(|(kind, score)| format!("{kind:?} {:.3} {:.3}\n", score.recall(), score.precision())).collect();
+    let told: String = scores
+        .iter()
+        .map(|(kind, score)| format!("{kind:?} {:.3} {:.3}\n", score.recall(), score.precision()))
+        .collect();
     let all = score::total(&scores);
     println!("{told}all {:.3} {:.3}", all.recall(), all.precision());
     let low: Vec<_> = scores.iter().filter(|(_, score)| score.recall() < BAR || score.precision() < BAR).collect();
@@ -66,8 +69,15 @@ fn names_and_addresses_are_found_where_the_tagger_was_not_trained() {
 
 fn finds_people(rows: &[Row]) {
     let scores = score::score(rows, found_all);
-    let [name, address] = [DataKind::Name, DataKind::Address].map(|kind| scores.get(&kind).copied().unwrap_or_default());
-    println!("names {:.3} {:.3}, addresses {:.3} {:.3}", name.recall(), name.precision(), address.recall(), address.precision());
+    let [name, address] =
+        [DataKind::Name, DataKind::Address].map(|kind| scores.get(&kind).copied().unwrap_or_default());
+    println!(
+        "names {:.3} {:.3}, addresses {:.3} {:.3}",
+        name.recall(),
+        name.precision(),
+        address.recall(),
+        address.precision()
+    );
     assert!(name.recall() >= 0.85 && name.precision() >= 0.80, "{name:?}");
     assert!(address.recall() >= 0.85 && address.precision() >= 0.80, "{address:?}");
 }
@@ -75,7 +85,8 @@ fn finds_people(rows: &[Row]) {
 #[test]
 fn ordinary_text_is_not_full_of_people() {
     let sentences = names::nobody();
-    let wrong: Vec<_> = sentences.iter().filter(|row| !found_names(&row.text).is_empty()).map(|row| &row.text).collect();
+    let wrong: Vec<_> =
+        sentences.iter().filter(|row| !found_names(&row.text).is_empty()).map(|row| &row.text).collect();
     println!("{} of {} sentences: {wrong:?}", wrong.len(), sentences.len());
     // They were written to be mistaken.
     assert!(wrong.len() * 6 <= sentences.len(), "{wrong:?}");

@@ -160,17 +160,23 @@ pub(crate) fn fresh(seed: u64, each: usize) -> Vec<Row> {
 }
 
 fn filled((named, addressed): (&[&str], &[&str]), seed: u64, each: usize) -> Vec<Row> {
-    let (mut seeded, lists) = (Seeded::new(seed), Lists { first: FIRST.lines().collect(), last: LAST.lines().collect() });
+    let (mut seeded, lists) =
+        (Seeded::new(seed), Lists { first: FIRST.lines().collect(), last: LAST.lines().collect() });
     let sentences = named.iter().chain(addressed);
     sentences.flat_map(|sentence| (0..each).map(|_| row(sentence, &lists, &mut seeded)).collect::<Vec<_>>()).collect()
 }
 
 /// The same sentences with names that no list has.
 pub(crate) fn unlisted(seed: u64, each: usize) -> Vec<Row> {
-    const FIRST: [&str; 8] = ["Thandwen", "Oriselle", "Zebulind", "Marrikka", "Quendrick", "Ysolwyn", "Abrexi", "Faolinne"];
-    const LAST: [&str; 8] = ["Ostervold", "Krimbaugh", "Tellanqvist", "Brandowitz", "Mussardelli", "Okonwerra", "Vantrell", "Hasselbrim"];
+    const FIRST: [&str; 8] =
+        ["Thandwen", "Oriselle", "Zebulind", "Marrikka", "Quendrick", "Ysolwyn", "Abrexi", "Faolinne"];
+    const LAST: [&str; 8] =
+        ["Ostervold", "Krimbaugh", "Tellanqvist", "Brandowitz", "Mussardelli", "Okonwerra", "Vantrell", "Hasselbrim"];
     let (mut seeded, lists) = (Seeded::new(seed), Lists { first: FIRST.to_vec(), last: LAST.to_vec() });
-    NAMED.iter().flat_map(|sentence| (0..each).map(|_| row(sentence, &lists, &mut seeded)).collect::<Vec<_>>()).collect()
+    NAMED
+        .iter()
+        .flat_map(|sentence| (0..each).map(|_| row(sentence, &lists, &mut seeded)).collect::<Vec<_>>())
+        .collect()
 }
 
 /// Each sentence in which nobody is.
@@ -211,17 +217,37 @@ fn name(lists: &Lists, seeded: &mut Seeded) -> String {
 fn address(seeded: &mut Seeded) -> String {
     let n = 1 + seeded.below(240);
     match seeded.below(6) {
-        0 => format!("{n} {} {}", seeded.pick(&["Juniper", "Foundry", "Larch", "Abbey"]), seeded.pick(&["Street", "Road", "Lane", "Drive"])),
+        0 => format!(
+            "{n} {} {}",
+            seeded.pick(&["Juniper", "Foundry", "Larch", "Abbey"]),
+            seeded.pick(&["Street", "Road", "Lane", "Drive"])
+        ),
         1 => format!("{n} {} Ave, Apt {}", seeded.pick(&["Lincoln", "Harrison", "Jackson"]), 1 + seeded.below(40)),
-        2 => format!("{}{} {n}", seeded.pick(&["Ahorn", "Post", "Wiesen", "Burg"]), seeded.pick(&["straße", "weg", "gasse", "allee"])),
-        3 => format!("{n} {} {}", seeded.pick(&["rue", "avenue", "boulevard"]), seeded.pick(&["de la République", "des Roses", "Pasteur"])),
-        4 => format!("{} {} {n}", seeded.pick(&["Calle", "Via", "Avenida"]), seeded.pick(&["Colón", "Manzoni", "Libertad"])),
-        _ => format!("{}{} {n}", seeded.pick(&["Linde", "Haven", "Beatrix"]), seeded.pick(&["straat", "laan", "plein"])),
+        2 => format!(
+            "{}{} {n}",
+            seeded.pick(&["Ahorn", "Post", "Wiesen", "Burg"]),
+            seeded.pick(&["straße", "weg", "gasse", "allee"])
+        ),
+        3 => format!(
+            "{n} {} {}",
+            seeded.pick(&["rue", "avenue", "boulevard"]),
+            seeded.pick(&["de la République", "des Roses", "Pasteur"])
+        ),
+        4 => format!(
+            "{} {} {n}",
+            seeded.pick(&["Calle", "Via", "Avenida"]),
+            seeded.pick(&["Colón", "Manzoni", "Libertad"])
+        ),
+        _ => {
+            format!("{}{} {n}", seeded.pick(&["Linde", "Haven", "Beatrix"]), seeded.pick(&["straat", "laan", "plein"]))
+        }
     }
 }
 
 /// Findings per thousand words of texts that are not about people, by text; and what they are.
-pub(crate) fn rates(find: impl Fn(&str) -> Vec<(DataKind, Range<usize>)>) -> BTreeMap<&'static str, (f64, Vec<String>)> {
+pub(crate) fn rates(
+    find: impl Fn(&str) -> Vec<(DataKind, Range<usize>)>,
+) -> BTreeMap<&'static str, (f64, Vec<String>)> {
     const TEXTS: [(&str, &str); 4] = [
         ("README.md", include_str!("../../../README.md")),
         ("ARCHITECTURE.md", include_str!("../../../ARCHITECTURE.md")),

@@ -28,14 +28,41 @@ const SOME_NUMBER: u64 = 2;
 const FORGOTTEN: u64 = 3;
 /// Which features look at which word itself.
 const WORDS: [(u64, isize); 14] = [
-    (1, 0), (6, -1), (7, -2), (8, 1), (9, 2), (10, -1), (11, 1), (12, -1), (12, -2), (13, 1), (13, 2), (21, 0), (23, -1), (25, 1),
+    (1, 0),
+    (6, -1),
+    (7, -2),
+    (8, 1),
+    (9, 2),
+    (10, -1),
+    (11, 1),
+    (12, -1),
+    (12, -2),
+    (13, 1),
+    (13, 2),
+    (21, 0),
+    (23, -1),
+    (25, 1),
 ];
 /// Longest word that lists have, bytes.
 const WORD_BYTES: usize = 48;
 /// Words of streets that are written without a capital.
 const STREETS: [&str; 16] = [
-    "rue", "avenue", "boulevard", "chemin", "allée", "quai", "impasse", "place", "calle", "avenida", "via", "viale",
-    "corso", "piazza", "rua", "ul",
+    "rue",
+    "avenue",
+    "boulevard",
+    "chemin",
+    "allée",
+    "quai",
+    "impasse",
+    "place",
+    "calle",
+    "avenida",
+    "via",
+    "viale",
+    "corso",
+    "piazza",
+    "rua",
+    "ul",
 ];
 
 /// What is known of a token before its neighbours are looked at.
@@ -68,7 +95,8 @@ impl Known {
             let from = lower.char_indices().rev().nth(letters - 1).map_or(0, |(at, _)| at);
             xxh3_64(lower.get(from..).unwrap_or_default().as_bytes())
         };
-        let known = Known { shape, flags: model.flags(&lower), word: xxh3_64(lower.as_bytes()), tails: [tail(3), tail(4)] };
+        let known =
+            Known { shape, flags: model.flags(&lower), word: xxh3_64(lower.as_bytes()), tails: [tail(3), tail(4)] };
         known.masked()
     }
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | 4 | `AVNM` |
 //! | 4, u32 LE | version, 1 |
-//! | 4, i32 LE | how much surer than nothing a tag must be, in units of the weights |
+//! | 4, i32 LE | how much surer than nothing a beginning must be, in units of the weights |
 //! | 4, u32 LE | length of the lists |
 //! | that | lists: words in lower case and what they are, a finite-state transducer |
 //! | 2^16 x 7, i8 | weights of each row for each tag |
@@ -176,8 +176,10 @@ impl Model {
             }
         }
         let [none, ..] = sums;
+        // Whether something begins has to be sure; where it ends is as likely wrong either way.
+        let margin = if before == Tag::O { self.margin } else { 0 };
         let allowed = Tag::ALL.into_iter().zip(sums).filter(|(tag, _)| tag.can_be(before, shape));
-        let (tag, sum) = allowed.fold((Tag::O, none + self.margin), |best, one| if one.1 > best.1 { one } else { best });
+        let (tag, sum) = allowed.fold((Tag::O, none + margin), |best, one| if one.1 > best.1 { one } else { best });
         if tag == Tag::O { (Tag::O, 0) } else { (tag, sum - none) }
     }
 }

@@ -60,13 +60,13 @@ pub struct Options {
     pub rounds: u32,
     /// How often each template is filled in a pass.
     pub fills: u32,
-    /// How much surer than nothing a tag must be, in hundredths of the largest weight.
+    /// How much surer than nothing a beginning must be, in hundredths of the largest weight.
     pub margin: u32,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { seed: 1, rounds: 8, fills: 30, margin: 12 }
+        Self { seed: 1, rounds: 8, fills: 25, margin: 12 }
     }
 }
 
@@ -119,7 +119,8 @@ impl Lists {
     fn flags(&self) -> BTreeMap<String, u8> {
         let mut flags: BTreeMap<String, u8> = BTreeMap::new();
         let mut add = |word: &str, flag: u8| *flags.entry(folded(word)).or_default() |= flag;
-        let parts = |entry: &String| entry.split(' ').filter(|word| starts_big(word)).map(str::to_owned).collect::<Vec<_>>();
+        let parts =
+            |entry: &String| entry.split(' ').filter(|word| starts_big(word)).map(str::to_owned).collect::<Vec<_>>();
         self.first.iter().for_each(|word| add(word, flag::FIRST));
         self.last.iter().for_each(|word| add(word, flag::LAST));
         self.cities.iter().flat_map(parts).for_each(|word| add(&word, flag::CITY));
@@ -264,7 +265,10 @@ impl Perceptron {
     fn best(&self, rows: &[usize], before: Tag, shape: Shape) -> Tag {
         let sum = |tag: Tag| rows.iter().filter_map(|row| self.weights.get(*row)?.get(tag as usize)).sum::<i32>();
         let allowed = Tag::ALL.into_iter().filter(|tag| tag.can_be(before, shape));
-        allowed.map(|tag| (sum(tag), tag)).fold((i32::MIN, Tag::O), |best, one| if one.0 > best.0 { one } else { best }).1
+        allowed
+            .map(|tag| (sum(tag), tag))
+            .fold((i32::MIN, Tag::O), |best, one| if one.0 > best.0 { one } else { best })
+            .1
     }
 
     fn correct(&mut self, row: usize, truth: Tag, told: Tag) {
@@ -278,7 +282,8 @@ impl Perceptron {
     /// The averages, the largest as 127.
     fn averaged(&self) -> (Box<[[i8; TAGS]]>, u32) {
         let mean = |weight: i32, sum: i64| i64::from(weight) * self.step - sum;
-        let all = || self.weights.iter().flatten().zip(self.sums.iter().flatten()).map(|(weight, sum)| mean(*weight, *sum));
+        let all =
+            || self.weights.iter().flatten().zip(self.sums.iter().flatten()).map(|(weight, sum)| mean(*weight, *sum));
         let largest = all().map(i64::abs).max().unwrap_or(0).max(1);
         let small = |mean: i64| i8::try_from(mean * 127 / largest).unwrap_or(i8::MAX);
         let row = |(weights, sums): (&[i32; TAGS], &[i64; TAGS])| {
@@ -326,7 +331,8 @@ mod tests {
 
     #[test]
     fn truth_is_as_tags() {
-        let sentence = Sentence { text: "Ann Lee, Bob".to_owned(), truth: vec![(DataKind::Name, 0..7), (DataKind::Name, 9..12)] };
+        let sentence =
+            Sentence { text: "Ann Lee, Bob".to_owned(), truth: vec![(DataKind::Name, 0..7), (DataKind::Name, 9..12)] };
         let model = Model::untrained(small().automaton().unwrap(), 0).unwrap();
         let example = Example::of(&sentence, &model, &mut StdRng::seed_from_u64(1));
         assert_eq!(example.truth, [Tag::BeginName, Tag::InName, Tag::O, Tag::BeginName]);

@@ -26,7 +26,8 @@ impl Bench {
         let builder = crate::keys::install(home.install(Village::builder()), &KeysNode::new(KeysConfig::default()));
         let shown = held.clone();
         let builder = erasure::install(builder, &owners, secret.clone()).provide(held);
-        let builder = builder.host(|_: &ActorCx| TokenVault).replica_view::<TokenVault, HeldView>(move |n| shown.view(n));
+        let builder =
+            builder.host(|_: &ActorCx| TokenVault).replica_view::<TokenVault, HeldView>(move |n| shown.view(n));
         Self { village: builder.start().await.unwrap(), tokens: Tokens::new(secret), home, _dir: dir }
     }
 
@@ -99,7 +100,9 @@ async fn what_is_kept_is_sealed_and_goes_with_its_person() {
     let (ada, bob) = (bench.token("acme", "ada").await, bench.redact("acme", "bob", "5555555555554444").await.unwrap());
     let export = |reply| ErasureMsg::Export("ada".into(), reply);
     let exported = bench.village.addr::<erasure::Erasure>("acme").ask(export).await.unwrap();
-    assert!(String::from_utf8_lossy(&exported[0].1).contains(ada.as_str()) && !format!("{exported:?}").contains("4111"));
+    assert!(
+        String::from_utf8_lossy(&exported[0].1).contains(ada.as_str()) && !format!("{exported:?}").contains("4111")
+    );
     let erase = |reply| ErasureMsg::Erase { subject: "ada".into(), basis: "gdpr-17".into(), reply };
     let erased = bench.village.addr::<erasure::Erasure>("acme").ask(erase).await.unwrap();
     let signed = erased.certificate().unwrap();
@@ -131,7 +134,8 @@ fn a_full_vault_takes_nothing_new_and_what_it_has_again() {
 #[tokio::test]
 async fn more_tokens_than_one_commit_takes_are_refused_before_any_is_stored() {
     let bench = Bench::open().await;
-    let config = DlpConfig { actions: [(DataKind::Email, super::super::Action::Tokenise)].into(), ..DlpConfig::default() };
+    let config =
+        DlpConfig { actions: [(DataKind::Email, super::super::Action::Tokenise)].into(), ..DlpConfig::default() };
     let text: String = (0..=MAX_AT_ONCE).map(|n| format!("a{n}@example.org ")).collect();
     let refused = bench.tokens.redact(&bench.village, ("acme", "ada"), text, config).await.unwrap_err();
     assert_eq!(refused.code(), "payload_too_large");

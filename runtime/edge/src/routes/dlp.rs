@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use aivillage_governance::dlp::{self, Action, DataKind, DlpConfig, Edit, Finding, Profile, Token, TokenMsg, TokenVault};
+use aivillage_governance::dlp::{
+    self, Action, DataKind, DlpConfig, Edit, Finding, Profile, Token, TokenMsg, TokenVault,
+};
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Response;

@@ -39,7 +39,12 @@ async fn a_text_is_scanned_for_what_is_asked() {
     assert_eq!(cards["findings"].as_array().unwrap().len(), 1);
     let long = door.post("/v1/dlp/scan", &json!({ "text": "a ".repeat(600_000) })).await;
     assert_eq!(problem(long).await, (413, "payload_too_large".to_owned()));
-    for wrong in [json!({}), json!({ "text": 1 }), json!({ "text": "", "min_score": 10 }), json!({ "text": "", "profiles": ["x"] })] {
+    for wrong in [
+        json!({}),
+        json!({ "text": 1 }),
+        json!({ "text": "", "min_score": 10 }),
+        json!({ "text": "", "profiles": ["x"] }),
+    ] {
         assert_eq!(problem(door.post("/v1/dlp/scan", &wrong).await).await.0, 422, "{wrong}");
     }
 }
@@ -103,7 +108,8 @@ async fn a_token_of_another_tenant_is_as_if_it_were_not_there() {
     let (door, home) = Door::clustered_and_logged().await;
     let made = answer(door.post("/v1/tenants", &json!({ "name": "acme", "admin": "alice" })).await, 201).await;
     let alice = text(&made["admin"], "key");
-    let redacted = answer(door.post_by(&alice, "/v1/dlp/redact", json!({ "text": "card 4111 1111 1111 1111" })).await, 200).await;
+    let redacted =
+        answer(door.post_by(&alice, "/v1/dlp/redact", json!({ "text": "card 4111 1111 1111 1111" })).await, 200).await;
     let token = text(&redacted, "text").strip_prefix("card ").unwrap().to_owned();
     let ask = async |token: &str| {
         let response = door.post("/v1/dlp/detokenise", &json!({ "token": token, "purpose": "curiosity" })).await;

@@ -145,7 +145,12 @@ fn as_value(file: &Path, Finding { kind, span, score }: &Finding, (line, column)
     json!({ "file": file, "kind": kind, "span": span, "line": line, "column": column, "score": score })
 }
 
-fn row(file: &Path, text: &str, Finding { kind, span, score }: &Finding, (line, column): (usize, usize)) -> Vec<String> {
+fn row(
+    file: &Path,
+    text: &str,
+    Finding { kind, span, score }: &Finding,
+    (line, column): (usize, usize),
+) -> Vec<String> {
     vec![
         format!("{}:{line}:{column}", file.display()),
         format!("{}-{}", span.start, span.end),

@@ -103,7 +103,8 @@ impl Scan {
         }
         let fail = |why: String| Failure::new(Exit::Usage, format!("{}: {why}", file.display()));
         let text = fs::read_to_string(&file).map_err(|error| fail(error.to_string()))?;
-        let lines = (1..).zip(text.lines().map(str::trim)).filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+        let lines =
+            (1..).zip(text.lines().map(str::trim)).filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
         let entry = |(number, line): (usize, &str)| match line.split_once(char::is_whitespace) {
             Some((known, why)) if dlp::is_fingerprint(known) => Ok((known.to_owned(), why.trim().to_owned())),
             _ => Err(fail(format!("line {number} is not a fingerprint and a reason"))),

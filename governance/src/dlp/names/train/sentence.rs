@@ -10,57 +10,365 @@ use super::{Lists, TrainError};
 use crate::dlp::DataKind;
 
 const TITLES: &[&str] = &[
-    "Dr.", "Dr", "Mr.", "Mr", "Mrs.", "Mrs", "Ms.", "Ms", "Miss", "Prof.", "Professor", "Nurse", "Judge", "Captain", "Sir",
-    "Lady", "Herr", "Frau", "Herrn", "Monsieur", "Madame", "Mme", "Señor", "Señora", "Sra.", "Signor", "Mevrouw", "Doctor",
-    "Sister", "Father", "Reverend", "Rabbi", "Officer", "Detective", "Sergeant", "Inspector", "Coach", "Uncle", "Aunt",
+    "Dr.",
+    "Dr",
+    "Mr.",
+    "Mr",
+    "Mrs.",
+    "Mrs",
+    "Ms.",
+    "Ms",
+    "Miss",
+    "Prof.",
+    "Professor",
+    "Nurse",
+    "Judge",
+    "Captain",
+    "Sir",
+    "Lady",
+    "Herr",
+    "Frau",
+    "Herrn",
+    "Monsieur",
+    "Madame",
+    "Mme",
+    "Señor",
+    "Señora",
+    "Sra.",
+    "Signor",
+    "Mevrouw",
+    "Doctor",
+    "Sister",
+    "Father",
+    "Reverend",
+    "Rabbi",
+    "Officer",
+    "Detective",
+    "Sergeant",
+    "Inspector",
+    "Coach",
+    "Uncle",
+    "Aunt",
 ];
 const ROLES: &[&str] = &[
-    "doctor", "nurse", "surgeon", "teacher", "judge", "lawyer", "clerk", "manager", "driver", "engineer", "baker", "tenant",
-    "landlord", "neighbour", "colleague", "friend", "uncle", "aunt", "cousin", "grandmother", "grandfather", "brother", "sister",
-    "mother", "father", "son", "daughter", "wife", "husband", "patient", "client", "customer", "caller", "visitor", "witness",
-    "suspect", "victim", "mayor", "senator", "minister", "captain", "pilot", "coach", "goalkeeper", "singer", "painter", "author",
-    "editor", "reporter", "officer", "detective", "docteur", "professeur", "maître", "doctora", "dottore", "dokter", "pupil",
+    "doctor",
+    "nurse",
+    "surgeon",
+    "teacher",
+    "judge",
+    "lawyer",
+    "clerk",
+    "manager",
+    "driver",
+    "engineer",
+    "baker",
+    "tenant",
+    "landlord",
+    "neighbour",
+    "colleague",
+    "friend",
+    "uncle",
+    "aunt",
+    "cousin",
+    "grandmother",
+    "grandfather",
+    "brother",
+    "sister",
+    "mother",
+    "father",
+    "son",
+    "daughter",
+    "wife",
+    "husband",
+    "patient",
+    "client",
+    "customer",
+    "caller",
+    "visitor",
+    "witness",
+    "suspect",
+    "victim",
+    "mayor",
+    "senator",
+    "minister",
+    "captain",
+    "pilot",
+    "coach",
+    "goalkeeper",
+    "singer",
+    "painter",
+    "author",
+    "editor",
+    "reporter",
+    "officer",
+    "detective",
+    "docteur",
+    "professeur",
+    "maître",
+    "doctora",
+    "dottore",
+    "dokter",
+    "pupil",
 ];
 /// Peoples and what they speak.
 pub(super) const TONGUES: &[&str] = &[
-    "English", "French", "German", "Italian", "Spanish", "Dutch", "Danish", "Swedish", "Norwegian", "Finnish", "Polish", "Czech",
-    "Hungarian", "Greek", "Turkish", "Russian", "Ukrainian", "Arabic", "Hebrew", "Persian", "Hindi", "Chinese", "Japanese", "Korean",
-    "Portuguese", "Irish", "Scottish", "Welsh", "British", "American", "Canadian", "Mexican", "Brazilian", "Indian", "European",
+    "English",
+    "French",
+    "German",
+    "Italian",
+    "Spanish",
+    "Dutch",
+    "Danish",
+    "Swedish",
+    "Norwegian",
+    "Finnish",
+    "Polish",
+    "Czech",
+    "Hungarian",
+    "Greek",
+    "Turkish",
+    "Russian",
+    "Ukrainian",
+    "Arabic",
+    "Hebrew",
+    "Persian",
+    "Hindi",
+    "Chinese",
+    "Japanese",
+    "Korean",
+    "Portuguese",
+    "Irish",
+    "Scottish",
+    "Welsh",
+    "British",
+    "American",
+    "Canadian",
+    "Mexican",
+    "Brazilian",
+    "Indian",
+    "European",
 ];
 const MONTHS: &[&str] = &[
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 ];
 const DAYS: &[&str] = &["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
 /// Names of things, many of which people have too.
 const PRODUCTS: &[&str] = &[
-    "Kubernetes", "Docker", "Postgres", "Python", "Rust", "Java", "Excel", "Windows", "Android", "Kafka", "Cassandra", "Julia",
-    "Jenkins", "Apollo", "Celery", "Django", "Maven", "Gradle", "Ansible", "Puppet", "Chef", "Redis", "Apache", "Tomcat",
-    "Vault", "Consul", "Nomad", "Elastic", "Grafana", "Prometheus", "Jaeger", "Tokio", "Serde", "Tantivy", "Cedar", "Raft",
-    "Ubuntu", "Debian", "Fedora", "Perl", "Swift", "Scala", "Ruby", "Crystal", "Dart", "Ada", "Pascal", "Haskell", "Erlang",
-    "Elixir", "Oracle", "Slack", "Teams", "Zoom", "Outlook", "Word", "Safari", "Chrome", "Gemini", "Claude", "Alexa", "Siri",
-    "Tesla", "Mercedes", "Ford", "Dell", "Lenovo", "Nokia", "Cargo", "Clippy", "Merkle", "Luhn", "Markdown", "Unicode",
+    "Kubernetes",
+    "Docker",
+    "Postgres",
+    "Python",
+    "Rust",
+    "Java",
+    "Excel",
+    "Windows",
+    "Android",
+    "Kafka",
+    "Cassandra",
+    "Julia",
+    "Jenkins",
+    "Apollo",
+    "Celery",
+    "Django",
+    "Maven",
+    "Gradle",
+    "Ansible",
+    "Puppet",
+    "Chef",
+    "Redis",
+    "Apache",
+    "Tomcat",
+    "Vault",
+    "Consul",
+    "Nomad",
+    "Elastic",
+    "Grafana",
+    "Prometheus",
+    "Jaeger",
+    "Tokio",
+    "Serde",
+    "Tantivy",
+    "Cedar",
+    "Raft",
+    "Ubuntu",
+    "Debian",
+    "Fedora",
+    "Perl",
+    "Swift",
+    "Scala",
+    "Ruby",
+    "Crystal",
+    "Dart",
+    "Ada",
+    "Pascal",
+    "Haskell",
+    "Erlang",
+    "Elixir",
+    "Oracle",
+    "Slack",
+    "Teams",
+    "Zoom",
+    "Outlook",
+    "Word",
+    "Safari",
+    "Chrome",
+    "Gemini",
+    "Claude",
+    "Alexa",
+    "Siri",
+    "Tesla",
+    "Mercedes",
+    "Ford",
+    "Dell",
+    "Lenovo",
+    "Nokia",
+    "Cargo",
+    "Clippy",
+    "Merkle",
+    "Luhn",
+    "Markdown",
+    "Unicode",
 ];
-const LEGAL: &[&str] = &["Inc.", "Inc", "Ltd", "Ltd.", "GmbH", "AG", "LLC", "Group", "Corp.", "Bank", "Holdings", "Partners", "& Sons", "Industries"];
-const HOUSES: &[&str] = &["Hospital", "Clinic", "University", "Airlines", "Medical Center", "Council", "Institute", "Press", "Library"];
+const LEGAL: &[&str] = &[
+    "Inc.",
+    "Inc",
+    "Ltd",
+    "Ltd.",
+    "GmbH",
+    "AG",
+    "LLC",
+    "Group",
+    "Corp.",
+    "Bank",
+    "Holdings",
+    "Partners",
+    "& Sons",
+    "Industries",
+];
+const HOUSES: &[&str] =
+    &["Hospital", "Clinic", "University", "Airlines", "Medical Center", "Council", "Institute", "Press", "Library"];
 const BASES: &[&str] = &[
-    "Main", "Oak", "Elm", "Maple", "High", "Church", "Mill", "Park", "Lake", "Hill", "Station", "School", "Bridge", "River",
-    "Spring", "Cedar", "Pine", "Market", "Queen", "King's", "Victoria", "North", "South", "Chestnut", "Willow", "Old Mill",
-    "Sunset", "Green", "Castle", "York", "London", "Saint James", "Washington", "5th", "42nd", "Third", "Second",
+    "Main",
+    "Oak",
+    "Elm",
+    "Maple",
+    "High",
+    "Church",
+    "Mill",
+    "Park",
+    "Lake",
+    "Hill",
+    "Station",
+    "School",
+    "Bridge",
+    "River",
+    "Spring",
+    "Cedar",
+    "Pine",
+    "Market",
+    "Queen",
+    "King's",
+    "Victoria",
+    "North",
+    "South",
+    "Chestnut",
+    "Willow",
+    "Old Mill",
+    "Sunset",
+    "Green",
+    "Castle",
+    "York",
+    "London",
+    "Saint James",
+    "Washington",
+    "5th",
+    "42nd",
+    "Third",
+    "Second",
 ];
-const SUFFIXES: &[&str] = &["Street", "Street", "St", "St.", "Road", "Rd", "Rd.", "Avenue", "Ave", "Ave.", "Lane", "Ln", "Drive", "Dr", "Court", "Place", "Way", "Close", "Square", "Boulevard", "Blvd", "Terrace", "Crescent"];
-const GERMAN: &[&str] = &["Haupt", "Bahnhof", "Garten", "Schul", "Kirch", "Berg", "Wald", "Linden", "Rosen", "Mühl", "Goethe", "Schiller", "Berliner ", "Birken", "Ring", "Neue ", "Kaiser"];
-const GERMAN_ENDS: &[&str] = &["straße", "straße", "str.", "strasse", "weg", "gasse", "platz", "allee", "ring", "ufer", "damm"];
+const SUFFIXES: &[&str] = &[
+    "Street",
+    "Street",
+    "St",
+    "St.",
+    "Road",
+    "Rd",
+    "Rd.",
+    "Avenue",
+    "Ave",
+    "Ave.",
+    "Lane",
+    "Ln",
+    "Drive",
+    "Dr",
+    "Court",
+    "Place",
+    "Way",
+    "Close",
+    "Square",
+    "Boulevard",
+    "Blvd",
+    "Terrace",
+    "Crescent",
+];
+const GERMAN: &[&str] = &[
+    "Haupt",
+    "Bahnhof",
+    "Garten",
+    "Schul",
+    "Kirch",
+    "Berg",
+    "Wald",
+    "Linden",
+    "Rosen",
+    "Mühl",
+    "Goethe",
+    "Schiller",
+    "Berliner ",
+    "Birken",
+    "Ring",
+    "Neue ",
+    "Kaiser",
+];
+const GERMAN_ENDS: &[&str] =
+    &["straße", "straße", "str.", "strasse", "weg", "gasse", "platz", "allee", "ring", "ufer", "damm"];
 const DUTCH: &[&str] = &["Kerk", "Dorps", "School", "Molen", "Prinsen", "Heren", "Stations", "Juliana", "Nieuwe "];
 const DUTCH_ENDS: &[&str] = &["straat", "straat", "laan", "weg", "gracht", "plein", "kade"];
 const NORTHERN: &[&str] = &["Stor", "Kungs", "Drottning", "Vester", "Øster", "Skol", "Kirke", "Sol"];
 const NORTHERN_ENDS: &[&str] = &["gatan", "vägen", "gade", "vej", "gata", "veien", "katu", "tie"];
 const FRENCH: &[&str] = &["rue", "rue", "avenue", "boulevard", "place", "chemin", "allée", "quai", "impasse"];
-const FRENCH_OF: &[&str] = &["de la Gare", "de la Paix", "des Fleurs", "du Moulin", "de l'Église", "des Lilas", "du Marché", "Victor Hugo", "de Paris", "des Écoles"];
+const FRENCH_OF: &[&str] = &[
+    "de la Gare",
+    "de la Paix",
+    "des Fleurs",
+    "du Moulin",
+    "de l'Église",
+    "des Lilas",
+    "du Marché",
+    "Victor Hugo",
+    "de Paris",
+    "des Écoles",
+];
 const SPANISH: &[&str] = &["Calle", "calle", "Avenida", "Plaza", "Paseo", "C/"];
 const SPANISH_OF: &[&str] = &["Mayor", "Real", "del Sol", "de la Rosa", "San José", "de Alcalá", "Nueva", "de Toledo"];
 const ITALIAN: &[&str] = &["Via", "via", "Piazza", "Corso", "Viale"];
-const ITALIAN_OF: &[&str] = &["Roma", "Garibaldi", "Dante", "Mazzini", "della Vittoria", "dei Mille", "Giuseppe Verdi", "Marconi"];
-const PARTICLES: &[&str] = &["van", "van der", "van den", "de", "de la", "del", "von", "von der", "di", "da", "dos", "bin", "al", "el", "ter", "af", "zu"];
+const ITALIAN_OF: &[&str] =
+    &["Roma", "Garibaldi", "Dante", "Mazzini", "della Vittoria", "dei Mille", "Giuseppe Verdi", "Marconi"];
+const PARTICLES: &[&str] = &[
+    "van", "van der", "van den", "de", "de la", "del", "von", "von der", "di", "da", "dos", "bin", "al", "el", "ter",
+    "af", "zu",
+];
 
 /// A text and what is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +395,8 @@ pub(super) struct Slots<'a> {
 
 impl<'a> Slots<'a> {
     pub(super) fn new(lists: &'a Lists) -> Self {
-        let heads = lists.lower_words().into_iter().chain(lists.common.iter().map(String::as_str)).map(capital).collect();
+        let heads =
+            lists.lower_words().into_iter().chain(lists.common.iter().map(String::as_str)).map(capital).collect();
         Self { lists, heads }
     }
 
@@ -106,7 +415,8 @@ impl<'a> Slots<'a> {
     fn fill(&self, template: &str, rng: &mut StdRng) -> Result<Sentence, TrainError> {
         let mut sentence = Sentence { text: String::new(), truth: Vec::new() };
         let mut rest = template;
-        while let Some((before, (slot, behind))) = rest.split_once('{').and_then(|(a, b)| Some((a, b.split_once('}')?))) {
+        while let Some((before, (slot, behind))) = rest.split_once('{').and_then(|(a, b)| Some((a, b.split_once('}')?)))
+        {
             sentence.text.push_str(before);
             let value = self.value(slot, rng).ok_or_else(|| TrainError::Slot(slot.to_owned()))?;
             let start = sentence.text.len();
@@ -137,7 +447,13 @@ impl<'a> Slots<'a> {
             "heading" => (0..rng.random_range(2..6)).map(|_| some(&self.heads, rng)).collect::<Vec<_>>().join(" "),
             "street" => self.street(rng),
             "org" => self.organisation(rng),
-            "product" => if rng.random_bool(0.6) { pick(PRODUCTS, rng).to_owned() } else { invented(rng) },
+            "product" => {
+                if rng.random_bool(0.6) {
+                    pick(PRODUCTS, rng).to_owned()
+                } else {
+                    invented(rng)
+                }
+            }
             "title" => pick(TITLES, rng).to_owned(),
             "role" => pick(ROLES, rng).to_owned(),
             "tongue" => pick(TONGUES, rng).to_owned(),
@@ -203,7 +519,8 @@ impl<'a> Slots<'a> {
             }
             7 => format!("Flat {}, {n} {} {}", rng.random_range(1..40), base(rng), pick(SUFFIXES, rng)),
             8..11 => {
-                let stem = if rng.random_bool(0.3) { format!("{}-", self.last(rng)) } else { pick(GERMAN, rng).to_owned() };
+                let stem =
+                    if rng.random_bool(0.3) { format!("{}-", self.last(rng)) } else { pick(GERMAN, rng).to_owned() };
                 joined(&stem, pick(GERMAN_ENDS, rng), &n)
             }
             11 => format!("{} {} {n}", pick(&["Am", "An der", "Im", "Auf dem", "Zum"], rng), base(rng)),
@@ -259,8 +576,14 @@ fn capital(word: &str) -> String {
 
 /// A word that is no one's.
 fn invented(rng: &mut StdRng) -> String {
-    const BEGIN: &[&str] = &["Ba", "Fle", "Gro", "Hy", "Jo", "Mo", "Pra", "Ska", "Tho", "Wi", "Zen", "Kub", "Vor", "Tri", "Quo", "Nex", "Axi", "Syn", "Ori", "Plu", "Vel", "Cro", "Dyn", "Lum", "Ter"];
-    const END: &[&str] = &["bit", "flow", "gate", "kit", "lang", "mesh", "point", "ster", "tora", "rix", "dex", "lio", "mata", "nova", "tek", "soft", "graph", "base", "cloud", "via", "gen", "nix"];
+    const BEGIN: &[&str] = &[
+        "Ba", "Fle", "Gro", "Hy", "Jo", "Mo", "Pra", "Ska", "Tho", "Wi", "Zen", "Kub", "Vor", "Tri", "Quo", "Nex",
+        "Axi", "Syn", "Ori", "Plu", "Vel", "Cro", "Dyn", "Lum", "Ter",
+    ];
+    const END: &[&str] = &[
+        "bit", "flow", "gate", "kit", "lang", "mesh", "point", "ster", "tora", "rix", "dex", "lio", "mata", "nova",
+        "tek", "soft", "graph", "base", "cloud", "via", "gen", "nix",
+    ];
     format!("{}{}", pick(BEGIN, rng), pick(END, rng))
 }
 
