@@ -82,7 +82,8 @@ fn spans(text: &str, tokens: &[Token], known: &[Known], tags: &[(Tag, i32)]) -> 
             continue;
         };
         let more = tags.iter().skip(at + 1).take_while(|(next, _)| *next == tag.inside()).count();
-        let (run, end) = (Run { text, kind, tokens, known }, at + 1 + more);
+        let run = Run { text, kind, tokens, known };
+        let end = at + 1 + more + run.surnames(at + 1 + more);
         found.extend(run.finding(at..end, tags.get(at..end).unwrap_or_default()));
         at = end;
     }
@@ -113,6 +114,19 @@ impl Run<'_> {
         let score = i32::from(SCORES.0) + mean / model::MARGIN_UNIT;
         let score = u8::try_from(score.clamp(i32::from(SCORES.0), i32::from(SCORES.1))).unwrap_or(SCORES.0);
         self.text.get(span.clone()).map(|_| Finding { kind: self.kind, span, score })
+    }
+
+    /// How many words from there on can only be names of the same person.
+    fn surnames(&self, from: usize) -> usize {
+        let is_name = |known: &&Known| {
+            known.shape == Shape::Title
+                && known.flags & (flag::FIRST | flag::LAST) != 0
+                && known.flags & flag::COMMON == 0
+        };
+        if self.kind != DataKind::Name {
+            return 0;
+        }
+        self.known.iter().skip(from).take_while(is_name).count()
     }
 
     /// Where a sentence ends in the run: at a point that shortens no word.
