@@ -3,27 +3,38 @@
 //! [`scan`] finds, [`Redactor`] replaces and keeps the way back to the original offsets, [`Profile`] says which kinds matter
 //! and [`DlpConfig`] what happens to them. One automaton of all patterns looks at every word's start; what it finds must pass
 //! its check digit, is scored by the words around it, and of overlapping findings the longest stays. The cost is linear: every
-//! pattern is bounded, every run of bytes is read once.
+//! pattern is bounded, every run of bytes is read once. Names and addresses have no pattern: a small tagger finds them.
+//! What tokens stand for is kept by [`TokenVault`].
 
 mod calendar;
 mod checksum;
+mod coarse;
 mod context;
 mod engine;
+mod names;
 mod profile;
 mod redact;
 mod rules;
 mod token;
+mod vault;
 
 use std::ops::Range;
 
+use aivillage_runtime::clock;
+use chrono::{DateTime, Datelike};
+use data_encoding::HEXLOWER;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use names::train;
 pub use profile::{Action, DlpConfig, DlpConfigError, HIPAA, HipaaIdentifier, Profile};
 pub use redact::{Edit, Redacted, Redactor, VaultEntry};
 pub use token::{NoToken, PseudonymKey, Token};
+pub(crate) use vault::{Held, HeldView};
+pub use vault::{Revealed, Stored, TokenData, TokenMsg, TokenVault, Tokens};
 
 /// A kind of data that says who someone is, or opens a door.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DataKind {
     /// A person's name.
@@ -82,11 +93,13 @@ pub enum DataKind {
     UniqueId,
     /// A password, key or token.
     Secret,
+    /// A city, or what else is smaller than a state.
+    Place,
 }
 
 impl DataKind {
     /// All kinds.
-    pub const ALL: [DataKind; 28] = [
+    pub const ALL: [DataKind; 29] = [
         DataKind::Name,
         DataKind::Address,
         DataKind::Zip,
@@ -115,6 +128,7 @@ impl DataKind {
         DataKind::FaceImage,
         DataKind::UniqueId,
         DataKind::Secret,
+        DataKind::Place,
     ];
 
     /// What stands in a placeholder: `EMAIL` of `[EMAIL_1]`.
@@ -149,6 +163,7 @@ impl DataKind {
             DataKind::FaceImage => "FACE_IMAGE",
             DataKind::UniqueId => "UNIQUE_ID",
             DataKind::Secret => "SECRET",
+            DataKind::Place => "PLACE",
         }
     }
 }
@@ -179,6 +194,32 @@ pub fn scan_for(text: &str, config: &DlpConfig) -> Vec<Finding> {
     found.retain(|finding| finding.score >= config.min_score);
     found
 }
+
+/// Kinds that have no pattern, or not only one: a tagger finds them, which takes longer.
+pub const TAGGED: [DataKind; 3] = names::KINDS;
+
+/// The year it is: dates that are too long ago for their year to say little are told apart by it.
+#[must_use]
+pub fn this_year() -> i32 {
+    let now_ms = i64::try_from(clock::unix_ms()).unwrap_or(i64::MAX);
+    DateTime::from_timestamp_millis(now_ms).map_or(i32::MAX, |now| now.year())
+}
+
+/// Names a value without telling it: the first 64 bit of its SHA-256, hex.
+#[must_use]
+pub fn fingerprint(value: &str) -> String {
+    let digest = <sha2::Sha256 as sha2::Digest>::digest(value.as_bytes());
+    HEXLOWER.encode(digest.get(..FINGERPRINT / 2).unwrap_or_default())
+}
+
+/// The text has a fingerprint's form.
+#[must_use]
+pub fn is_fingerprint(text: &str) -> bool {
+    text.len() == FINGERPRINT && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Hex digits of a fingerprint.
+const FINGERPRINT: usize = 16;
 
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,7 @@ use crate::constitution::chain::{Chain, ConstitutionError};
 use crate::constitution::document::Document;
 use crate::constitution::folder::{self, FolderError};
 use crate::constitution::note::NoteKey;
+use crate::dlp::{Held, HeldView, TokenData, TokenVault, Tokens};
 use crate::erasure::{self, Owners};
 use crate::freshness::Freshness;
 use crate::gate::{Gate, Moderation, Parts};
@@ -61,6 +62,8 @@ pub struct Governance {
     pub case_log: CaseLog,
     /// Seals and opens what is stored, once [`Governance::begin`] has found the root key.
     pub keys: KeysNode,
+    /// Redacts with tokens that can be taken back.
+    pub tokens: Tokens,
     /// The stores that keep data about people; each crate's is added where the crates are joined.
     pub owners: Owners,
 }
@@ -113,6 +116,7 @@ pub fn install(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), 
         gate: gate.clone(),
         verifier,
         freshness,
+        tokens: Tokens::new(secret.clone()),
         secret,
         moderator,
         refusal: Arc::default(),
@@ -124,8 +128,10 @@ pub fn install(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), 
     };
     governance.owners.add(AccountData);
     governance.owners.add(CaseData);
+    governance.owners.add(TokenData);
     let builder = keys::install(builder, &governance.keys);
     let builder = erasure::install(builder, &governance.owners, governance.secret.clone());
+    let builder = tokens(builder);
     let builder = moderation(builder, &governance, rules);
     let builder = builder
         .provide(gate)
@@ -136,6 +142,16 @@ pub fn install(builder: VillageBuilder) -> Result<(VillageBuilder, Governance), 
         .host(move |_: &ActorCx| constitution.clone())
         .host(move |_: &ActorCx| Ledger::new(config.ledger));
     Ok((builder, governance))
+}
+
+/// Hosts what keeps the values of tokens.
+fn tokens(builder: VillageBuilder) -> VillageBuilder {
+    let held = Held::default();
+    let shown = held.clone();
+    builder
+        .provide(held)
+        .host(|_: &ActorCx| TokenVault)
+        .replica_view::<TokenVault, HeldView>(move |group| shown.view(group))
 }
 
 /// Hosts who judges, and what follows.

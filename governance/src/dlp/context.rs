@@ -38,31 +38,31 @@ macro_rules! topics {
 }
 
 topics! {
-    PHONE = 0: "phone" "phones" "telephone" "tel" "mobile" "cell" "cellphone" "call" "called" "dial" "whatsapp" "sms" "telefon" "handy" "contact" "hotline" "ph";
-    FAX = 1: "fax" "telefax" "facsimile";
-    SSN = 2: "ssn" "social" "ssns" "itin" "tin";
+    PHONE = 0: "phone" "phones" "telephone" "tel" "mobile" "cell" "cellphone" "call" "called" "dial" "whatsapp" "sms" "telefon" "handy" "contact" "hotline" "ph" "phoned" "calling" "texted" "texting" "rang" "landline" "voicemail" "mob" "rufnummer" "téléphone" "teléfono" "móvil";
+    FAX = 1: "fax" "telefax" "facsimile" "faxes" "faxed" "faxing" "faxnummer" "télécopie";
+    SSN = 2: "ssn" "social" "ssns" "itin" "tin" "soc sec";
     IBAN = 3: "iban";
     CARD = 4: "card" "cards" "visa" "mastercard" "amex" "credit" "debit" "pan" "discover" "diners" "jcb" "kreditkarte" "carte";
-    CVV = 5: "cvv" "cvc" "cvv2" "cvc2" "cid" "security code" "verification code" "csc";
-    PASSPORT = 6: "passport" "passports" "reisepass" "passeport" "pasaporte" "passaporto" "paspoort" "paszport";
+    CVV = 5: "cvv" "cvc" "cvv2" "cvc2" "cid" "security code" "verification code" "csc" "cvn" "card code" "verification value" "kartenprüfnummer";
+    PASSPORT = 6: "passport" "passports" "reisepass" "passeport" "pasaporte" "passaporto" "paspoort" "paszport" "reisepassnummer" "travel document";
     TAX = 7: "tax" "steuer" "steuernummer" "steueridentifikationsnummer" "idnr" "tfn" "nif" "fiscal" "taxpayer";
     NATIONAL = 8: "bsn" "burgerservicenummer" "dni" "nie" "nir" "insee" "pesel" "personnummer" "cpf" "aadhaar" "aadhar" "uidai" "nino" "hetu" "cpr" "fodselsnummer" "rijksregisternummer" "codice" "cf" "sin" "national" "citizen" "identity" "identification" "insurance" "personal id" "id card" "curp" "rut" "cnp";
     PLACE = 9: "lat" "latitude" "lon" "lng" "long" "longitude" "coordinates" "coords" "gps" "position" "located" "location" "geo";
     BIRTH = 10: "birth" "born" "dob" "birthday" "birthdate" "admitted" "admission" "discharged" "discharge" "died" "death" "deceased" "date" "dated" "visit" "appointment" "geboren" "since" "on" "surgery" "seen";
-    AGE = 11: "age" "aged" "ages" "years old" "year old" "yo" "y o" "alter" "anos";
-    MRN = 12: "mrn" "medical record" "patient id" "patient number" "patient no" "chart" "nhs" "hospital number";
-    PLAN = 13: "member id" "member number" "policy" "subscriber" "beneficiary" "health plan" "insurance id" "plan" "medicare" "medicaid" "mbi" "group number" "hicn" "member";
-    ACCOUNT = 14: "account" "acct" "accounts" "konto" "kontonummer" "compte" "routing" "aba" "iban no" "a c";
-    LICENCE = 15: "license" "licence" "licenses" "licences" "driver" "drivers" "driving" "dl" "npi" "dea" "certificate" "permit" "fuhrerschein" "registration number";
-    PLATE = 16: "plate" "plates" "license plate" "licence plate" "number plate" "kennzeichen" "vrm" "tag number" "immatriculation" "matricula";
-    DEVICE = 17: "serial" "device" "imei" "udi" "implant" "pacemaker" "device id" "sn" "s n" "seriennummer" "meid";
+    AGE = 11: "age" "aged" "ages" "years old" "year old" "yo" "y o" "alter" "anos" "of age" "yrs" "yrs old" "yr old" "years young" "años" "ans" "jahre alt" "jährige" "jähriger" "jährigen";
+    MRN = 12: "mrn" "medical record" "patient id" "patient number" "patient no" "chart" "nhs" "hospital number" "mrns" "medical records" "record number" "patient identifier" "hospital id" "hospital no" "health record" "patientennummer" "krankenakte";
+    PLAN = 13: "member id" "member number" "policy" "subscriber" "beneficiary" "health plan" "insurance id" "plan" "medicare" "medicaid" "mbi" "group number" "hicn" "member" "policyholder" "enrollee" "insurance number" "insurance policy" "insurance no" "plan id" "versichertennummer";
+    ACCOUNT = 14: "account" "acct" "accounts" "konto" "kontonummer" "compte" "routing" "aba" "iban no" "a c" "customer number" "kundennummer";
+    LICENCE = 15: "license" "licence" "licenses" "licences" "driver" "drivers" "driving" "dl" "npi" "dea" "certificate" "permit" "fuhrerschein" "registration number" "licensed" "licensure" "certification" "führerschein" "permis";
+    PLATE = 16: "plate" "plates" "license plate" "licence plate" "number plate" "kennzeichen" "vrm" "tag number" "immatriculation" "matricula" "car registration" "vehicle registration" "registration plate";
+    DEVICE = 17: "serial" "device" "imei" "udi" "implant" "pacemaker" "device id" "sn" "s n" "seriennummer" "meid" "serials" "hardware id" "asset tag" "device serial";
     NETWORK = 18: "ip" "address" "host" "server" "from" "client" "ipv4" "ipv6" "addr" "login" "subnet";
     BIOMETRIC = 19: "fingerprint" "fingerprints" "biometric" "biometrics" "iris" "retina" "retinal" "voiceprint" "faceprint" "palmprint" "minutiae";
     FACE = 20: "face" "portrait" "headshot" "selfie" "mugshot" "photo" "photograph" "photos" "facial" "picture" "passbild";
     KEYWORD = 21: "secret" "secrets" "password" "passwd" "pwd" "passphrase" "token" "tokens" "apikey" "api key" "key" "keys" "credential" "credentials" "bearer" "authorization" "auth" "private" "access key" "accesskey" "secretkey" "accountkey" "signature" "webhook" "pat" "passwort";
     VIN = 22: "vin" "vehicle" "chassis" "fahrgestellnummer" "fin" "car";
     VERSION = 23: "version" "release" "v" "build" "upgrade" "upgraded" "firmware" "changelog" "section" "chapter" "driver version";
-    ZIP = 24: "zip" "zipcode" "postcode" "postal" "plz" "postleitzahl" "zip code";
+    ZIP = 24: "zip" "zipcode" "postcode" "postal" "plz" "postleitzahl" "zip code" "zips" "post code" "código postal";
     ORDER = 25: "order" "invoice" "tracking" "part" "isbn" "sku" "item" "ticket" "issue" "commit" "page" "article" "ref" "checksum" "sha1" "sha256" "md5" "hash" "digest" "etag" "revision" "bestellung";
 }
 

@@ -14,7 +14,7 @@ use super::checksum::Digits;
 use super::context::{self, Window};
 use super::rules::{self, MIN_SCORE, Rule};
 use super::token::TOKEN_LEN;
-use super::{DataKind, Finding};
+use super::{DataKind, Finding, names};
 
 /// Bytes for the states of the automaton per thread that scans; it forgets them all when they are full.
 const CACHE_BYTES: usize = 16 << 20;
@@ -62,7 +62,15 @@ pub(super) fn scan(text: &str, wanted: impl Fn(DataKind) -> bool) -> Vec<Finding
     if wanted(DataKind::Cvv) {
         found.extend(beside_cards(text.as_bytes(), &found));
     }
-    longest(found)
+    let mut found = longest(found);
+    if names::KINDS.into_iter().any(&wanted) {
+        // What has a pattern is surer than what has none, however long that is.
+        let patterned: Vec<_> = found.iter().map(|finding| finding.span.clone()).collect();
+        let tagged = names::scan(text, &deaf, &wanted).into_iter();
+        found.extend(tagged.filter(|finding| !context::meets(&patterned, &finding.span)));
+        found.sort_by_key(|finding| finding.span.start);
+    }
+    found
 }
 
 /// Where a word, number or sign that patterns begin with stands.

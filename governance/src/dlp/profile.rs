@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::DataKind;
 use super::DataKind::{
     Account, Address, Age, Biometric, Coordinates, Cvv, Date, DeviceSerial, Email, FaceImage, Fax, HealthPlan, Iban,
-    Ip, Licence, Mrn, Name, NationalId, Pan, Passport, Phone, Plate, Secret, Ssn, UniqueId, Url, Vin, Zip,
+    Ip, Licence, Mrn, Name, NationalId, Pan, Passport, Phone, Place, Plate, Secret, Ssn, UniqueId, Url, Vin, Zip,
 };
 use super::rules::MIN_SCORE;
 
 /// A set of kinds that a law or standard is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Profile {
     /// What identifies a person (GDPR article 4).
@@ -65,7 +66,7 @@ const fn identifier(letter: char, name: &'static str, kinds: &'static [DataKind]
 /// The eighteen identifiers of 45 CFR 164.514 (b)(2)(i), each with the kinds that find it.
 pub const HIPAA: [HipaaIdentifier; 18] = [
     identifier('A', "names", &[Name]),
-    identifier('B', "geographic subdivisions smaller than a state", &[Address, Zip, Coordinates]),
+    identifier('B', "geographic subdivisions smaller than a state", &[Address, Place, Zip, Coordinates]),
     identifier('C', "dates except year, ages over 89", &[Date, Age]),
     identifier('D', "telephone numbers", &[Phone]),
     identifier('E', "fax numbers", &[Fax]),
@@ -98,7 +99,7 @@ impl Profile {
 }
 
 /// What is done with a finding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// A numbered placeholder, `[EMAIL_1]`, the same for the same value of a text.
@@ -109,6 +110,9 @@ pub enum Action {
     DateShift,
     /// Nothing stays.
     Drop,
+    /// A coarser form that HIPAA's Safe Harbor allows: the year of a date, `90+` of an age, three digits of a ZIP code; of a place
+    /// only what is left of it in the text, its state. What has no such form is redacted.
+    Generalise,
 }
 
 /// `[governance.dlp]` of `cluster.toml`.
@@ -148,7 +152,13 @@ pub enum DlpConfigError {
     /// Only dates can be shifted.
     #[error("governance.dlp.actions: date_shift is for date, not for {}", .0.label())]
     NotADate(DataKind),
+    /// Only these have a coarser form.
+    #[error("governance.dlp.actions: generalise is for date, age, zip, address, place and coordinates, not for {}", .0.label())]
+    NotCoarse(DataKind),
 }
+
+/// What HIPAA's Safe Harbor has coarser forms of. 45 CFR 164.514 (b)(2)(i)(B) and (C).
+const COARSE: [DataKind; 6] = [Date, Age, Zip, Address, Place, Coordinates];
 
 impl DlpConfig {
     /// Checks what the types do not say.
@@ -164,8 +174,23 @@ impl DlpConfig {
         if is_cvv_kept {
             return Err(DlpConfigError::Cvv);
         }
-        let is_shifted = |(kind, action): &(&DataKind, &Action)| **action == Action::DateShift && **kind != Date;
-        self.actions.iter().find(is_shifted).map_or(Ok(()), |(kind, _)| Err(DlpConfigError::NotADate(*kind)))
+        for (kind, action) in &self.actions {
+            match action {
+                Action::DateShift if *kind != Date => return Err(DlpConfigError::NotADate(*kind)),
+                Action::Generalise if !COARSE.contains(kind) => return Err(DlpConfigError::NotCoarse(*kind)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What makes health data anonymous by HIPAA's Safe Harbor: all eighteen identifiers go or become coarser, and nothing stays
+    /// that is derived of one (164.514 (c)), neither tokens nor moved dates.
+    #[must_use]
+    pub fn safe_harbor() -> Self {
+        let coarse = COARSE.map(|kind| (kind, Action::Generalise));
+        let actions = coarse.into_iter().chain([(Pan, Action::Redact)]).collect();
+        DlpConfig { profiles: vec![Profile::Phi], actions, ..DlpConfig::default() }
     }
 
     /// A profile is about this kind, and it is not excepted.
@@ -210,6 +235,8 @@ mod tests {
         assert_eq!(check("actions = { cvv = \"tokenise\" }"), Err(DlpConfigError::Cvv));
         assert_eq!(check("except = [\"cvv\"]"), Err(DlpConfigError::Cvv));
         assert_eq!(check("actions = { email = \"date_shift\" }"), Err(DlpConfigError::NotADate(Email)));
+        assert_eq!(check("actions = { ssn = \"generalise\" }"), Err(DlpConfigError::NotCoarse(Ssn)));
+        assert_eq!(DlpConfig::safe_harbor().validate(), Ok(()));
         assert!(toml::from_str::<DlpConfig>("profile = []").is_err());
     }
 

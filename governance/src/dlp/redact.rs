@@ -7,7 +7,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::calendar::{self, Written};
-use super::{Action, DataKind, DlpConfig, Finding, PseudonymKey, Token, context, engine, scan_for};
+use super::{Action, DataKind, DlpConfig, Finding, PseudonymKey, Token, coarse, context, engine, scan_for};
 
 /// Rounds until nothing is found in what was redacted. Each takes out more of the text; ordinary text needs one, a text made
 /// to need more keeps no finding longer than this.
@@ -19,6 +19,7 @@ pub struct Redactor<'a> {
     config: &'a DlpConfig,
     key: &'a PseudonymKey,
     subject: &'a str,
+    this_year: i32,
 }
 
 /// A text without what was found in it.
@@ -66,7 +67,13 @@ impl<'a> Redactor<'a> {
     /// A redactor: what to find, what to derive stand-ins with, and whose dates are moved alike.
     #[must_use]
     pub fn new(config: &'a DlpConfig, key: &'a PseudonymKey, subject: &'a str) -> Self {
-        Redactor { config, key, subject }
+        Redactor { config, key, subject, this_year: i32::MIN }
+    }
+
+    /// Tells the year it is: of a date so long ago that who was born then is above 89, no year stays either. Without it all do.
+    #[must_use]
+    pub fn in_year(self, this_year: i32) -> Self {
+        Redactor { this_year, ..self }
     }
 
     /// Takes out what the configuration's profiles find. In the result they find nothing more.
@@ -185,6 +192,10 @@ impl Writer<'_> {
                 Some(date) => (Action::DateShift, date),
                 None => (Action::Redact, self.placeholder(kind, value)),
             },
+            Action::Generalise => match coarse::coarse(kind, value, self.redactor.this_year) {
+                Some(coarser) => (Action::Generalise, coarser),
+                None => (Action::Redact, self.placeholder(kind, value)),
+            },
             Action::Redact => (Action::Redact, self.placeholder(kind, value)),
         }
     }
@@ -281,6 +292,29 @@ mod tests {
         let config = DlpConfig { profiles: vec![Profile::Phi], ..DlpConfig::default() };
         let out = Redactor::new(&config, &PseudonymKey::new(&[3; 32]), "s").redact("age 93");
         assert_eq!(out.text, "age [AGE_1]");
+    }
+
+    // 45 CFR 164.514 (b)(2)(i)(B), (C).
+    #[test]
+    fn safe_harbor_keeps_years_and_the_start_of_zip_codes() {
+        let (config, key) = (DlpConfig::safe_harbor(), PseudonymKey::new(&[3; 32]));
+        let redactor = Redactor::new(&config, &key, "s").in_year(2026);
+        for (text, coarse) in [
+            ("admitted 2024-03-01, discharged March 11, 2024", "admitted 2024, discharged 2024"),
+            ("born 12/25/1930", "born [DATE_1]"),
+            ("seen in March 2024, again on April 5", "seen in 2024, again on [DATE_1]"),
+            ("age 93, later aged 104", "age 90+, later aged 90+"),
+            ("age 88", "age 88"),
+            ("zip code 94110, zip code 03601", "zip code 941, zip code 000"),
+            ("card 4111 1111 1111 1111", "card [PAN_1]"),
+            ("SSN 536-22-1234", "SSN [SSN_1]"),
+        ] {
+            let out = redactor.redact(text);
+            assert_eq!(out.text, coarse, "{text}");
+            assert!(out.vault.is_empty());
+            assert_eq!(redactor.redact(&out.text).text, coarse, "what is coarse stays");
+        }
+        assert_eq!(Redactor::new(&config, &key, "s").redact("born 12/25/1930").text, "born 1930");
     }
 
     #[test]

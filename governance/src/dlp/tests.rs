@@ -95,7 +95,9 @@ fn one_example_of_each_kind() {
         ("iris_scan_0042 stored", DataKind::Biometric, "iris_scan_0042"),
         ("file ann_portrait.jpg", DataKind::FaceImage, "ann_portrait.jpg"),
         ("ref 123e4567-e89b-12d3-a456-426614174000", DataKind::UniqueId, "123e4567-e89b-12d3-a456-426614174000"),
-        ("in Austin, TX 73301", DataKind::Zip, "73301"),
+        ("the box in TX 73301", DataKind::Zip, "73301"),
+        ("her name is Maria Gonzalez", DataKind::Name, "Maria Gonzalez"),
+        ("she lives in Barcelona now", DataKind::Place, "Barcelona"),
         ("lives at 12 Elm Street, Apt 4", DataKind::Address, "12 Elm Street, Apt 4"),
     ] {
         only(text, kind, value);

@@ -91,6 +91,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::dlp::Profile;
 
     const CARD: &str = "my card is 4111 1111 1111 1111 12/27 123, write to ann@example.org";
 
@@ -128,6 +129,18 @@ mod tests {
         assert!(blocks.clean(Stage::UserInput, "ann@example.org".to_owned()).barred.is_empty());
         let off = cleaner(|stages| stages.user_input = Treatment::Off).clean(Stage::UserInput, CARD.to_owned());
         assert!(!off.is_redacted && off.found.is_empty() && off.content == CARD);
+    }
+
+    #[test]
+    fn who_is_spoken_of_stays_readable_unless_a_profile_takes_names_out() {
+        let text = "Maria Gonzalez asked Dr. Whitaker about the ferry.";
+        for stage in [Stage::UserInput, Stage::AgentInput, Stage::AgentOutput, Stage::MemoryWrite, Stage::PublicPost] {
+            let cleaned = cleaner(|_| {}).clean(stage, text.to_owned());
+            assert!(!cleaned.is_redacted && cleaned.content == text, "{stage:?} {}", cleaned.content);
+            assert!(cleaned.found.contains(&DataKind::Name), "it is counted");
+        }
+        let phi = cleaner(|stages| stages.redact = vec![Profile::Phi]).clean(Stage::MemoryWrite, text.to_owned());
+        assert_eq!(phi.content, "[NAME_1] asked Dr. [NAME_2] about the ferry.");
     }
 
     #[test]

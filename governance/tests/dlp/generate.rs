@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use aivillage_governance::dlp::DataKind;
 
+use crate::held_out;
+
 /// One text and what is in it.
 #[derive(Debug)]
 pub(crate) struct Row {
@@ -50,14 +52,27 @@ impl Seeded {
     }
 }
 
-/// Which sentences.
+/// Which sentences. All but the newest have changed the rules: they show that nothing gets worse, not how good the rules are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sentences {
-    /// Those whose first results have changed the rules: they show that nothing gets worse, not how good the rules are.
+    /// Those here.
     Known,
-    /// Written after the rules and measured before anything else. What they show of a kind is known once it has changed that
-    /// kind's rule: so far the one of card codes.
-    HeldOut,
+    /// The sets of `held_out`.
+    Second,
+    Third,
+    Fourth,
+}
+
+impl Sentences {
+    /// The sentences of a kind, and those that stand around them.
+    fn of(self, kind: &Source) -> (&'static [&'static str], &'static [&'static str]) {
+        match self {
+            Sentences::Known => (kind.templates, OTHERS),
+            Sentences::Second => (held_out::second(kind.kind), held_out::SECOND_OTHERS),
+            Sentences::Third => (held_out::third(kind.kind), held_out::THIRD_OTHERS),
+            Sentences::Fourth => (held_out::fourth(kind.kind), held_out::FOURTH_OTHERS),
+        }
+    }
 }
 
 /// Rows of every patterned kind, `each` of one.
@@ -71,18 +86,15 @@ pub(crate) fn prose(seed: u64, bytes: usize) -> String {
     let mut seeded = Seeded::new(seed);
     let mut text = String::with_capacity(bytes + 200);
     while text.len() < bytes {
-        text.push_str(&distractor(&mut seeded));
+        text.push_str(&other(&mut seeded, OTHERS));
         text.push(' ');
     }
     text
 }
 
 fn row(seeded: &mut Seeded, kind: &Source, sentences: Sentences) -> Row {
-    let (templates, other): (&[&str], fn(&mut Seeded) -> String) = match sentences {
-        Sentences::Known => (kind.templates, distractor),
-        Sentences::HeldOut => (held_out(kind.kind), held_out_distractor),
-    };
-    let mut text = other(seeded);
+    let (templates, others) = sentences.of(kind);
+    let mut text = other(seeded, others);
     text.push(' ');
     let (before, behind) = seeded.pick(templates).split_once("{}").expect("each template has a place");
     text.push_str(before);
@@ -91,82 +103,33 @@ fn row(seeded: &mut Seeded, kind: &Source, sentences: Sentences) -> Row {
     text.push_str(&value);
     text.push_str(behind);
     text.push(' ');
-    text.push_str(&other(seeded));
+    text.push_str(&other(seeded, others));
     Row { text, truth: vec![(kind.kind, span)] }
 }
 
-fn held_out_distractor(seeded: &mut Seeded) -> String {
-    let template = seeded.pick(&[
-        "Flight BA### was late by 4# minutes.",
-        "We sold 1,### units in week ##.",
-        "The lake is ##.# km long and 1## m deep.",
-        "Ticket ##### is still open, see line ### of the log.",
-        "It rained.",
-        "The invoice over 2.###,00 euros was number RE-20##-####.",
-        "Bus ## goes every 1# minutes until 23:##.",
-        "Python 3.1#.# and gcc 1#.2 are needed.",
-        "Her lap time was 1:##.### on the new track.",
-        "Ohm's law relates three quantities.",
-        "ISBN 978-3-16-148410-0 is out of print.",
-        "The vote was 2##:1## with 1# abstentions.",
-    ]);
-    seeded.form(template)
-}
-
-/// Other sentences for the same values.
-fn held_out(kind: DataKind) -> &'static [&'static str] {
-    match kind {
-        DataKind::Email => &["cc {} and nobody else", "The newsletter goes to {}; stop it."],
-        DataKind::Phone => &["Her number is {}, evenings only.", "Please call {} about the sofa"],
-        DataKind::Fax => &["By fax, {} works on weekdays.", "Phone is dead but the fax {} lives."],
-        DataKind::Ssn => &["On the W-2 it says {}.", "Applicant's SSN ({}) is on page two"],
-        DataKind::Iban => &["Rent goes to {} each month.", "Konto: {}"],
-        DataKind::Pan => &["Charge {} instead, please.", "I typed {} and it was declined"],
-        DataKind::Cvv => &["and the cvv on the back is {}", "Enter cvc {} when asked."],
-        DataKind::Passport => &["Her passport, {}, is valid until spring.", "travels on passport no {}"],
-        DataKind::NationalId => &["Her personal identity number is {}.", "national ID {} verified"],
-        DataKind::Coordinates => &["Meet at {} at dawn.", "The tower's position: {}"],
-        DataKind::Date => &["Discharged {} in good health.", "The will was signed on {}, they say."],
-        DataKind::Age => &["Grandmother is {} years old now.", "a man aged {} was found"],
-        DataKind::Mrn => &["Patient ID {} has two charts.", "the medical record number was {}"],
-        DataKind::HealthPlan => &["Her health plan {} refused.", "Policy {} covers it."],
-        DataKind::Account => &["Wire it to account no {}.", "The account ending was {} I think"],
-        DataKind::Licence => &["He showed licence {} at the door.", "nurse license: {}"],
-        DataKind::Vin => &["Vehicle {} failed inspection.", "Engine swap on {} is done"],
-        DataKind::Plate => &["A van with plates {} sped off.", "Kennzeichen {} steht im Hof"],
-        DataKind::DeviceSerial => &["The implant's serial number is {}.", "returned device with serial {}"],
-        DataKind::Url => &["Docs moved to {}!", "read {} first"],
-        DataKind::Ip => &["Someone at {} tried root.", "ping {} fails"],
-        DataKind::Biometric => &["Delete {} at once.", "her {} leaked"],
-        DataKind::FaceImage => &["I uploaded {} twice.", "see {} in the album"],
-        DataKind::UniqueId => &["Trace {} shows the error.", "sample {} was lost"],
-        DataKind::Zip => &["They live in Ames, IA {}.", "My zip code is {} now"],
-        DataKind::Address => &["The office at {} is closed.", "come to {} at eight"],
-        _ => &["Someone pasted {} into the chat", "token: {}"],
-    }
-}
-
 /// Sentences with numbers that are none of the kinds.
-fn distractor(seeded: &mut Seeded) -> String {
-    let template = seeded.pick(&[
-        "The committee met twice and agreed on very little.",
-        "Parcel 7########### was weighed at ## kg.",
-        "Revenue rose from 4,###,### to 5,###,### in the quarter.",
-        "The fix is in release %.#.## of the library.",
-        "Train ### leaves platform % at 1#:0#.",
-        "They won 3-# after extra time, watched by 4#,### people.",
-        "Chapter ## covers pages 1##-2##.",
-        "The checksum was ~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~.",
-        "Nobody could remember who had opened the window first.",
-        "A recipe for six needs ### g of flour and %## ml of milk.",
-        "Her essay on rivers, mountains and weather is ## pages long.",
-        "Room ###, second floor, behind the library.",
-        "Between 19## and 20## the town grew by ## percent.",
-        "Bolt M8x## costs 0.## apiece; ask for article ######.",
-        "In the morning the boats come back and the market fills with voices.",
-        "Sensor reading: ##.# degrees, ## percent humidity.",
-    ]);
-    seeded.form(template)
+const OTHERS: &[&str] = &[
+    "The committee met twice and agreed on very little.",
+    "Parcel 7########### was weighed at ## kg.",
+    "Revenue rose from 4,###,### to 5,###,### in the quarter.",
+    "The fix is in release %.#.## of the library.",
+    "Train ### leaves platform % at 1#:0#.",
+    "They won 3-# after extra time, watched by 4#,### people.",
+    "Chapter ## covers pages 1##-2##.",
+    "The checksum was ~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~.",
+    "Nobody could remember who had opened the window first.",
+    "A recipe for six needs ### g of flour and %## ml of milk.",
+    "Her essay on rivers, mountains and weather is ## pages long.",
+    "Room ###, second floor, behind the library.",
+    "Between 19## and 20## the town grew by ## percent.",
+    "Bolt M8x## costs 0.## apiece; ask for article ######.",
+    "In the morning the boats come back and the market fills with voices.",
+    "Sensor reading: ##.# degrees, ## percent humidity.",
+];
+
+fn other(seeded: &mut Seeded, others: &[&str]) -> String {
+    let sentence = seeded.pick(others);
+    seeded.form(sentence)
 }
 
 struct Source {

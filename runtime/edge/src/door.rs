@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use aivillage_actors::Agents;
 use aivillage_governance::Governance;
+use aivillage_governance::dlp::Tokens;
 use aivillage_governance::gate::Gate;
 use aivillage_governance::identity::{Credentials, Secret, Tenants};
 use aivillage_governance::moderation::ModeratorHandle;
@@ -54,6 +55,8 @@ pub(crate) struct Door {
     pub(crate) gate: Gate,
     /// What content may pass.
     pub(crate) moderator: ModeratorHandle,
+    /// Redacts with tokens that can be taken back.
+    pub(crate) tokens: Tokens,
     /// The `OpenAPI` document, serialised once.
     pub(crate) openapi: Bytes,
     /// Cancelled when the drain begins: no new requests, streams end.
@@ -129,6 +132,7 @@ impl Door {
             roster: Roster::default(),
             gate,
             moderator: governance.moderator.clone(),
+            tokens: governance.tokens.clone(),
             openapi: openapi::document(village),
             stop: CancellationToken::new(),
             closed: CancellationToken::new(),

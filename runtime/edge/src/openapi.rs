@@ -134,6 +134,12 @@ fn schemas() -> Value {
     all.add::<routes::tenants::ChangeTenantBody>("ChangeTenantBody");
     all.add::<routes::moderation::ModerationBody>("ModerationBody");
     all.add::<routes::moderation::Moderations>("Moderations");
+    all.add::<routes::dlp::ScanBody>("DlpScanBody");
+    all.add::<routes::dlp::RedactBody>("DlpRedactBody");
+    all.add::<routes::dlp::DetokeniseBody>("DlpDetokeniseBody");
+    all.add::<routes::dlp::Findings>("DlpFindings");
+    all.add::<routes::dlp::RedactedView>("DlpRedacted");
+    all.add::<routes::dlp::DetokenisedView>("DlpDetokenised");
     all.add::<routes::cases::AppealBody>("AppealBody");
     all.add::<routes::cases::VoteBody>("VoteBody");
     all.add::<aivillage_governance::cases::CaseView>("Case");

@@ -6,6 +6,7 @@ pub(crate) mod auth;
 pub(crate) mod cases;
 pub(crate) mod chat;
 pub(crate) mod cluster;
+pub(crate) mod dlp;
 pub(crate) mod events;
 pub(crate) mod jobs;
 pub(crate) mod keys;
@@ -127,7 +128,7 @@ const fn openai(template: &'static str, class: Class) -> Route {
 /// A path that no route has. It needs a key, so that an outsider cannot map the routes.
 static UNKNOWN: Route = route("unknown", Class::Api);
 
-static ROUTES: [Route; 78] = [
+static ROUTES: [Route; 81] = [
     route("/v1/agents", Class::Api).get(all("agent.read", "Agent")),
     route("/v1/actors/{kind}/{key}/messages", Class::Chat).post(Need::Later),
     openai("/v1/chat/completions", Class::Chat).post(all("agent.ask", "Agent")),
@@ -203,6 +204,9 @@ static ROUTES: [Route; 78] = [
     // Epochs are those of all tenants.
     route("/v1/vault", Class::Api).get(all("system.monitor", "System")),
     route("/v1/vault/rotate", Class::Chat).post(all("system.config", "System")),
+    route("/v1/dlp/scan", Class::Api).post(all("dlp.scan", "Document")),
+    route("/v1/dlp/redact", Class::Api).post(all("dlp.redact", "Document")),
+    route("/v1/dlp/detokenise", Class::Api).post(all("key.detokenise", "Key")).secret(),
     route("/v1/dsar/{subject}", Class::Chat).get(one("comp.dsar", "User", "subject")),
     route("/v1/erasures", Class::Chat).post(all("comp.erase", "User")),
     route("/v1/erasures/{id}", Class::Api).get(all("comp.report", "User")),
@@ -346,6 +350,9 @@ fn governance() -> OpenApiRouter<Arc<Door>> {
         .routes(routes!(ledger::audit))
         .routes(routes!(privacy::vault))
         .routes(routes!(privacy::rotate))
+        .routes(routes!(dlp::scan))
+        .routes(routes!(dlp::redact))
+        .routes(routes!(dlp::detokenise))
         .routes(routes!(privacy::export))
         .routes(routes!(privacy::erase))
         .routes(routes!(privacy::erasure))

@@ -1,6 +1,6 @@
 //! The command line of `village`: parsing, dispatch, exit codes.
 //!
-//! One file per command under `cli/`. Every command but `up`, `join`, `config`, `policy`, `constitution`, `bench` and the offline ones of `log` and `moderate` is a client of a
+//! One file per command under `cli/`. Every command but `up`, `join`, `config`, `policy`, `constitution`, `security`, `bench` and the offline ones of `log`, `moderate` and `dlp` is a client of a
 //! running village over
 //! HTTP, so it works the same on this machine and on another one. What `up` and `join` share is `serve` (one node in this
 //! process) and `options`; `up --nodes` is `fleet` (nodes in processes of their own).
@@ -13,6 +13,7 @@ mod client;
 mod cluster;
 mod config;
 mod constitution;
+mod dlp;
 mod dsar;
 mod failure;
 mod fleet;
@@ -28,6 +29,7 @@ mod moderate;
 mod options;
 mod output;
 mod policy;
+mod security;
 mod send;
 mod serve;
 mod status;
@@ -160,6 +162,12 @@ enum Command {
     /// What texts may say: judge one, measure and train the judge, and the public report.
     #[command(subcommand)]
     Moderate(moderate::Moderate),
+    /// Personal and secret data in texts: find it, take it out.
+    #[command(subcommand)]
+    Dlp(dlp::Dlp),
+    /// Secrets that lie in a tree of files; no village is needed.
+    #[command(subcommand)]
+    Security(security::Security),
     /// What followed from verdicts on content.
     #[command(subcommand)]
     Case(case::Case),
@@ -213,6 +221,8 @@ fn run(cli: Cli) -> Outcome {
         Command::Policy(policy) => block_on(policy.run(&global)),
         Command::Constitution(constitution) => constitution.run(&global),
         Command::Moderate(moderate) => block_on(moderate.run(&global)),
+        Command::Dlp(dlp) => block_on(dlp.run(&global)),
+        Command::Security(security) => security.run(&global),
         Command::Case(case) => block_on(case.run(&global)),
         Command::Appeal(appeal) => block_on(appeal.run(&global)),
         Command::Bench(bench) => block_on(bench.run(&global)),

@@ -68,7 +68,7 @@ fn phones() -> Vec<Rule> {
     forms.into_iter().flat_map(rules).collect()
 }
 
-fn dates() -> [Rule; 6] {
+fn dates() -> [Rule; 9] {
     const DAY: &str = r"[0-9]{4}[\-/.][0-9]{1,2}[\-/.][0-9]{1,2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?(?:Z|[+\-][0-9]{2}:?[0-9]{2})?)?";
     [
         Rule::new(Date, DAY, 75).is(date).near(BIRTH, 90),
@@ -86,6 +86,10 @@ fn dates() -> [Rule; 6] {
             .against(ORDER.or(VERSION)),
         Rule::new(Date, r"[0-9]{1,2}(?:st|nd|rd|th|\.)?[ \-](?:of )?<M>,?[ \-](?:[0-9]{4}|[0-9]{2})", 85).is(date),
         Rule::new(Date, r"<M> [0-9]{1,2}(?:st|nd|rd|th)?,? [0-9]{4}", 85).is(date),
+        // Every element but the year counts (45 CFR 164.514 (b)(2)(i)(C)): a month with its year, a day without one.
+        Rule::new(Date, r"<M>,? (?:19|20)[0-9]{2}", 70).is(capital),
+        Rule::new(Date, r"<M> [0-9]{1,2}(?:st|nd|rd|th)?", 40).is(capital).near(BIRTH, 70),
+        Rule::new(Date, r"[0-9]{1,2}(?:st|nd|rd|th|\.)? (?:of )?<M>", 40).is(capital).near(BIRTH, 70),
     ]
 }
 
@@ -179,6 +183,11 @@ fn american(bytes: &[u8]) -> bool {
 
 fn trunk(bytes: &[u8]) -> bool {
     (9..=13).contains(&digits_in(bytes))
+}
+
+/// A month that is written as one: "may 5" need be none.
+fn capital(bytes: &[u8]) -> bool {
+    bytes.iter().any(u8::is_ascii_uppercase)
 }
 
 fn date(bytes: &[u8]) -> bool {

@@ -1,5 +1,7 @@
 //! What only health records and their like have: record, plan, licence and device numbers, vehicles, ages, markers.
 
+use std::ops::Range;
+
 use super::{Edge, Rule, digits_in, is_id_byte};
 use crate::dlp::DataKind::{
     Age, Biometric, DeviceSerial, FaceImage, HealthPlan, Licence, Mrn, Passport, Plate, UniqueId, Vin,
@@ -32,7 +34,7 @@ pub(super) fn rules() -> Vec<Rule> {
         Rule::new(Plate, r"[A-Z]{1,3}[ \-]?[A-Z]{0,2}[ \-]?[0-9]{1,4}(?:-?[A-Z]{1,3}| [A-Z]{2,3})?|[0-9]{1,3}[ \-]?[A-Z]{2,3}[ \-]?[0-9]{1,4}", 0)
             .is(|id| id.len() >= 4)
             .labelled(PLATE, 4, 80),
-        Rule::new(Age, r"9[0-9]|1[0-2][0-9]", 0).is(over_89).near(AGE, 90).reach(2).edge(Edge::Word),
+        Rule::new(Age, r"9[0-9]|1[0-2][0-9]", 0).span(over_89).near(AGE, 90).reach(2).edge(Edge::Word),
         Rule::new(UniqueId, r"[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[1-8][0-9A-Fa-f]{3}-[89ABab][0-9A-Fa-f]{3}-[0-9A-Fa-f]{12}", 82),
         Rule::new(Biometric, r"(?i)(?:finger|palm|voice|face)[ _\-]?prints?[ _\-](?:templates?|scans?|hash(?:es)?|images?|records?|id|data)", 85).run(is_marker_byte, 64).edge(Edge::Word),
         Rule::new(Biometric, r"(?i)(?:retinal?|iris|biometrics?)[ _\-](?:templates?|scans?|hash(?:es)?|images?|records?|id|data|patterns?)", 85).run(is_marker_byte, 64).edge(Edge::Word),
@@ -89,9 +91,11 @@ fn checked_vin(bytes: &[u8]) -> bool {
     digits_in(bytes) >= 3 && digits_in(bytes) < 17 && checksum::vin(bytes)
 }
 
-/// 45 CFR 164.514 (b)(2)(i)(C); nobody has been 123.
-fn over_89(bytes: &[u8]) -> bool {
-    Digits::of(bytes).is_some_and(|digits| (90..=122).contains(&checksum::number(digits.as_slice())))
+/// 45 CFR 164.514 (b)(2)(i)(C); nobody has been 123. `90+` is what redaction leaves of it.
+fn over_89(text: &[u8], span: Range<usize>) -> Option<Range<usize>> {
+    let digits = Digits::of(text.get(span.clone())?)?;
+    let is_coarse = text.get(span.end) == Some(&b'+');
+    ((90..=122).contains(&checksum::number(digits.as_slice())) && !is_coarse).then_some(span)
 }
 
 #[cfg(test)]
@@ -108,7 +112,8 @@ mod tests {
 
     #[test]
     fn ages_are_identifying_above_89() {
-        assert!(over_89(b"90") && over_89(b"122"));
-        assert!(!over_89(b"89") && !over_89(b"123"));
+        let is_age = |text: &[u8], len| over_89(text, 0..len).is_some();
+        assert!(is_age(b"90", 2) && is_age(b"122", 3));
+        assert!(!is_age(b"89", 2) && !is_age(b"123", 3) && !is_age(b"90+", 2));
     }
 }

@@ -114,6 +114,7 @@ struct Things {
     job: String,
     user: String,
     key: String,
+    token: String,
 }
 
 /// A tenant whose words are the canary's.
@@ -133,7 +134,9 @@ async fn acme(bench: &Bench) -> Things {
     let response = bench.router.clone().oneshot(request.body(Body::from(words.to_string())).unwrap()).await.unwrap();
     let job: Value = serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap();
     let api_key = bench.post(&key, "/v1/keys", json!({ "label": CANARY })).await;
-    Things { document, conversation, spoken, job: text(&job["id"]), user, key: text(&api_key["id"]) }
+    let redacted = bench.post(&key, "/v1/dlp/redact", json!({ "text": "4111 1111 1111 1111" })).await;
+    let (job, api_key, token) = (text(&job["id"]), text(&api_key["id"]), text(&redacted["text"]));
+    Things { document, conversation, spoken, job, user, key: api_key, token }
 }
 
 /// A name that the template's route would look for: of the other tenant, and of nobody.
@@ -162,6 +165,11 @@ fn bodies(template: &str, (real, none): (&str, &str), things: &Things, rng: &mut
             let ask = |conversation: &str| json!({ "input": format!("When does the {CANARY} fly?"), "conversation": conversation });
             (ask(&things.spoken), ask(&Uuid::now_v7().to_string()))
         }
+        "/v1/dlp/detokenise" => {
+            let ask = |token: &str| json!({ "token": token, "purpose": "curiosity" });
+            (ask(&things.token), ask("tok_aaaaaaaaaaaaaaaaaaaaaaaaaa_1111"))
+        }
+        _ if template.starts_with("/v1/dlp") => same(json!({ "text": "card 5555 5555 5555 4444" })),
         "/v1/users/{id}" if rng.random() => same(json!({ "suspended": true })),
         "/v1/users/{id}" => same(json!({ "roles": ["guest"] })),
         "/v1/users/{id}/password" => same(json!({ "new": GOOD })),

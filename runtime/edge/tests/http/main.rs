@@ -7,6 +7,7 @@ mod actors;
 mod auth;
 mod chat;
 mod cluster;
+mod dlp;
 mod drain;
 mod events;
 mod gate;
