@@ -11,7 +11,7 @@ use aivillage_governance::Governance;
 use aivillage_governance::cases::{Cases, Sender};
 use aivillage_governance::erasure::{CertificateSigner, Erased, Erasure, ErasureMsg};
 use aivillage_governance::identity::accounts::{NewKey, NewSubject};
-use aivillage_governance::identity::role::Role;
+use aivillage_governance::identity::role::Role as AccountRole;
 use aivillage_governance::identity::{Identity, IdentityMsg};
 use aivillage_governance::keys::SignedCertificate;
 use aivillage_governance::keys::certificate::ErasedStore;
@@ -91,7 +91,7 @@ async fn history(village: &Village) -> Result<Vec<String>, CallError> {
 /// An account of this name with a key; its subject.
 async fn account(village: &Village, name: &str) -> String {
     let desk = village.addr::<Identity>("local");
-    let new = || NewSubject { kind: PrincipalKind::User, name: name.into(), roles: [Role::User].into() };
+    let new = || NewSubject { kind: PrincipalKind::User, name: name.into(), roles: [AccountRole::User].into() };
     let made = async || match desk.ask(|reply| IdentityMsg::CreateUser(new(), reply)).await {
         Ok(made) => made.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
