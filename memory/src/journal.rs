@@ -305,7 +305,7 @@ impl Journal {
     ) -> Result<Kept, MemoryError> {
         match &self.personal {
             Some(personal) => Ok(personal.blocking_seal(subject, &place(tree, key), value)?),
-            None => Ok(Kept::clear(value).map_err(VaultError::from)?),
+            None => Ok(Kept::clear(value).map_err(|_| VaultError::from(CryptError::NotAnEnvelope))?),
         }
     }
 

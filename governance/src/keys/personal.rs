@@ -26,7 +26,7 @@ pub enum Kept {
 }
 
 impl Kept {
-    /// A value as it is: for what was stored before it was sealed.
+    /// A value as it is: what is nobody's, what was stored before it was sealed, and all in a village without keys.
     ///
     /// # Errors
     /// [`StoreError::Decode`] for what postcard cannot write.
@@ -42,15 +42,6 @@ impl Kept {
             Self::Clear(_) => None,
             Self::Sealed(subject, _) => Some(*subject),
         }
-    }
-
-    /// A value that is nobody's, or of a village without keys.
-    ///
-    /// # Errors
-    /// [`CryptError::NotAnEnvelope`] for a value without binary form.
-    pub fn clear<T: Serialize>(value: &T) -> Result<Self, CryptError> {
-        let plain = postcard::to_allocvec(value).map_err(|_| CryptError::NotAnEnvelope)?;
-        Ok(Self::Clear(ByteBuf::from(plain)))
     }
 }
 
@@ -156,7 +147,9 @@ impl Personal {
         record: &[u8],
         value: &T,
     ) -> Result<Kept, VaultError> {
-        let (Some(vault), Some(subject)) = (&self.vault, subject) else { return Ok(Kept::clear(value)?) };
+        let (Some(vault), Some(subject)) = (&self.vault, subject) else {
+            return Ok(Kept::clear(value).map_err(|_| CryptError::NotAnEnvelope)?);
+        };
         let plain = Zeroizing::new(postcard::to_allocvec(value).map_err(|_| CryptError::NotAnEnvelope)?);
         Ok(Kept::Sealed(subject, ByteBuf::from(vault.blocking_seal(&self.scope(subject), record, &plain)?)))
     }

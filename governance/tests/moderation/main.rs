@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use aivillage_governance::moderation::engine::Voice;
 use aivillage_governance::moderation::norm::Folded;
+use aivillage_governance::moderation::suites::VIEWPOINTS;
 use aivillage_governance::moderation::train::GRAMMAR;
 use aivillage_governance::moderation::train::evaluate::{auroc, average_precision};
 use aivillage_governance::moderation::train::grammar::Grammar;
