@@ -24,15 +24,9 @@ async fn node(dir: &tempfile::TempDir, name: &str, join: &str) -> (Village, Veri
 
 /// Waits until each group has three copies.
 async fn settled(cluster: &Cluster) {
-    let looking = async {
-        while {
-            let status = cluster.status();
-            status.health != "healthy" || status.groups.iter().any(|group| group.voters.len() != 3)
-        } {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_mins(1), looking).await.unwrap();
+    let settled = cluster
+        .wait_for(|status| status.health == "healthy" && status.groups.iter().all(|group| group.voters.len() == 3));
+    tokio::time::timeout(Duration::from_mins(1), settled).await.unwrap();
 }
 
 async fn until(verifier: &VerifierHandle, secret: &Secret, is_let_in: bool) {

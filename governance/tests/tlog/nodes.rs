@@ -5,10 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use aivillage_governance::tlog::{
-    Ack, AddCheckpoint, AuditKeys, Checkpoint, Disk, Evidence, Hash, Home, LogSigner, LogStatus, TlogConfig, TlogProof,
+    Ack, AddCheckpoint, AuditKeys, Checkpoint, Disk, Hash, Home, LogSigner, LogStatus, TlogConfig, TlogProof,
     TrustPolicy, VerifierKey, Witness, WitnessMsg, audit,
 };
-use aivillage_runtime::{Identity, Village, clock};
+use aivillage_runtime::{Cluster, ClusterStatus, Identity, Village, clock};
 use base64::Engine as _;
 
 use super::event;
@@ -33,17 +33,15 @@ async fn start(dir: &Path, join: Option<&(String, String)>) -> Node {
     Node { village: home.install(builder).start().await.unwrap(), home }
 }
 
-/// Waits for something that the nodes tell nobody.
-async fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let looking = async {
-        loop {
-            if let Some(found) = look() {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(LONG, looking).await.unwrap_or_else(|_| panic!("waited for {what}"))
+/// Waits until the cluster is so, as this node sees it.
+async fn until(what: &str, node: &Node, is_so: impl Fn(&Cluster) -> bool) {
+    let cluster = node.village.cluster().unwrap();
+    let waiting = tokio::time::timeout(LONG, cluster.wait_for(|_| is_so(cluster)));
+    waiting.await.unwrap_or_else(|_| panic!("waited for {what}"));
+}
+
+fn tells(cluster: &Cluster, problem: &str) -> bool {
+    cluster.status().problems.iter().any(|told| told.contains(problem))
 }
 
 /// Waits until a log's status is as wanted.
@@ -55,15 +53,15 @@ async fn status(node: &Node, what: &str, is_so: impl FnMut(&LogStatus) -> bool) 
 
 async fn three(dir: &Path) -> Vec<Node> {
     let mut nodes = vec![start(&dir.join("1"), None).await];
-    until("the first node", || nodes[0].village.health().ready.then_some(())).await;
+    until("the first node", &nodes[0], Cluster::takes_part).await;
     let cluster = nodes[0].village.cluster().unwrap();
     let token = cluster.new_token(2, Duration::from_mins(1), "test").await.unwrap().to_string();
     let join = (token, cluster.addr().to_owned());
     for n in [2, 3] {
         nodes.push(start(&dir.join(n.to_string()), Some(&join)).await);
     }
-    until("all nodes", || nodes.iter().all(|node| node.village.health().ready).then_some(())).await;
     for node in &nodes {
+        until("all nodes", node, Cluster::takes_part).await;
         node.home.begin(&node.village).await.unwrap();
     }
     for node in &nodes {
@@ -102,13 +100,13 @@ async fn nodes_of_a_cluster_cosign_each_other_until_one_is_removed() {
     third.village.shutdown().await.unwrap();
     third.home.log().close().await.unwrap();
     let cluster = nodes[0].village.cluster().unwrap().clone();
-    let removing = async {
-        while cluster.members().iter().any(|member| member.record.id == id) {
-            let _ = cluster.remove(id, false).await;
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+    let id_text = id.to_string();
+    let is_down = |status: &ClusterStatus| {
+        status.members.iter().any(|member| member.id == id_text && member.state == "down")
+            && status.groups.iter().all(|group| group.leader.as_ref().is_some_and(|leader| *leader != id_text))
     };
-    tokio::time::timeout(LONG, removing).await.expect("the third node is removed");
+    tokio::time::timeout(LONG, cluster.wait_for(is_down)).await.expect("the third node is down");
+    cluster.remove(id, false).await.unwrap();
     for node in &nodes {
         let now = status(node, "one witness", |status| status.witnesses.len() == 1).await;
         assert_eq!((now.cosigned, now.wanted), (1, 1), "the removed one still counts");
@@ -117,7 +115,7 @@ async fn nodes_of_a_cluster_cosign_each_other_until_one_is_removed() {
         let append = tokio::time::timeout(LONG, node.home.log().append(event(1), Ack::Witnessed(1)));
         append.await.expect("one witness is there").unwrap();
     }
-    until("its keys are forgotten", || (cluster.list("governance.tlog/keys/").len() == 2).then_some(())).await;
+    until("its keys are forgotten", &nodes[0], |cluster| cluster.list("governance.tlog/keys/").len() == 2).await;
     for (n, node) in (1..).zip(nodes) {
         node.village.shutdown().await.unwrap();
         node.home.log().close().await.unwrap();
@@ -154,16 +152,10 @@ async fn a_log_with_two_histories_is_known_to_all_and_signs_no_more() {
 
     let key = forked.home.log().key();
     for node in &nodes {
-        let found: Vec<Evidence> = until("the evidence", || {
-            let found = node.home.convicted();
-            (!found.is_empty()).then_some(found)
-        })
-        .await;
+        until("the problem", node, |cluster| tells(cluster, "histories")).await;
+        let found = node.home.convicted();
         assert!(found.len() == 1 && found[0].convicts(key));
-        let told = || node.village.cluster().unwrap().status().problems.into_iter().find(|it| it.contains("histories"));
-        until("the problem", told).await;
-        let is_counted = || node.village.encode_metrics().contains("village_tlog_forks 1\n").then_some(());
-        until("the metric", is_counted).await;
+        assert!(node.village.encode_metrics().contains("village_tlog_forks 1\n"));
     }
     // The evidence is on the disk of a node that did not find it.
     let kept = fs::read_dir(dir.path().join("2/governance/witness/evidence")).unwrap().count();
@@ -171,9 +163,7 @@ async fn a_log_with_two_histories_is_known_to_all_and_signs_no_more() {
     status(forked, "the end of the log", |status| status.refuses.is_some()).await;
     let error = forked.home.log().append(event(1), Ack::Durable).await.unwrap_err();
     assert!(error.to_string().contains("two histories"), "{error}");
-    let told =
-        || forked.village.cluster().unwrap().status().problems.into_iter().find(|it| it.contains("takes nothing"));
-    until("the problem of the node itself", told).await;
+    until("the problem of the node itself", forked, |cluster| tells(cluster, "takes nothing")).await;
     nodes[0].home.log().append(event(1), Ack::Witnessed(1)).await.unwrap();
     for node in nodes {
         node.village.shutdown().await.unwrap();

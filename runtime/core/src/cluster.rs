@@ -372,11 +372,15 @@ impl Cluster {
 
     /// Shows what is not well in an area of an upper crate, among the problems of the cluster; nothing once all is well again.
     pub fn tell_problems(&self, area: &'static str, problems: Vec<String>) {
-        let before = match problems.as_slice() {
-            [] => self.0.told.lock().remove(area),
-            _ => self.0.told.lock().insert(area, problems.clone()),
+        let is_new = {
+            let mut told = self.0.told.lock();
+            let is_new = told.remove(area).unwrap_or_default() != problems;
+            if !problems.is_empty() {
+                told.insert(area, problems);
+            }
+            is_new
         };
-        if before.unwrap_or_default() != problems {
+        if is_new {
             self.0.router.tell_news();
         }
     }

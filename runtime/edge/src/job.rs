@@ -526,8 +526,8 @@ mod tests {
         Vault::of(&village).unwrap().shred(TenantId::of("local"), tag).await.unwrap();
         assert_eq!(get(&jobs, mine).await.result, None, "it does not open any more");
         let again =
-            by("ada").scope(jobs.ask(|reply| JobMsg::Open { id: id(3), plan: plan(), worker: ELSEWHERE, reply }));
-        assert_eq!(again.await.unwrap_err().code(), "crypt_shredded");
+            async { jobs.ask(|reply| JobMsg::Open { id: id(3), plan: plan(), worker: ELSEWHERE, reply }).await };
+        assert_eq!(by("ada").scope(again).await.unwrap_err().code(), "crypt_shredded");
         data.erase(&village, &ada, &places).await.unwrap();
         assert_eq!(data.enumerate(&village, &ada).await.unwrap(), Places::new());
         assert!(!report(&jobs, runs, ELSEWHERE, 1).await, "its worker hears that it is over");

@@ -75,7 +75,7 @@ fn a_hidden_command_is_found_where_it_hides() {
     assert_eq!(verdict.category, Some(Category::PromptInjection));
     let flag = judge("Good luck \u{1f3f4}\u{e0067}\u{e0062}\u{e0065}\u{e006e}\u{e0067}\u{e007f}!");
     // The letters of a flag add nothing.
-    let plain = judge("Good luck !");
+    let plain = judge("Good luck \u{1f3f4}!");
     assert_eq!((flag.action, flag.p, flag.scores), (plain.action, plain.p, plain.scores));
     assert!(flag.action < Action::Label);
 }

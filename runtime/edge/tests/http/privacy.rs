@@ -57,7 +57,7 @@ async fn a_person_is_shown_and_erased_by_who_may_and_nobody_else_learns_of_them(
     let config = "node.listen = '127.0.0.1:0'".parse().unwrap();
     let door = Door::on(|builder| builder.config(config).clustered().data_dir(data.path()), |_| {}).await;
     let made = answer(door.post("/v1/tenants", &json!({ "name": "acme", "admin": "alice" })).await, 201).await;
-    let alice = text(&made, "key");
+    let alice = text(&made["admin"], "key");
     let (id, key) = door.person(NAME, &["user"]).await;
     let (bob, bobs) = door.account("bob", &["user"]).await;
     let dee = door.raised("dee", &["dpo"]).await;
