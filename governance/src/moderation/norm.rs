@@ -92,7 +92,9 @@ fn visible(text: &str) -> (Vec<Cell>, String) {
         return (cells, hidden);
     }
     for (at, cluster) in text.grapheme_indices(true) {
-        hidden.extend(cluster.chars().filter_map(chars::tag));
+        if !chars::FLAGS.contains(&cluster) {
+            hidden.extend(cluster.chars().filter_map(chars::tag));
+        }
         let start = at_u32(at);
         let end = at_u32(at + cluster.len());
         let plain = cluster.chars().filter(|ch| !chars::is_invisible(*ch)).nfkd();

@@ -88,26 +88,20 @@ impl<K: Kind> Addr<K> {
 
     /// Sends a message with a reply port in it and waits for the answer.
     ///
-    /// The deadline is that of the message in hand, else `limits.call_timeout`.
+    /// The deadline is that of the message in hand when this is first polled, else `limits.call_timeout`.
     ///
     /// # Errors
     /// Any [`CallError`]; after `Timeout` and `Panicked` the effect is unknown.
-    pub fn ask<T: Send + 'static>(
-        &self,
-        body: impl FnOnce(Reply<T>) -> K::Body,
-    ) -> impl Future<Output = Result<T, CallError>> {
-        self.call().ask(body)
+    pub async fn ask<T: Send + 'static>(&self, body: impl FnOnce(Reply<T>) -> K::Body) -> Result<T, CallError> {
+        self.call().ask(body).await
     }
 
     /// Asks for what may be handled twice, such as all that only reads: see [`Call::repeatable`].
     ///
     /// # Errors
     /// As [`Addr::ask`].
-    pub fn query<T: Send + 'static>(
-        &self,
-        body: impl FnOnce(Reply<T>) -> K::Body,
-    ) -> impl Future<Output = Result<T, CallError>> {
-        self.call().repeatable().ask(body)
+    pub async fn query<T: Send + 'static>(&self, body: impl FnOnce(Reply<T>) -> K::Body) -> Result<T, CallError> {
+        self.call().repeatable().ask(body).await
     }
 
     /// Starts a message with a deadline, a principal, a trace or an idempotency key of its own.

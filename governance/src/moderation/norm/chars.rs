@@ -26,6 +26,13 @@ pub(super) fn is_diacritic(ch: char) -> bool {
         | '\u{20d0}'..='\u{20ff}' | '\u{fe20}'..='\u{fe2f}')
 }
 
+/// Flags of England, Scotland and Wales: the only ones that fonts show and that are spelt with tag characters (UTS #51, RGI).
+pub(super) const FLAGS: [&str; 3] = [
+    "\u{1f3f4}\u{e0067}\u{e0062}\u{e0065}\u{e006e}\u{e0067}\u{e007f}",
+    "\u{1f3f4}\u{e0067}\u{e0062}\u{e0073}\u{e0063}\u{e0074}\u{e007f}",
+    "\u{1f3f4}\u{e0067}\u{e0062}\u{e0077}\u{e006c}\u{e0073}\u{e007f}",
+];
+
 /// The ASCII character that a tag character spells.
 pub(super) fn tag(ch: char) -> Option<char> {
     let code = u32::from(ch).checked_sub(0xe_0000)?;

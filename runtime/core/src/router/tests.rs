@@ -180,8 +180,12 @@ async fn context_travels() {
         scopes: Vec::new(),
     };
     let counter = a.addr::<Counter>("k");
-    let call = counter.call().principal(principal).idem(Idem([7; 16]));
+    let call = counter.call().principal(principal.clone()).idem(Idem([7; 16]));
     assert_eq!(call.ask(Msg::WhoAsks).await, Ok(("ada".to_owned(), Some(7))));
+    // What is asked in a scope is asked in its name, also when the question was made outside.
+    let asked = counter.ask(Msg::WhoAsks);
+    let answer = MsgCx::request(None, None, Some(Arc::new(principal))).scope(asked).await;
+    assert_eq!(answer, Ok(("ada".to_owned(), None)));
 }
 
 #[tokio::test(start_paused = true)]
