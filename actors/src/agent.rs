@@ -224,9 +224,8 @@ fn refuse(body: AgentMsg, error: &AppError) {
         AgentMsg::CallTool(_, reply) => reply.fail(error),
         AgentMsg::Describe(reply) => reply.fail(error),
         AgentMsg::Remember(_, reply) => reply.fail(error),
-        AgentMsg::Recall(_, reply) => reply.fail(error),
+        AgentMsg::Recall(_, reply) | AgentMsg::NotesOf(_, reply) => reply.fail(error),
         AgentMsg::Forget(_, reply) => reply.fail(error),
-        AgentMsg::NotesOf(_, reply) => reply.fail(error),
         AgentMsg::ForgetOf(_, reply) => reply.fail(error),
     }
 }

@@ -8,6 +8,7 @@ mod generate;
 #[path = "../tests/dlp/held_out.rs"]
 mod held_out;
 #[path = "../tests/dlp/names.rs"]
+#[allow(dead_code, reason = "the tests need more of it")]
 mod names;
 #[path = "../tests/dlp/score.rs"]
 mod score;
@@ -51,16 +52,19 @@ fn main() {
     peer(&held_out);
 }
 
+/// What is found where.
+type Found = Vec<(DataKind, Range<usize>)>;
+
 /// What has a pattern; names and places are in the rows as they come.
-fn patterned(text: &str) -> Vec<(DataKind, Range<usize>)> {
+fn patterned(text: &str) -> Found {
     all(text).into_iter().filter(|(kind, _)| !matches!(kind, DataKind::Name | DataKind::Place)).collect()
 }
 
-fn all(text: &str) -> Vec<(DataKind, Range<usize>)> {
+fn all(text: &str) -> Found {
     scan(text).into_iter().map(|finding| (finding.kind, finding.span)).collect()
 }
 
-fn quality(rows: &[Row], found: fn(&str) -> Vec<(DataKind, Range<usize>)>) {
+fn quality(rows: &[Row], found: fn(&str) -> Found) {
     let scores = score::score(rows, found);
     println!("{} rows, a finding counts if kind and both ends are right\n{:16} recall  precision", rows.len(), "kind");
     for (kind, score) in &scores {

@@ -6,7 +6,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use aivillage_runtime::Village;
+use aivillage_runtime::{Cluster, Village};
 
 /// A copy may be too old to decide by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -40,7 +40,7 @@ impl Freshness {
     /// # Errors
     /// [`Stale`]
     pub fn of_cluster(&self) -> Result<(), Stale> {
-        self.check(|cluster| cluster.control_age())
+        self.check(Cluster::control_age)
     }
 
     /// Of the state of an actor of a `Replicated` kind.

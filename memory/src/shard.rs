@@ -52,6 +52,9 @@ pub const PURPOSE: &str = "memory";
 /// When a writer that found the queue full may try again: about two commits of the index.
 const BUSY_RETRY_MS: u32 = 1000;
 
+/// A version of a document.
+pub type VersionAt = (DocKey, u32);
+
 /// What a [`Shard`] understands.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub enum ShardMsg {
@@ -68,7 +71,7 @@ pub enum ShardMsg {
     Search(SearchShard, Reply<Found>),
     /// The documents of a person who wants to see them, some at a time: those after a place, and the place of the next.
     #[schemars(skip)]
-    Of(SubjectTag, Option<(DocKey, u32)>, Reply<(Vec<DocumentView>, Option<(DocKey, u32)>)>),
+    Of(SubjectTag, Option<VersionAt>, Reply<(Vec<DocumentView>, Option<VersionAt>)>),
     /// Takes out all of a person who is erased, with the index that holds their words; tells the generation of the one that
     /// is searched now.
     #[schemars(skip)]

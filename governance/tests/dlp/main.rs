@@ -1,5 +1,7 @@
 //! How much of generated text is found, and how much of what is found is right.
 
+#![allow(clippy::print_stdout, reason = "the figures are for people who ask with --nocapture")]
+
 mod generate;
 mod held_out;
 mod names;

@@ -49,20 +49,9 @@ macro_rules! check {
     }};
 }
 
-#[test]
-fn messages_of_a_shard() {
-    let put = || Put { collection: Some("c".into()), documents: vec![document(); 2], wait: WaitFor::Searchable };
-    let error = Some(PutError { code: "c".into(), message: "m".into() });
-    let result = |status| PutResult {
-        id: "i".into(),
-        status,
-        version: Some(3),
-        duplicate_of: Some("d".into()),
-        error: error.clone(),
-    };
-    let report = || PutReport { results: vec![result(PutStatus::Created), result(PutStatus::Failed)] };
-    check!(Shard, ShardMsg::Put, put(), report());
-    let view = || DocumentView {
+/// A long document as it is read.
+fn view() -> DocumentView {
+    DocumentView {
         collection: "c".into(),
         id: "i".into(),
         version: 2,
@@ -77,7 +66,22 @@ fn messages_of_a_shard() {
         duplicate_of: None,
         stored_ms: u64::MAX,
         chunks: 7,
+    }
+}
+
+#[test]
+fn messages_of_a_shard() {
+    let put = || Put { collection: Some("c".into()), documents: vec![document(); 2], wait: WaitFor::Searchable };
+    let error = Some(PutError { code: "c".into(), message: "m".into() });
+    let result = |status| PutResult {
+        id: "i".into(),
+        status,
+        version: Some(3),
+        duplicate_of: Some("d".into()),
+        error: error.clone(),
     };
+    let report = || PutReport { results: vec![result(PutStatus::Created), result(PutStatus::Failed)] };
+    check!(Shard, ShardMsg::Put, put(), report());
     check!(Shard, ShardMsg::Get, GetDocument { id: "i".into(), version: Some(1) }, view());
     let deleted = || DeleteReport { deleted: vec!["a".into()], missing: vec!["b".into()] };
     check!(Shard, ShardMsg::Delete, Delete { ids: vec!["a".into()], wait: WaitFor::Durable }, deleted());
@@ -117,6 +121,10 @@ fn messages_of_a_shard() {
     let found =
         || Found { sought: vec![sought.clone()], chunks: 1, score_max: 0.5, passages: vec![passage.clone(); 2] };
     check!(Shard, ShardMsg::Search, search(), found());
+}
+
+#[test]
+fn messages_of_a_shard_about_an_owner() {
     let subject = SubjectTag::of(TenantId::of("t"), "ada").expect("a name");
     check!(Shard, ShardMsg::Forget, subject, 7);
     let place = Some((DocKey([1; 16]), 2));

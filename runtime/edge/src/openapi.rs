@@ -85,6 +85,7 @@ fn messages(village: &Village) -> Value {
 
 fn schemas() -> Value {
     let mut all = Schemas::new();
+    add_governance(&mut all);
     all.add::<memory::PutReport>("PutReport");
     all.add::<memory::DocumentView>("DocumentView");
     all.add::<memory::DeleteReport>("DeleteReport");
@@ -105,6 +106,16 @@ fn schemas() -> Value {
     all.add::<routes::cluster::TokenBody>("TokenBody");
     all.add::<routes::cluster::TokenView>("Token");
     all.add::<routes::cluster::NewTokenView>("NewToken");
+    all.add::<routes::log::LogView>("Log");
+    all.add::<routes::log::EntriesView>("LogEntries");
+    all.add::<routes::meta::HistoryView>("History");
+    all.add::<routes::meta::SupervisionView>("Supervision");
+    all.add::<aivillage_runtime::telemetry::Handling>("Handling");
+    all.finish([literal(), problem(), accounts()])
+}
+
+/// What belongs to policies, accounts, moderation and the like.
+fn add_governance(all: &mut Schemas) {
     all.add::<routes::policy::QuestionBody>("PolicyQuestion");
     all.add::<routes::policy::BundleBody>("PolicyBundle");
     all.add::<aivillage_governance::policy::Applied>("PolicyApplied");
@@ -149,12 +160,6 @@ fn schemas() -> Value {
     all.add::<routes::ledger::LedgerAccounts>("LedgerAccounts");
     all.add::<routes::ledger::LedgerTransfers>("LedgerTransfers");
     all.add::<routes::ledger::LedgerAudit>("LedgerAudit");
-    all.add::<routes::log::LogView>("Log");
-    all.add::<routes::log::EntriesView>("LogEntries");
-    all.add::<routes::meta::HistoryView>("History");
-    all.add::<routes::meta::SupervisionView>("Supervision");
-    all.add::<aivillage_runtime::telemetry::Handling>("Handling");
-    all.finish([literal(), problem(), accounts()])
 }
 
 fn reference(name: &str) -> Value {

@@ -136,7 +136,7 @@ mod tests {
     fn words_numbers_and_marks_are_told_apart() {
         let text = "Anna's O'Brien, 12b J. McAdam\nJSON x_1 [NAME_1]";
         let placeholder = text.find('[').unwrap();
-        let tokens = split(text, &[placeholder..text.len()]);
+        let tokens = split(text, std::slice::from_ref(&(placeholder..text.len())));
         let told: Vec<_> = tokens.iter().map(|token| (token.text(text), token.shape)).collect();
         assert_eq!(
             told,

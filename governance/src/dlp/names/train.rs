@@ -125,7 +125,9 @@ impl Lists {
         self.last.iter().for_each(|word| add(word, flag::LAST));
         self.cities.iter().flat_map(parts).for_each(|word| add(&word, flag::CITY));
         self.lands.iter().flat_map(parts).for_each(|word| add(&word, flag::LAND));
-        TONGUES.iter().for_each(|word| add(word, flag::LAND));
+        for word in TONGUES {
+            add(word, flag::LAND);
+        }
         self.streets.iter().for_each(|word| add(word, flag::STREET));
         self.common.iter().for_each(|word| add(word, flag::COMMON));
         self.lower_words().iter().for_each(|word| add(word, flag::COMMON));
@@ -254,7 +256,9 @@ impl Perceptron {
             let truth = if truth.can_be(before, known.shape) { *truth } else { began(*truth) };
             if told != truth && truth.can_be(before, known.shape) {
                 wrong += 1;
-                rows.iter().for_each(|row| self.correct(*row, truth, told));
+                for row in &rows {
+                    self.correct(*row, truth, told);
+                }
             }
             before = told;
             self.step += 1;

@@ -139,7 +139,10 @@ fn look(root: &Path) -> Result<Looked, Failure> {
     let config = DlpConfig { profiles: vec![Profile::Secrets], ..DlpConfig::default() };
     let mut looked = Looked::default();
     let mut walk = WalkBuilder::new(root);
-    walk.hidden(false).require_git(false).sort_by_file_path(|a, b| a.cmp(b)).filter_entry(|entry| !is_skipped(entry));
+    walk.hidden(false)
+        .require_git(false)
+        .sort_by_file_path(std::path::Path::cmp)
+        .filter_entry(|entry| !is_skipped(entry));
     for entry in walk.build() {
         let entry = entry.map_err(|error| fail(error.to_string()))?;
         if !entry.file_type().is_some_and(|kind| kind.is_file()) {

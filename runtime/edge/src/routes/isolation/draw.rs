@@ -16,6 +16,9 @@ use crate::routes::{Class, Route, documented};
 /// An account that nobody has.
 pub(super) const NOBODY: &str = "0198c0de-7000-7000-8000-0000000000ff";
 
+/// What only the other tenant has an answer to, which has the canary in it.
+const QUESTION: &str = "What flies at noon over the harbour?";
+
 /// Something that a request can be sent to.
 #[derive(Debug, Clone)]
 pub(super) enum Surface {
@@ -167,7 +170,12 @@ impl<'a> Draw<'a> {
                     };
                     let alias = if rng.random() { "/messages" } else { "" };
                     let path = format!("/v1/actors/{kind}/{tenant}{after}{alias}");
-                    let payload = schema.as_ref().map(|schema| filled(schema, schema, id, &mut rng));
+                    // A number alone names something, such as a note.
+                    let is_number = |schema: &Value| schema["type"] == "integer";
+                    let payload = schema.as_ref().map(|schema| match schema {
+                        schema if is_number(schema) => json!(u32::MAX),
+                        schema => filled(schema, schema, id, &mut rng),
+                    });
                     Sent { method: Method::POST, path, body: json!({ "type": name, "payload": payload }) }
                 };
                 (sent(&real, "acme"), sent(&none, "acmf"))
@@ -207,7 +215,6 @@ impl<'a> Draw<'a> {
             "/v1/keys" => (things.user.clone(), nobodys),
             "/v1/keys/{id}" => (things.key.clone(), letters(&mut self.rng)),
             it if it.starts_with("/v1/tenants") => ("acme".to_owned(), letters(&mut self.rng)),
-            "/.well-known/jwks/{tenant}" => (letters(&mut self.rng), letters(&mut self.rng)),
             _ => (letters(&mut self.rng), letters(&mut self.rng)),
         }
     }
@@ -247,14 +254,13 @@ fn body(template: &str, (name, tenant): (&str, &str), rng: &mut StdRng) -> Value
         Bearer::mint(kind, TenantTag::of(tenant), &random).secret.expose().to_owned()
     };
     match template {
-        "/v1/memory/query" => json!({ "text": format!("the {CANARY} over the harbour") }),
+        "/v1/memory/query" => json!({ "text": QUESTION }),
         "/v1/memory/documents" => json!({ "documents": [{ "id": name, "text": format!("Boat {name} leaves.") }] }),
-        "/v1/agents/{id}/ask" => json!({ "input": format!("When does the {CANARY} fly?"), "conversation": name }),
+        "/v1/agents/{id}/ask" => json!({ "input": QUESTION, "conversation": name }),
         "/v1/chat/completions" => {
-            let asked = format!("When does the {CANARY} fly?");
-            json!({ "model": "sage", "stream": rng.random::<bool>(), "messages": [{ "role": "user", "content": asked }] })
+            json!({ "model": "sage", "stream": rng.random::<bool>(), "messages": [{ "role": "user", "content": QUESTION }] })
         }
-        "/v1/moderations" => json!({ "input": format!("the {CANARY} over the harbour") }),
+        "/v1/moderations" => json!({ "input": QUESTION }),
         "/v1/cases/{id}/appeal" => json!({ "grounds": "context", "text": "an example" }),
         "/v1/cases/{id}/votes" => json!({ "choice": "uphold", "reason": "as the article says" }),
         "/v1/erasures" => json!({ "subject": name }),
@@ -276,7 +282,7 @@ fn body(template: &str, (name, tenant): (&str, &str), rng: &mut StdRng) -> Value
             let resource = json!({ "kind": "Document", "id": name, "tenant": tenant });
             json!({ "action": "memory.query", "resource": resource })
         }
-        it if it.contains("/tools/") => json!({ "query": format!("the {CANARY}") }),
+        it if it.contains("/tools/") => json!({ "query": QUESTION }),
         _ => json!({ "node": name }),
     }
 }
