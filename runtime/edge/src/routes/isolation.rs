@@ -67,7 +67,9 @@ fn without_own(value: Value) -> Value {
         Value::String(text) if Uuid::parse_str(&text).is_ok() => Value::from("UUID"),
         // What is like the name that was asked for is in the order of that likeness.
         Value::String(text) => {
-            text.split_once("; nearest: ").map_or(text.clone(), |(before, _)| before.to_owned()).into()
+            let likes = ["; nearest: ", ", did you mean "];
+            let end = likes.iter().filter_map(|like| text.find(like)).min().unwrap_or(text.len());
+            Value::from(text.get(..end).unwrap_or_default())
         }
         other => other,
     }
