@@ -174,6 +174,10 @@ impl Office {
             Ok(tag) => tag,
             Err(error) => return reply.fail(error),
         };
+        // Names of this kind are those of keys that belong to nobody.
+        if subject.name.contains(char::is_control) {
+            return reply.fail(AppError::new("bad_request", "a name has no control characters"));
+        }
         if basis.chars().count() > MAX_BASIS {
             return reply.fail(AppError::new("bad_request", format!("a basis has at most {MAX_BASIS} characters")));
         }

@@ -113,6 +113,7 @@ async fn bad_requests_destroy_nothing() {
         addr.ask(move |reply| ErasureMsg::Erase { subject, basis, reply })
     };
     assert_eq!(ask("", "gdpr-17").await.unwrap_err().code(), "bad_request");
+    assert_eq!(ask("\0names of documents", "gdpr-17").await.unwrap_err().code(), "bad_request");
     assert_eq!(ask("ada.lovelace", &"x".repeat(65)).await.unwrap_err().code(), "bad_request");
     let personal = Personal::new(&village, "local", "memory").unwrap();
     personal.seal("ada.lovelace", b"r", &1_u8).await.unwrap();
