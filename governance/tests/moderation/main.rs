@@ -133,8 +133,8 @@ fn held_out_lines_are_told_apart() {
     println!("AUROC {:.3}, average precision {:.3}", auroc(&scores), average_precision(&scores));
     let recall = |level| levels.get(&level).map_or(0, |[all, acted, _]| acted * 100 / all);
     assert!(refused.len() * 200 <= harmless.len(), "{refused:?}");
-    assert!(blocked.len() * 100 <= harmless.len() * 2, "{blocked:?}");
-    assert!(recall(Level::H0) >= 45 && recall(Level::H1) >= 55 && recall(Level::H2) >= 60, "{levels:?}");
+    assert!(blocked.len() * 90 <= harmless.len(), "{blocked:?}");
+    assert!(recall(Level::H0) >= 55 && recall(Level::H1) >= 62 && recall(Level::H2) >= 62, "{levels:?}");
 }
 
 /// Whether a text passes by the policy of a village that configures nothing.
