@@ -75,7 +75,7 @@ fn find(model: &Model, text: &str, deaf: &[Range<usize>]) -> Vec<Finding> {
 /// Runs of tags as findings.
 fn spans(text: &str, tokens: &[Token], known: &[Known], tags: &[(Tag, i32)]) -> Vec<Finding> {
     let mut found = Vec::new();
-    let mut at = 0;
+    let (mut at, mut before) = (0, 0);
     while let Some((tag, _)) = tags.get(at) {
         let Some(kind) = tag.kind() else {
             at += 1;
@@ -84,8 +84,9 @@ fn spans(text: &str, tokens: &[Token], known: &[Known], tags: &[(Tag, i32)]) -> 
         let more = tags.iter().skip(at + 1).take_while(|(next, _)| *next == tag.inside()).count();
         let run = Run { text, kind, tokens, known };
         let end = at + 1 + more + run.surnames(at + 1 + more);
-        found.extend(run.finding(at..end, tags.get(at..end).unwrap_or_default()));
-        at = end;
+        let start = at - run.forenames(before..at);
+        found.extend(run.finding(start..end, tags.get(at..end).unwrap_or_default()));
+        (at, before) = (end, end);
     }
     found
 }
@@ -118,15 +119,19 @@ impl Run<'_> {
 
     /// How many words from there on can only be names of the same person.
     fn surnames(&self, from: usize) -> usize {
-        let is_name = |known: &&Known| {
-            known.shape == Shape::Title
-                && known.flags & (flag::FIRST | flag::LAST) != 0
-                && known.flags & flag::COMMON == 0
-        };
-        if self.kind != DataKind::Name {
-            return 0;
-        }
-        self.known.iter().skip(from).take_while(is_name).count()
+        self.known.iter().skip(from).take_while(|known| self.goes_on(known)).count()
+    }
+
+    /// The same of the words before.
+    fn forenames(&self, before: Range<usize>) -> usize {
+        self.known.get(before).unwrap_or_default().iter().rev().take_while(|known| self.goes_on(known)).count()
+    }
+
+    fn goes_on(&self, known: &Known) -> bool {
+        self.kind == DataKind::Name
+            && known.shape == Shape::Title
+            && known.flags & (flag::FIRST | flag::LAST) != 0
+            && known.flags & flag::COMMON == 0
     }
 
     /// Where a sentence ends in the run: at a point that shortens no word.
@@ -179,6 +184,7 @@ mod tests {
             ("I saw Jean-Luc Moreau yesterday.", "Jean-Luc Moreau"),
             ("signed by J. R. Thompson", "J. R. Thompson"),
             ("Siobhan O'Connor's car is here.", "Siobhan O'Connor"),
+            ("Anna Miller, born 3 May 1931, lives here", "Anna Miller"),
         ] {
             assert_eq!(found(text), [(DataKind::Name, name)], "{text}");
         }
